@@ -1,0 +1,45 @@
+"""Where problems come from and how they become prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from grpo_dist.config.section import Fraction, Name, Positive, Section
+
+
+class SourceSection(Section):
+    """One data set: on the Hub, in local files, or embedded in the package."""
+
+    name_or_path: Name
+    """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; or `embedded`."""
+    config: str | None = None
+    """Hub data set configuration (subset)."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    split: Name = "train"
+    """Split to train on. Local files that name no split are all `train`."""
+    columns: dict[Name, Name] = Field(default_factory=dict)
+    """Our column name → theirs, e.g. `{prompt: question, answer: solution}`. A name not listed maps to itself."""
+
+
+class DataSection(SourceSection):
+    """The problems GRPO is trained on. Needed columns: `prompt`, and `answer` for rewards and comparison that read it."""
+
+    system_prompt: str | None = "recipe"
+    """`recipe`, `none`, the text itself, or a path to a text file. `recipe` asks for the four tags."""
+    chat_template: str = "recipe"
+    """`recipe` (prefills the opening working-out tag), `tokenizer` (the model's own), or a path to a Jinja file."""
+    answer_extractor: Literal["none", "gsm8k", "boxed"] = "none"
+    """How the answer is read from its column: as it is, after the last `####`, or inside the last `\\boxed{}`."""
+    eval_split: str | None = None
+    """Split held out for the comparison of base and trained model."""
+    eval_fraction: Fraction | None = None
+    """Fraction of the split held out instead, chosen by `grpo.seed`; 0.05 when neither is given."""
+    max_samples: Positive | None = None
+    """Use only this many training problems, chosen by `grpo.seed`."""
+    max_prompt_length: Positive | None = None
+    """Longer prompts (tokens, generation prompt included) are dropped."""
+    max_prompt_length_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Drop prompts longer than this quantile of all prompt lengths; the recipe uses 0.9."""

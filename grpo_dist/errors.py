@@ -1,0 +1,62 @@
+"""Every error a user is meant to read.
+
+    GrpoDistError            exit 1   something failed while running
+    ├── ConfigError          exit 2   what the user stated is wrong
+    │   └── PlanError        exit 2   each field is right, together they cannot run
+    ├── RunDirectoryError    exit 2   the run directory is taken, missing or another run's
+    ├── DataError            exit 1   the data set cannot be reached or used
+    ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
+    ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
+    ├── LaunchError          exit 1   a process of the run failed or is not the one planned
+    └── ReportError          exit 1   a run directory does not hold what a report needs
+
+A message says what is wrong and where; `hint` says what to type next.
+"""
+
+from __future__ import annotations
+
+
+class GrpoDistError(Exception):
+    """Base of all errors with a message for the user; anything else that escapes is a bug."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+class ConfigError(GrpoDistError):
+    exit_code = 2
+
+
+class PlanError(ConfigError):
+    pass
+
+
+class RunDirectoryError(GrpoDistError):
+    exit_code = 2
+
+
+class DataError(GrpoDistError):
+    pass
+
+
+class ModelError(GrpoDistError):
+    pass
+
+
+class RewardError(GrpoDistError):
+    pass
+
+
+class LaunchError(GrpoDistError):
+    pass
+
+
+class ReportError(GrpoDistError):
+    pass
