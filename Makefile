@@ -1,0 +1,32 @@
+# make demo   train the tiny embedded model on this machine's CPU, compare, report
+# make test   run all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format lock
+
+demo: $(VENV)/ready
+	$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --config setup.cfg
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Pins what stands in the lock already and adds what is new; delete requirements/cpu.txt first to take the newest.
+lock:
+	uv pip compile --universal --python-version 3.11 --extra cpu --extra dev \
+	  --excludes requirements/cpu-excludes.txt setup.cfg requirements/cpu.in \
+	  --custom-compile-command "make lock" --annotation-style line -o requirements/cpu.txt
+
+$(VENV)/ready: requirements/cpu.txt requirements/install.sh setup.cfg
+	requirements/install.sh $(VENV) $(PYTHON)
+	touch $@

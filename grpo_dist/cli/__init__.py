@@ -1,0 +1,34 @@
+"""The `grpo-dist` program: one file per command, each importing what it needs only when it runs."""
+
+from __future__ import annotations
+
+import click
+
+from grpo_dist import __version__
+from grpo_dist.cli.report import report
+from grpo_dist.cli.run import run
+from grpo_dist.errors import GrpoDistError
+
+
+class Program(click.Group):
+    """Turns the errors a user is meant to read into their text and exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except GrpoDistError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="grpo-dist")
+def main() -> None:
+    """GRPO reinforcement fine-tuning, from one GPU to a cluster.
+
+    Start with: grpo-dist run configs/tiny-cpu.yaml
+    """
+
+
+main.add_command(run)
+main.add_command(report)

@@ -1,0 +1,26 @@
+"""`grpo-dist report`: what a run came to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of tables.")
+def report(run: Path, as_json: bool) -> None:
+    """Show the run in directory RUN, finished or not, and write its report.html."""
+    from rich.console import Console
+
+    from grpo_dist.report import print_summary, read_run, summary, write_html
+
+    record = read_run(run)
+    page = write_html(record)
+    if as_json:
+        click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
+    else:
+        print_summary(record, Console())
+        click.echo(page)

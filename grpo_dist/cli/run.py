@@ -1,0 +1,42 @@
+"""`grpo-dist run`: a whole run on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config")
+@click.option("--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]"
+)
+@click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
+def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bool) -> None:
+    """Train as CONFIG says, compare base and trained model, and write a report.
+
+    The run directory holds everything: configuration, plan, metrics, completions, checkpoints, the adapter,
+    the comparison and report.html.
+    """
+    from grpo_dist.cluster.local import Interrupted, execute, open_run
+    from grpo_dist.config import load_config
+    from grpo_dist.progress import Terminal
+    from grpo_dist.report import read_run, write_html
+
+    stated = load_config(config, overrides)
+    path = output or Path("runs") / Path(config).stem
+    directory, plan = open_run(stated, path, resume=resume)
+    terminal = Terminal()
+    for warning in plan.warnings:
+        terminal.show(f"warning: {warning}")
+    terminal.show(f"run directory: {path}")
+    try:
+        execute(directory, plan, stated, terminal)
+    except Interrupted as stop:
+        click.echo(f"stopped by {stop}; continue with the same command and --resume", err=True)
+        raise click.exceptions.Exit(128 + stop.signum) from stop
+    record = read_run(directory.path)
+    write_html(record)
+    click.echo(_result(record, path / "report.html"))

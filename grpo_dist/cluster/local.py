@@ -1,0 +1,147 @@
+"""A whole run on this machine: prepare, train, compare, report; each stage a process, each done once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_dist.cluster.process import Interrupted, run_process
+from grpo_dist.cluster.trackers import check_trackers, tracker_environment
+from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
+from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
+from grpo_dist.plan import LaunchPlan, Topology, plan_run
+from grpo_dist.progress import Terminal
+from grpo_dist.render.accelerate import accelerate_yaml
+from grpo_dist.run_directory import RunDirectory
+
+TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets")
+LOG_TAIL_LINES = 15
+
+
+def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
+    """Make the run directory, or with resume take up the one that stands there.
+
+    Raises:
+        PlanError: the configuration cannot run; nothing is made.
+        LaunchError: training is not installed here.
+        RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
+    """
+    run, plan = RunDirectory(path.absolute()), plan_run(config)
+    _require_packages()
+    check_trackers(config.tracking)
+    if run.exists():
+        _check_same_run(config, run, path, resume=resume)
+    else:
+        run.create(
+            {"config.yaml": dump_config(config), "plan.json": plan.to_json(), "accelerate.yaml": accelerate_yaml(plan)}
+        )
+    return run, plan
+
+
+def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Terminal) -> None:
+    """Run the stages that are not done yet.
+
+    Raises:
+        LaunchError: a stage failed; its log's last lines and path are in the message.
+        Interrupted: a signal ended it; what is done stays and `--resume` continues.
+    """
+    env = {**_environment(plan.topology), **tracker_environment(config.tracking, run, os.environ)}
+    with run.locked():
+        missing = [stage for stage in _stages(run, config) if not stage.result.exists()]
+        logs = run.new_attempt() if missing else None
+        for stage in missing:
+            _run_stage(stage, env=env, log=logs / f"{stage.name}.log", terminal=terminal)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process of a run; its result stands when, and only when, it is done."""
+
+    name: str
+    argv: tuple[str, ...]
+    result: Path
+
+
+def _stages(run: RunDirectory, config: RunConfig) -> list[Stage]:
+    python, where = sys.executable, str(run.path)
+    launch = (python, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate))
+    stages = [
+        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared),
+        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter),
+    ]
+    if config.evaluation.enabled:
+        stages.append(Stage("compare", (python, "-m", "grpo_dist.training.compare", where), run.comparison))
+    return stages
+
+
+def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal) -> None:
+    outcome = run_process(stage.argv, env=env, log=log, terminal=terminal)
+    if outcome.code == 0 and stage.result.exists():
+        return
+    ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
+    why = outcome.reason or f"the last lines of its log:\n{_tail(log)}"
+    raise LaunchError(
+        f"the {stage.name} stage {ended}: {why}\n  log: {log}",
+        hint="mend the cause, then run the same command with --resume",
+    )
+
+
+def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume: bool) -> None:
+    if not resume:
+        raise RunDirectoryError(
+            f"{path}: a run stands there already",
+            hint="continue it with --resume, or start another with --output DIR",
+        )
+    differences = config_differences(load_config(run.config), config)
+    if differences:
+        listed = "\n".join(f"  {name}: {before!r} in the run, {now!r} now" for name, before, now in differences)
+        raise RunDirectoryError(
+            f"{path}: the run was started with another configuration:\n{listed}",
+            hint=f"resume with what it was started with (grpo-dist run {run.config} --output {path} --resume), "
+            f"or start another run with --output DIR",
+        )
+
+
+def _require_packages() -> None:
+    missing = [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise LaunchError(
+            f"training needs {', '.join(missing)}, not installed beside {sys.executable}",
+            hint="pip install 'grpo-dist[train]'",
+        )
+
+
+def _environment(topology: Topology) -> dict[str, str]:
+    """Environment of the stages: this one's, with the devices and threads of the plan."""
+    env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if topology.device == "cuda":
+        return {**env, "CUDA_VISIBLE_DEVICES": _gpus(topology.gpus_per_node)}
+    threads = max(1, len(os.sched_getaffinity(0)) // topology.num_processes)
+    env.setdefault("OMP_NUM_THREADS", str(threads))
+    # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").
+    return {**env, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
+
+
+def _gpus(count: int) -> str:
+    """The first `count` of the GPUs this process may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return ",".join(map(str, range(count)))
+    devices = [device for device in visible.split(",") if device]
+    if len(devices) < count:
+        raise PlanError(
+            f"cluster.gpus_per_node: {count} planned, but CUDA_VISIBLE_DEVICES shows {len(devices)} ({visible!r})",
+            hint=f"--set cluster.gpus_per_node={len(devices)}",
+        )
+    return ",".join(devices[:count])
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
+
+
+__all__ = ["Interrupted", "execute", "open_run"]

@@ -1,0 +1,87 @@
+"""Run one process of a run to its end: everything it prints to a log, what it says to the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.progress import ERROR_MARK, MARK, PASSING_MARK, Terminal
+
+GRACE_SECONDS = 20.0
+
+
+class Interrupted(Exception):
+    """The person, or the system, asked the run to stop; `signum` says how."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended: its exit code, and the reason it gave (empty if none)."""
+
+    code: int
+    reason: str
+
+
+def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, terminal: Terminal) -> Outcome:
+    """Start argv in its own process group and wait until the whole group has ended.
+
+    SIGINT and SIGTERM to us end the group (SIGKILL after GRACE_SECONDS) and raise Interrupted.
+    """
+    process = subprocess.Popen(
+        argv,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    reason = []
+    try:
+        with _signals_raise(), open(log, "ab", buffering=0) as record:
+            for line in process.stdout:
+                record.write(line)
+                text = line.decode(errors="replace").rstrip("\n")
+                if text.startswith(MARK):
+                    terminal.show(text.removeprefix(MARK))
+                elif text.startswith(PASSING_MARK):
+                    terminal.show_passing(text.removeprefix(PASSING_MARK))
+                elif text.startswith(ERROR_MARK):
+                    reason.append(text.removeprefix(ERROR_MARK))
+            return Outcome(process.wait(), "\n".join(reason))
+    finally:
+        _end_group(process)
+        terminal.finish()
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    def stop(signum: int, _frame: object) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Nothing of the group stays: a launcher may end and leave a rank behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

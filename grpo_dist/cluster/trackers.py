@@ -1,0 +1,54 @@
+"""Where experiment trackers write, and what they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from grpo_dist.errors import ConfigError
+from grpo_dist.run_directory import RunDirectory
+
+WANDB_HOST = "api.wandb.ai"
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: a tracker asked for is not installed.
+    """
+    missing = [name for name in trackers if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"tracking: {', '.join(missing)} not installed",
+            hint=f"pip install {' '.join(missing)}, or leave it out of tracking",
+        )
+
+
+def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that make the trackers write into the run directory; what the user has set stays.
+
+    Weights & Biases goes offline where no key is known, rather than ask a job for one. A resumed run continues
+    its own record.
+    """
+    ours = {
+        "TRACKIO_DIR": str(run.path / "trackio"),
+        "TENSORBOARD_LOGGING_DIR": str(run.path / "tensorboard"),
+        "WANDB_DIR": str(run.path),
+        "WANDB_PROJECT": "grpo-dist",
+        "WANDB_RUN_ID": sha256(str(run.path).encode()).hexdigest()[:16],
+        "WANDB_RESUME": "allow",
+    }
+    if "wandb" in trackers and not _has_wandb_key(environ):
+        ours["WANDB_MODE"] = "offline"
+    return {name: value for name, value in ours.items() if name not in environ}
+
+
+def _has_wandb_key(environ: Mapping[str, str]) -> bool:
+    if environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc(os.path.expanduser("~/.netrc")).authenticators(WANDB_HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

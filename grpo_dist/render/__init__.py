@@ -1,0 +1,1 @@
+"""LaunchPlan → text of the files other programs read; deterministic, no effects."""

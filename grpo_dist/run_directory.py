@@ -1,0 +1,158 @@
+"""A run directory is the whole truth of a run; this is where each part of it lies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpo_dist.errors import RunDirectoryError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run. Nothing is read or made here except by the methods that say so."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def accelerate(self) -> Path:
+        return self.path / "accelerate.yaml"
+
+    @property
+    def prepared(self) -> Path:
+        """Written last by the prepare stage: what was kept and dropped."""
+        return self.path / "prepared.json"
+
+    @property
+    def train_data(self) -> Path:
+        return self.path / "data" / "train.parquet"
+
+    @property
+    def heldout_data(self) -> Path:
+        return self.path / "data" / "heldout.parquet"
+
+    @property
+    def model(self) -> Path:
+        """The embedded model; other models stay where they are."""
+        return self.path / "model"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def warm_start(self) -> Path:
+        """The adapter after the supervised warm start."""
+        return self.path / "warm_start"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter; it stands only when training has ended."""
+        return self.path / "adapter"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def exists(self) -> bool:
+        return self.config.is_file()
+
+    def create(self, files: Mapping[str, str]) -> None:
+        """Make the directory with these files (name → text), all of them or nothing.
+
+        Raises:
+            RunDirectoryError: something else stands there already, or it cannot be written.
+        """
+        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            draft.mkdir(parents=True)
+            for name, text in files.items():
+                (draft / name).write_text(text, encoding="utf-8")
+            # Fails on anything but an empty directory, so two runs cannot both win.
+            os.rename(draft, self.path)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise RunDirectoryError(
+                f"{self.path}: the run directory cannot be made ({error.strerror})",
+                hint="choose another place with --output DIR",
+            ) from error
+
+    def new_attempt(self) -> Path:
+        """Make and return the log directory of the next attempt."""
+        numbers = [int(m[1]) for p in self.logs.glob("attempt-*") if (m := re.fullmatch(r"attempt-(\d+)", p.name))]
+        attempt = self.logs / f"attempt-{max(numbers, default=0) + 1}"
+        attempt.mkdir(parents=True)
+        return attempt
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run alone.
+
+        The kernel drops the lock with the process that holds it, so a killed run never blocks its own resume.
+
+        Raises:
+            RunDirectoryError: another process holds it.
+        """
+        with open(self.path / ".lock", "a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunDirectoryError(
+                    f"{self.path}: this run is still going on", hint="wait for it, or stop it first"
+                ) from error
+            yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old text or the new one, never a part."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(draft, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, NaN refused."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

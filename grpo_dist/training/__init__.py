@@ -1,0 +1,5 @@
+"""The only room that imports torch, trl, transformers and peft.
+
+Each stage of a run is a process of its own: `python -m grpo_dist.training.prepare RUN`,
+`accelerate launch -m grpo_dist.training RUN`, `python -m grpo_dist.training.compare RUN`.
+"""

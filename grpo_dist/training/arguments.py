@@ -1,0 +1,45 @@
+"""RunConfig and LaunchPlan → TRL's `GRPOConfig`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import GRPOConfig
+
+from grpo_dist.training.stage import Run
+
+
+def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
+    """Every field the user stated under `grpo:`, and those the plan owns."""
+    config, plan = run.config, run.plan
+    stated = config.grpo.model_dump(exclude={"prompts_per_step", "save_steps"})
+    return GRPOConfig(
+        **{"project": "grpo-dist", **stated},
+        **_batch(run),
+        **precision(config.model.dtype),
+        reward_weights=reward_weights,
+        output_dir=str(run.directory.path),
+        run_name=run.directory.path.name,
+        report_to=list(config.tracking) or "none",
+        save_steps=plan.save_steps,
+        save_strategy="steps",
+        use_cpu=plan.topology.device == "cpu",
+        ddp_find_unused_parameters=False if plan.topology.num_processes > 1 else None,
+        log_completions=True,
+        num_completions_to_print=0,
+        disable_tqdm=True,
+    )
+
+
+def precision(dtype: str) -> dict[str, bool]:
+    """Autocast follows the dtype of the weights; TRL would turn bf16 on by itself, for float32 weights too."""
+    return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
+
+
+def _batch(run: Run) -> dict[str, Any]:
+    batch = run.plan.batch
+    return {
+        "per_device_train_batch_size": batch.per_device_train_batch_size,
+        "gradient_accumulation_steps": batch.gradient_accumulation_steps,
+        "steps_per_generation": batch.steps_per_generation,
+    }

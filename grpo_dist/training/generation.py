@@ -1,0 +1,70 @@
+"""Generating from a model outside the trainer, the way the trainer does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text, its length in tokens (end token included), and whether the limit cut it off."""
+
+    text: str
+    tokens: int
+    clipped: bool
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[Message]],
+    *,
+    per_prompt: int,
+    batch_size: int,
+    settings: GenerationConfig,
+) -> Iterator[list[Completion]]:
+    """`per_prompt` completions for each prompt, in order; at most `batch_size` are generated at a time."""
+    stride = max(1, batch_size // per_prompt)
+    for start in range(0, len(prompts), stride):
+        batch = prompts[start : start + stride]
+        inputs = tokenizer.apply_chat_template(
+            list(batch), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        ).to(model.device)
+        output = model.generate(**inputs, generation_config=settings, num_return_sequences=per_prompt)
+        completions = [_completion(row, tokenizer, settings) for row in output[:, inputs["input_ids"].shape[1] :]]
+        for i in range(0, len(completions), per_prompt):
+            yield completions[i : i + per_prompt]
+
+
+def settings(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    **sampling: float | int | bool | None,
+) -> GenerationConfig:
+    """Every end token the model declares ends a completion, not only the tokenizer's (as in `GRPOTrainer`)."""
+    declared = model.generation_config.eos_token_id
+    ends = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=sorted({*ends, tokenizer.eos_token_id}),
+        disable_compile=True,
+        **sampling,
+    )
+
+
+def _completion(row: torch.Tensor, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig) -> Completion:
+    """Cut a padded row of token ids, shape (new tokens,), after its first end token."""
+    ends = torch.isin(row, torch.tensor(settings.eos_token_id, device=row.device)).nonzero()
+    length = int(ends[0]) + 1 if len(ends) else len(row)
+    text = tokenizer.decode(row[:length], skip_special_tokens=True)
+    return Completion(text, length, clipped=not len(ends))

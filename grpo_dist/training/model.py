@@ -1,0 +1,140 @@
+"""Loading the model, its tokenizer and its adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from grpo_dist.config.model import LoraSection, ModelSection
+from grpo_dist.errors import ModelError
+from grpo_dist.training.stage import Run
+
+EMBEDDED = "embedded"
+
+
+def model_path(run: Run) -> str:
+    """Name or directory that Transformers loads: the user's, or the embedded model of this run."""
+    stated = run.config.model.name_or_path
+    return str(run.directory.model) if stated == EMBEDDED else stated
+
+
+def load_model(run: Run) -> PreTrainedModel:
+    """The base model in the stated dtype, weights frozen or not as Transformers gives them.
+
+    Raises:
+        ModelError: it cannot be found, reached, read, or is no causal language model.
+    """
+    section = run.config.model
+    with _explained(section):
+        return AutoModelForCausalLM.from_pretrained(
+            model_path(run),
+            dtype=getattr(torch, section.dtype),
+            attn_implementation=section.attn_implementation,
+            **_origin(section),
+            **section.model_init_kwargs,
+        )
+
+
+def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, padding left, as it comes: its chat template is set by the prepare stage."""
+    section = run.config.model
+    with _explained(section):
+        tokenizer = AutoTokenizer.from_pretrained(model_path(run), padding_side="left", **_origin(section))
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"model.name_or_path: the tokenizer of {section.name_or_path!r} has no end-of-sequence token",
+            hint="set eos_token in its tokenizer_config.json: without it no completion ever ends",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def room(run: Run) -> int:
+    """Tokens that fit prompt plus completion.
+
+    Raises:
+        ModelError: neither the model's configuration nor the user says.
+    """
+    section = run.config.model
+    with _explained(section):
+        architecture = AutoConfig.from_pretrained(model_path(run), **_origin(section)).get_text_config()
+    positions = getattr(architecture, "max_position_embeddings", None)
+    if section.max_length is None and positions is None:
+        raise ModelError(
+            f"model.name_or_path: the configuration of {section.name_or_path!r} does not say how long a text may be",
+            hint="state it: --set model.max_length=4096",
+        )
+    return min(n for n in (section.max_length, positions) if n is not None)
+
+
+def lora_config(section: LoraSection) -> LoraConfig:
+    """PEFT's configuration of a fresh adapter."""
+    target = section.target_modules
+    return LoraConfig(
+        **section.model_dump(exclude={"target_modules"}),
+        target_modules=target if isinstance(target, str) else list(target),
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_target_modules(model: PreTrainedModel, section: LoraSection) -> None:
+    """Hold the adapter's targets against the model before anything is trained.
+
+    Raises:
+        ModelError: a named layer is not in the model.
+    """
+    if section.target_modules == "all-linear":
+        return
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    missing = [name for name in section.target_modules if name.rpartition(".")[2] not in linear]
+    if missing:
+        raise ModelError(
+            f"lora.target_modules: {type(model).__name__} has no linear layer named {', '.join(missing)}; "
+            f"it has {', '.join(sorted(linear))}",
+            hint="--set lora.target_modules=all-linear adapts every linear layer but the output head",
+        )
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool = False) -> PeftModel:
+    """The model with a saved adapter on it."""
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+
+
+def _origin(section: ModelSection) -> dict[str, object]:
+    return {"revision": section.revision or "main", "trust_remote_code": section.trust_remote_code}
+
+
+class _explained:
+    """Turns the loaders' errors into ours."""
+
+    def __init__(self, section: ModelSection) -> None:
+        self.section = section
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, OSError | ValueError | ImportError | TypeError | KeyError) or isinstance(
+            error, ModelError
+        ):
+            return
+        name = self.section.name_or_path
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.name_or_path: {name!r} cannot be loaded: {reason}", hint=_hint(name, reason)
+        ) from error
+
+
+def _hint(name: str, reason: str) -> str:
+    if "trust_remote_code" in reason:
+        return "the model brings its own Python code; read it, then --set model.trust_remote_code=true"
+    if name.startswith((".", "/", "~")) or Path(name).exists():
+        return "give the directory that holds config.json, the weights and the tokenizer"
+    return (
+        "check the spelling and your network; on a machine without one set HF_HUB_OFFLINE=1 and fill the cache "
+        f"beforehand (hf download {name}), or give a local directory"
+    )

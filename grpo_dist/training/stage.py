@@ -1,0 +1,35 @@
+"""What every stage process does first and last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.config import RunConfig, load_config
+from grpo_dist.errors import GrpoDistError
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.progress import say_error
+from grpo_dist.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory with what was stated and planned in it."""
+
+    directory: RunDirectory
+    config: RunConfig
+    plan: LaunchPlan
+
+
+def main(stage: Callable[[Run], None]) -> None:
+    """Run one stage for the run directory named in argv; exit 1 with one clear message on a known error."""
+    die_with_parent()
+    directory = RunDirectory(Path(sys.argv[1]))
+    try:
+        stage(Run(directory, load_config(directory.config), LaunchPlan.from_json(directory.plan.read_text())))
+    except GrpoDistError as error:
+        say_error(str(error))
+        sys.exit(1)

@@ -1,0 +1,88 @@
+"""The train stage: GRPO from the prepared data to a trained adapter."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoTokenizer, PrinterCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from grpo_dist import metrics
+from grpo_dist.checkpoints import discard_after, newest_complete, step_of
+from grpo_dist.progress import say
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.training.arguments import grpo_arguments
+from grpo_dist.training.callbacks import StepRecorder
+from grpo_dist.training.model import check_target_modules, load_adapter, load_model, lora_config
+from grpo_dist.training.stage import Run
+from grpo_dist.training.trainer import Trainer
+from grpo_dist.training.world import check_world
+
+
+def train(run: Run) -> None:
+    """Train from the newest complete checkpoint, or from the start, and leave the adapter."""
+    check_world(run.plan)
+    checkpoint = newest_complete(run.directory.checkpoints)
+    if checkpoint is None or not _is_last(checkpoint):
+        checkpoint = _train_from(run, checkpoint)
+    if PartialState().is_main_process:
+        _keep_adapter(checkpoint, run.directory.adapter)
+
+
+def _train_from(run: Run, checkpoint: Path | None) -> Path:
+    """Returns the checkpoint of the last step."""
+    trainer = _trainer(run)
+    if trainer.accelerator.is_main_process:
+        done = 0 if checkpoint is None else step_of(checkpoint)
+        discard_after(run.directory.checkpoints, done)
+        metrics.truncate_after(run.directory.metrics, done)
+        say(f"resuming after step {done}" if done else _opening(run))
+    trainer.accelerator.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return newest_complete(run.directory.checkpoints)
+
+
+def _trainer(run: Run) -> Trainer:
+    model = load_model(run)
+    check_target_modules(model, run.config.lora)
+    rewards = load_rewards(run.config.rewards.functions)
+    warm = run.directory.warm_start
+    trainer = Trainer(
+        model=load_adapter(model, warm, trainable=True) if warm.exists() else model,
+        peft_config=None if warm.exists() else lora_config(run.config.lora),
+        reward_funcs=list(rewards),
+        args=grpo_arguments(run, [reward.weight for reward in rewards]),
+        train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),
+        processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
+    )
+    trainer.remove_callback(PrinterCallback)
+    # First, so that the trackers behind it receive what it adds.
+    trainer.callback_handler.callbacks.insert(0, StepRecorder(run.directory.metrics))
+    return trainer
+
+
+def _opening(run: Run) -> str:
+    batch = run.plan.batch
+    return (
+        f"training: {batch.prompts_per_step} prompts × {batch.num_generations} completions per step, "
+        f"{batch.num_processes} process{'es' if batch.num_processes > 1 else ''} × "
+        f"{batch.per_device_train_batch_size} completions × {batch.gradient_accumulation_steps} accumulated"
+    )
+
+
+def _is_last(checkpoint: Path) -> bool:
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return state.global_step >= state.max_steps
+
+
+def _keep_adapter(checkpoint: Path, adapter: Path) -> None:
+    """Copy the adapter out of the last checkpoint; it appears whole or not at all."""
+    draft = adapter.with_name(f".adapter.{uuid.uuid4().hex[:8]}")
+    draft.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy2(checkpoint / name, draft / name)
+    draft.rename(adapter)

@@ -1,0 +1,23 @@
+"""TRL's trainer, with checkpoints where a run directory has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trl import GRPOTrainer
+
+from grpo_dist.checkpoints import seal
+
+
+class Trainer(GRPOTrainer):
+    """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
+
+    def _get_output_dir(self, trial: object) -> str:
+        return str(Path(super()._get_output_dir(trial)) / "checkpoints")
+
+    def _save_checkpoint(self, model: object, trial: object) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+        self.accelerator.wait_for_everyone()

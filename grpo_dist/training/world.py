@@ -1,0 +1,35 @@
+"""The launch that was planned must be the launch that happened."""
+
+from __future__ import annotations
+
+from accelerate import PartialState
+
+from grpo_dist.errors import LaunchError
+from grpo_dist.plan import LaunchPlan
+
+
+def check_world(plan: LaunchPlan) -> None:
+    """Hold this process's world against the plan.
+
+    Accelerate falls back without a word: to one process for MULTI_CPU, to plain DDP for FSDP on CPU, to the CPU
+    where no GPU is seen.
+
+    Raises:
+        LaunchError: world size, distributed type or device is another one.
+    """
+    state = PartialState(cpu=plan.topology.device == "cpu")
+    planned = (plan.topology.num_processes, plan.distributed_type, plan.topology.device)
+    actual = (state.num_processes, state.distributed_type.value, state.device.type)
+    if planned == actual:
+        return
+    named = [
+        f"{name} is {is_!r}, planned {was!r}"
+        for name, was, is_ in zip(("world size", "distributed type", "device"), planned, actual, strict=True)
+        if was != is_
+    ]
+    raise LaunchError(
+        f"the launched processes are not the planned ones: {'; '.join(named)}",
+        hint="is a GPU visible (nvidia-smi)? without one: --set cluster.gpus_per_node=0"
+        if planned[2] == "cuda" and actual[2] != "cuda"
+        else "start the run with `grpo-dist run`, which launches what it planned",
+    )

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Make the environment of this machine from the lock: requirements/install.sh VENV [PYTHON]
+# Fails with one line that says what to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=$1
+python=${2:-python3}
+torch=2.13.0
+torch_index=https://download.pytorch.org/whl/cpu # PyTorch's own index of CPU builds
+
+die() { echo "install: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || die "no $python here; install Python 3.11 or newer, or: make PYTHON=/path/to/python3 …"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
+  die "$("$python" --version) is not supported; use Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3 …"
+
+if [ ! -x "$venv/bin/pip" ]; then
+  echo "install: making $venv with $("$python" --version)" >&2
+  rm -rf "$venv"
+  "$python" -m venv "$venv" >/dev/null 2>&1 ||
+    die "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
+fi
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+
+# The plain torch of the default index is the CUDA build, without its libraries under --no-deps: take only a CPU build,
+# a wheel that pip finds by itself or one of PyTorch's index.
+if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$torch+cpu')" 2>/dev/null; then
+  echo "install: torch $torch, CPU build" >&2
+  pip install --no-deps "torch==$torch+cpu" 2>/dev/null ||
+    pip install --no-deps --index-url "$torch_index" "torch==$torch+cpu" ||
+    die "no CPU build of torch $torch for $("$python" --version): give pip a wheel (PIP_FIND_LINKS=DIR) or let it reach $torch_index"
+fi
+echo "install: $(grep -c '==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
+pip install --no-deps -r requirements/cpu.txt
+pip install --no-deps --no-build-isolation -e .
+"$venv/bin/python" -m pip --disable-pip-version-check check >&2

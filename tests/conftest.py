@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+REQUIRE_ALL = os.environ.get("GRPO_DIST_REQUIRE_ALL") == "1"
+
+
+@pytest.fixture
+def missing():
+    """Skip for want of a prerequisite; where nothing may be skipped (CI), fail instead."""
+
+    def report(reason: str) -> None:
+        pytest.fail(reason) if REQUIRE_ALL else pytest.skip(reason)
+
+    return report
