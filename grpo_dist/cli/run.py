@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,7 +24,7 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     from grpo_dist.cluster.local import Interrupted, execute, open_run
     from grpo_dist.config import load_config
     from grpo_dist.progress import Terminal
-    from grpo_dist.report import read_run, write_html
+    from grpo_dist.report import read_run, summary, write_html
 
     stated = load_config(config, overrides)
     path = output or Path("runs") / Path(config).stem
@@ -39,4 +40,16 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
         raise click.exceptions.Exit(128 + stop.signum) from stop
     record = read_run(directory.path)
     write_html(record)
-    click.echo(_result(record, path / "report.html"))
+    click.echo(_result(summary(record)))
+    click.echo(f"report   {path / 'report.html'}")
+
+
+def _result(figures: dict[str, Any]) -> str:
+    """What the run came to, in two lines."""
+    if figures["problems"] is None:
+        reward = figures["reward"]
+        return f"reward   {reward['first']:.2f} in the first steps, {reward['last']:.2f} in the last"
+    return "\n".join(
+        f"{name:<8} {figures[name]['greedy_accuracy']:.1%} of {figures['problems']} held-out problems right, greedily"
+        for name in ("base", "trained")
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from grpo_dist.config.section import Fraction, Name, Positive, Section
+from grpo_dist.config.section import Conflict, Fraction, Name, Positive, Section
 
 
 class SourceSection(Section):
@@ -23,9 +24,18 @@ class SourceSection(Section):
     columns: dict[Name, Name] = Field(default_factory=dict)
     """Our column name → theirs, e.g. `{prompt: question, answer: solution}`. A name not listed maps to itself."""
 
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.name_or_path == "embedded":
+            for name in ("config", "revision", "columns"):
+                if getattr(self, name):
+                    yield (name,), f"the embedded data has no {name}; remove it"
+
 
 class DataSection(SourceSection):
-    """The problems GRPO is trained on. Needed columns: `prompt`, and `answer` for rewards and comparison that read it."""
+    """The problems GRPO is trained on.
+
+    Needed columns: `prompt`, and `answer` for rewards and a comparison that read it.
+    """
 
     system_prompt: str | None = "recipe"
     """`recipe`, `none`, the text itself, or a path to a text file. `recipe` asks for the four tags."""
@@ -43,3 +53,14 @@ class DataSection(SourceSection):
     """Longer prompts (tokens, generation prompt included) are dropped."""
     max_prompt_length_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
     """Drop prompts longer than this quantile of all prompt lengths; the recipe uses 0.9."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        if self.name_or_path == "embedded" and self.eval_split is not None:
+            yield ("eval_split",), "the embedded data has one split, train; remove it"
+        elif self.eval_split is not None and self.eval_fraction is not None:
+            yield ("eval_fraction",), "problems are held out by eval_split already; remove one of the two"
+        if self.eval_split == self.split:
+            yield ("eval_split",), f"{self.split} is the training split; name another, or set eval_fraction: 0.05"
+        if self.max_prompt_length is not None and self.max_prompt_length_quantile is not None:
+            yield ("max_prompt_length_quantile",), "max_prompt_length is set already; remove one of the two"

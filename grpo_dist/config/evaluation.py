@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
-from grpo_dist.config.rewards import RewardFunction
-from grpo_dist.config.section import Fraction, NonNegative, Positive, Section
+from grpo_dist.config.rewards import FunctionOrName, RewardFunction
+from grpo_dist.config.section import Conflict, Fraction, NonNegative, Positive, Section
 
 
 class EvaluationSection(Section):
@@ -23,7 +25,7 @@ class EvaluationSection(Section):
     """Longest completion, in tokens; `grpo.max_completion_length` when not given."""
     batch_size: Positive = 64
     """Completions generated at a time."""
-    scorer: RewardFunction = RewardFunction(name="accuracy")
+    scorer: FunctionOrName = RewardFunction(name="accuracy")
     """Function that judges a completion; a plain string stands for `{name: string}`."""
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
@@ -31,3 +33,7 @@ class EvaluationSection(Section):
     """Level of the bootstrap intervals."""
     bootstrap_samples: Positive = 2000
     """Resamples of the problems behind each interval."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.num_samples == 0 and self.temperature is not None:
+            yield ("temperature",), "nothing is sampled with evaluation.num_samples 0; remove it, or set num_samples: 8"

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 
-from grpo_dist.config.section import NonNegative, Positive, Section
+from grpo_dist.config.kinds import accept
+from grpo_dist.config.section import Conflict, NonNegative, Positive, Section
+from grpo_dist.config.trl_fields import OWNED, PASSED_ON, LossType, OptimizerName, SchedulerName
 
-LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+SCHEDULER_ARGUMENTS = {
+    "cosine_with_min_lr": ("min_lr_rate", "min_lr"),
+    "cosine_warmup_with_min_lr": ("min_lr_rate", "min_lr"),
+    "warmup_stable_decay": ("num_decay_steps",),
+}
+"""Scheduler → the `lr_scheduler_kwargs` of which Transformers needs one."""
+
+GENERATION_FIELDS = {
+    "max_new_tokens": "max_completion_length",
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")},
+}
+"""`generation_kwargs` that would silently win over a field → that field."""
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """A value under `grpo:` with its name, which pydantic does not tell the validator of extra values."""
+
+    name: str
+    value: Any
+
+
+def _check_extra(extra: _Extra) -> Any:
+    if extra.name not in PASSED_ON:
+        reason = OWNED.get(extra.name, "no field of TRL's GRPOConfig")
+        raise PydanticCustomError("extra_forbidden", "{reason}", {"reason": reason})
+    kind = PASSED_ON[extra.name]
+    checked = Annotated[kind, BeforeValidator(partial(accept, kind))]
+    return TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False)).validate_python(extra.value)
 
 
 class GrpoSection(Section):
@@ -19,7 +53,7 @@ class GrpoSection(Section):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Any]
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_check_extra)]]
 
     prompts_per_step: Positive = 8
     """Different prompts per optimizer step, over all processes."""
@@ -33,13 +67,13 @@ class GrpoSection(Section):
     """Passes over the training problems."""
     learning_rate: float = Field(default=5e-6, ge=0)
     """Peak learning rate."""
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: SchedulerName = "linear"
     """Transformers' scheduler name."""
     warmup_steps: float = Field(default=0.1, ge=0)
     """Optimizer steps of warm-up; below 1 a fraction of all steps."""
     weight_decay: float = Field(default=0.001, ge=0)
     """AdamW weight decay."""
-    optim: str = "adamw_torch"
+    optim: OptimizerName = "adamw_torch"
     """Transformers' optimizer name."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradient clipping by norm; 0 is off."""
@@ -73,3 +107,60 @@ class GrpoSection(Section):
     """Checkpoints kept; null keeps all."""
     seed: NonNegative = 3407
     """Seed of everything random in the run: adapter, data order, held-out problems, sampling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_extras(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: v if name in cls.model_fields else _Extra(name, v) for name, v in values.items()}
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from self._schedule_conflicts()
+        yield from self._loss_conflicts()
+        yield from self._importance_sampling_conflicts()
+        yield from self._generation_conflicts()
+        yield from self._dataloader_conflicts()
+
+    def _extra(self, name: str, default: Any = None) -> Any:
+        return (self.model_extra or {}).get(name, default)
+
+    def _schedule_conflicts(self) -> Iterator[Conflict]:
+        needed = SCHEDULER_ARGUMENTS.get(self.lr_scheduler_type, ())
+        if needed and not any(name in (self._extra("lr_scheduler_kwargs") or {}) for name in needed):
+            example = f"{needed[0]}: {0.1 if len(needed) == 2 else 10}"
+            what = f"{self.lr_scheduler_type} needs {needed[0]}; add `lr_scheduler_kwargs: {{{example}}}` beside it"
+            yield ("lr_scheduler_type",), what
+        if self.optim.startswith(("galore", "apollo")) and not self._extra("optim_target_modules"):
+            yield ("optim",), f"{self.optim} needs to know its layers; add `optim_target_modules: all-linear` beside it"
+
+    def _loss_conflicts(self) -> Iterator[Conflict]:
+        delta, low, high = self._extra("delta"), self._extra("entropy_coef_min", 0), self._extra("entropy_coef_max", 1)
+        if delta is not None and delta <= 1 + self.epsilon:
+            yield ("delta",), f"{delta} clips inside the range epsilon leaves free; set more than {1 + self.epsilon:g}"
+        if low > high:
+            where = "entropy_coef_min" if self._extra("entropy_coef_min") is not None else "entropy_coef_max"
+            yield (where,), f"entropy_coef_min {low} is above entropy_coef_max {high}; set it to at most {high}"
+
+    def _importance_sampling_conflicts(self) -> Iterator[Conflict]:
+        """TRL's own rules (`GRPOConfig.__post_init__`), with its defaults."""
+        prefix = "vllm_importance_sampling_"
+        low, high = self._extra(prefix + "clip_min"), self._extra(prefix + "clip_max", 3.0)
+        mode = self._extra(prefix + "mode", "sequence_mask")
+        if low is not None and high is not None and low >= high:
+            yield (prefix + "clip_min",), f"{low} is not below {prefix}clip_max, {high}; lower it"
+        corrects = self._extra(prefix + "correction", True)
+        if corrects and mode.endswith("_truncate") and low is None and high is None:
+            yield (prefix + "mode",), f"{mode} needs a bound to truncate at; set {prefix}clip_max: 3.0 beside it"
+
+    def _generation_conflicts(self) -> Iterator[Conflict]:
+        for name in self._extra("generation_kwargs") or {}:
+            if name in GENERATION_FIELDS:
+                yield ("generation_kwargs", name), f"set grpo.{GENERATION_FIELDS[name]} instead"
+
+    def _dataloader_conflicts(self) -> Iterator[Conflict]:
+        if self._extra("dataloader_num_workers", 0) > 0:
+            return
+        for name in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+            if self._extra(name):
+                yield (name,), "needs worker processes; set grpo.dataloader_num_workers, or remove it"

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from grpo_dist.config.data import SourceSection
-from grpo_dist.config.section import Name, NonNegative, Positive, Section
+from grpo_dist.config.section import Conflict, Name, NonNegative, Positive, Section
+from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
 
 RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+OWN_ARGUMENTS = {
+    "dtype": "set model.dtype instead",
+    "torch_dtype": "set model.dtype instead",
+    "attn_implementation": "set model.attn_implementation instead",
+    "revision": "set model.revision instead",
+    "trust_remote_code": "set model.trust_remote_code instead",
+    "device_map": "each process holds the model on its own device; remove it",
+}
+"""`from_pretrained` arguments that are settings of ours."""
 
 
 class ModelSection(Section):
@@ -30,6 +43,13 @@ class ModelSection(Section):
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `from_pretrained`, passed as they are."""
 
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.name_or_path == "embedded" and self.revision is not None:
+            yield ("revision",), "the embedded model is made from grpo.seed and has no revisions; remove it"
+        for name in self.model_init_kwargs:
+            if name in OWN_ARGUMENTS:
+                yield ("model_init_kwargs", name), OWN_ARGUMENTS[name]
+
 
 class LoraSection(Section):
     """Low-rank adapter (PEFT's `LoraConfig` spellings)."""
@@ -40,10 +60,14 @@ class LoraSection(Section):
     """Scale; the update is multiplied by lora_alpha / r."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input. GRPO scores in train mode: anything but 0 distorts its ratios."""
-    target_modules: Literal["all-linear"] | tuple[Name, ...] = RECIPE_TARGET_MODULES
+    target_modules: Literal["all-linear"] | Annotated[tuple[Name, ...], Field(min_length=1)] = RECIPE_TARGET_MODULES
     """Names of the adapted linear layers, or `all-linear`."""
     use_rslora: bool = False
     """Rank-stabilised scaling, lora_alpha / sqrt(r)."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if "lm_head" in self.target_modules:
+            yield ("target_modules",), "TRL trains no adapter on lm_head; remove it from the list"
 
 
 class WarmStartSection(Section):
@@ -61,9 +85,9 @@ class WarmStartSection(Section):
     """Optimizer steps of linear warm-up."""
     weight_decay: float = Field(default=0.001, ge=0)
     """AdamW weight decay."""
-    lr_scheduler_type: str = "linear"
+    lr_scheduler_type: SchedulerName = "linear"
     """Transformers' scheduler name."""
-    optim: str = "adamw_torch"
+    optim: OptimizerName = "adamw_torch"
     """Transformers' optimizer name."""
     per_device_train_batch_size: Positive = 1
     """Examples per optimizer step."""

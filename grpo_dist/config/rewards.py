@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from grpo_dist.config.section import Name, Section
 
@@ -12,16 +12,35 @@ from grpo_dist.config.section import Name, Section
 class RewardFunction(Section):
     """One reward: a name of ours, or a function of yours."""
 
+    takes: ClassVar[str] = "the name of a function or a group of settings"
+
     name: Name
-    """A name in `grpo_dist.rewards.REWARDS`, a set (`notebook`, `strict`), `package.module:function` or `path/file.py:function`."""
+    """A name in `grpo_dist.rewards.REWARDS`, a set of them (`notebook`, `strict`), or a function of yours:
+    `package.module:function` or `path/file.py:function`.
+    """
     weight: float = 1.0
     """Factor in the sum of rewards (TRL's `reward_weights`)."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments bound to the function."""
 
 
+def as_function(value: Any) -> Any:
+    """`notebook` → `{name: notebook}`; anything else as it is."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def as_functions(value: Any) -> Any:
+    """One function, not in a list → a list of one; anything else as it is."""
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+FunctionOrName = Annotated[RewardFunction, BeforeValidator(as_function)]
+
+
 class RewardsSection(Section):
     """The rewards of a completion are the weighted sum of these functions."""
 
-    functions: tuple[RewardFunction, ...] = Field(default=(RewardFunction(name="notebook"),), min_length=1)
+    functions: Annotated[tuple[FunctionOrName, ...], BeforeValidator(as_functions)] = Field(
+        default=(RewardFunction(name="notebook"),), min_length=1
+    )
     """Functions in order; a plain string stands for `{name: string}`."""

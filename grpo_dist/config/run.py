@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
 from grpo_dist.config.data import DataSection
@@ -10,9 +13,16 @@ from grpo_dist.config.evaluation import EvaluationSection
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.model import LoraSection, ModelSection, WarmStartSection
 from grpo_dist.config.rewards import RewardsSection
-from grpo_dist.config.section import Section
+from grpo_dist.config.section import Conflict, Section
 
 Tracker = Literal["trackio", "tensorboard", "wandb"]
+
+
+def as_trackers(value: Any) -> Any:
+    """`none` or nothing → no tracker; one name → a list of one; anything else as it is."""
+    if value in (None, "none"):
+        return ()
+    return (value,) if isinstance(value, str) else value
 
 
 class RunConfig(Section):
@@ -29,5 +39,13 @@ class RunConfig(Section):
     distributed: DistributedSection = DistributedSection()
     cluster: ClusterSection = ClusterSection()
     evaluation: EvaluationSection = EvaluationSection()
-    tracking: tuple[Tracker, ...] = ()
-    """Experiment trackers that receive the metrics beside `metrics.jsonl`."""
+    tracking: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = ()
+    """Experiment trackers that receive the metrics beside `metrics.jsonl`; `none` for none."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        room, completion = self.model.max_length, self.grpo.max_completion_length
+        prompt = self.data.max_prompt_length or 1
+        if room is not None and prompt + completion > room:
+            longest = f"data.max_prompt_length {prompt}" if prompt > 1 else "any prompt"
+            both = f"{longest} and grpo.max_completion_length {completion}"
+            yield ("model", "max_length"), f"{room} tokens do not hold {both}; set at least {prompt + completion}"

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from grpo_dist.config.kinds import accept
+
+Conflict = tuple[tuple[str | int, ...], str]
 
 
 class Section(BaseModel):
     """A frozen group of settings; unknown keys and non-finite numbers are errors."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    takes: ClassVar[str] = "a group of settings"
+    """What may be written for the section as a whole, in words."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Settings that are right alone and wrong together: (path from here, `what is wrong; what to type`)."""
+        return iter(())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _accept(cls, value: Any, info: ValidationInfo) -> Any:
+        return accept(cls.model_fields[info.field_name].annotation, value)
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Self:
+        found = [
+            InitErrorDetails(type=PydanticCustomError("conflict", "{what}", {"what": what}), loc=path, input=None)
+            for path, what in self.conflicts()
+        ]
+        if found:
+            raise ValidationError.from_exception_data(type(self).__name__, found)
+        return self
 
 
 Positive = Annotated[int, Field(ge=1)]

@@ -69,7 +69,7 @@ def _arguments(run: Run, output_dir: str) -> SFTConfig:
 
 
 def _tokenize(example: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """Prompt as GRPO will give it, then the completion and the end token; the loss counts only what follows the prompt."""
+    """Prompt as GRPO will give it, completion, end token; the loss counts only what follows the prompt."""
     prompt = tokenizer.apply_chat_template(example["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
     completion = tokenizer(example["completion"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}

@@ -1,0 +1,116 @@
+"""What a type annotation of the schema accepts, for checks and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+LARGEST_INTEGER = 2**31 - 1
+LISTED_WORDS = 12
+BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+Member = tuple[Any, tuple[Any, ...]]
+
+
+def members(annotation: Any, constraints: Sequence[Any] = ()) -> Iterator[Member]:
+    """(type, its constraints) for each member of a union; a plain type is its own only member."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *notes = get_args(annotation)
+        yield from members(inner, (*constraints, *_constraints(notes)))
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from members(member, constraints)
+    else:
+        yield annotation, tuple(constraints)
+
+
+def accept(annotation: Any, value: Any) -> Any:
+    """The value as pydantic is to see it, where its lax rules are laxer than ours.
+
+    A boolean is no number, a number no boolean; yes, no, on and off are booleans where a boolean is wanted;
+    an empty section means its defaults; integers fit 32 bits.
+
+    Raises:
+        PydanticCustomError: the value is refused.
+    """
+    kinds = [kind for kind, _ in members(annotation)]
+    if value is None and len(kinds) == 1 and is_section(kinds[0]):
+        return {}
+    if isinstance(value, str) and bool in kinds:
+        return BOOLEAN_WORDS.get(value.lower(), value)
+    if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+        raise refusal("a boolean is not a number")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and bool in kinds:
+        raise refusal("a number is not a boolean")
+    if int in kinds and _too_large(value):
+        raise refusal(f"larger than {LARGEST_INTEGER}")
+    return value
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def choices(annotation: Any) -> list[str]:
+    """The words an annotation takes: those of its literals and booleans, and null."""
+    return [word for kind, _ in members(annotation) for word in _words(kind)]
+
+
+def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
+    """What may be written, in plain words: `a whole number ≥ 1 or null`."""
+    words = choices(annotation)
+    others = [_describe(kind, notes) for kind, notes in members(annotation, constraints) if not _words(kind)]
+    return " or ".join([_one_of(words), *others] if len(words) > 2 else [*others, *words])
+
+
+def refusal(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{reason}", {"reason": reason})
+
+
+def _constraints(notes: Sequence[Any]) -> Iterator[Any]:
+    for note in notes:
+        yield from note.metadata if isinstance(note, FieldInfo) else (note,)
+
+
+def _too_large(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) > LARGEST_INTEGER
+
+
+def _describe(kind: Any, constraints: Sequence[Any]) -> str:
+    origin = get_origin(kind) or kind
+    if is_section(origin):
+        return origin.takes
+    words: Mapping[Any, str] = {
+        int: f"a whole number{_range(constraints)}",
+        float: f"a number{_range(constraints)}",
+        str: "text",
+        dict: "a mapping such as {name: value}",
+        list: "a list such as [a, b]",
+        tuple: "a list such as [a, b]",
+    }
+    return words.get(origin, "a value")
+
+
+def _words(kind: Any) -> list[str]:
+    """The words a type consists of: a literal's, a boolean's, or null."""
+    if get_origin(kind) is Literal:
+        return [str(word).lower() if isinstance(word, bool) else str(word) for word in get_args(kind)]
+    return {bool: ["true", "false"], NoneType: ["null"]}.get(kind, [])
+
+
+def _one_of(words: Sequence[str]) -> str:
+    few = words if len(words) <= LISTED_WORDS else (*words[: LISTED_WORDS - 2], "…", words[-1])
+    return f"one of {', '.join(few)}"
+
+
+def _range(constraints: Sequence[Any]) -> str:
+    signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+    bounds = [(*signs[type(note)], note) for note in constraints if type(note) in signs]
+    return " and".join(f" {sign} {getattr(note, name)}" for sign, name, note in bounds)

@@ -1,0 +1,77 @@
+"""Local paths a configuration states, made absolute so that it means the same from any directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from grpo_dist.config.data import DataSection, SourceSection
+from grpo_dist.config.model import ModelSection
+from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.run import RunConfig
+
+AnySource = TypeVar("AnySource", bound=SourceSection)
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+PRESETS = ("recipe", "tokenizer", "none", "embedded")
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The configuration with every relative local path read from the current directory."""
+    warm_start = config.warm_start
+    return config.model_copy(
+        update={
+            "model": _model(config.model),
+            "data": _prompts(_source(config.data)),
+            "warm_start": warm_start and warm_start.model_copy(update={"data": _source(warm_start.data)}),
+            "rewards": config.rewards.model_copy(update={"functions": tuple(map(_function, config.rewards.functions))}),
+            "evaluation": config.evaluation.model_copy(update={"scorer": _function(config.evaluation.scorer)}),
+        }
+    )
+
+
+def _model(section: ModelSection) -> ModelSection:
+    name = section.name_or_path
+    local = name not in PRESETS and (_looks_local(name) or _exists(name))
+    return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section
+
+
+def _source(section: AnySource) -> AnySource:
+    name = section.name_or_path
+    pattern = any(character in name for character in "*?[") or name.endswith(DATA_SUFFIXES)
+    local = name not in PRESETS and "://" not in name and (pattern or _looks_local(name) or _exists(name))
+    return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section
+
+
+def _prompts(section: DataSection) -> DataSection:
+    prompt, template = section.system_prompt, section.chat_template
+    if prompt is not None and prompt not in PRESETS and Path(prompt).suffix and _exists(prompt):
+        section = section.model_copy(update={"system_prompt": _absolute(prompt)})
+    if template not in PRESETS:
+        section = section.model_copy(update={"chat_template": _absolute(template)})
+    return section
+
+
+def _function(reward: RewardFunction) -> RewardFunction:
+    file, colon, function = reward.name.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return reward
+    return reward.model_copy(update={"name": f"{_absolute(file)}:{function}"})
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False  # a long text is no path; `~nobody` has no home
+
+
+def _absolute(name: str) -> str:
+    try:
+        return str(Path(name).expanduser().absolute())
+    except RuntimeError:
+        return str(Path(name).absolute())  # `~nobody` has no home

@@ -1,0 +1,83 @@
+"""What is wrong in a configuration, where it was stated, and how both are put into one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_dist.errors import ConfigError
+
+Path = tuple[str | int, ...]
+
+SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was stated: a line of a file, or an override."""
+
+    label: str
+    """`configs/x.yaml:3` or `--set grpo.seed=1`."""
+    order: tuple[int, ...]
+    """Files before overrides, then by line and column, or by position on the command line."""
+    names: Path | None = None
+    """The setting the label itself names, so that it need not be said again."""
+    text: str | None = None
+    """A scalar as it was written."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line for the user. `what` reads `what is wrong; what to type`."""
+
+    place: Place
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        named = not self.path or self.path == self.place.names
+        return visible(": ".join([self.place.label, *([] if named else [dotted(self.path)]), self.what]))
+
+
+class Unreadable(Exception):
+    """A text of which nothing can be used, for one problem."""
+
+    def __init__(self, place: Place, path: Path, what: str) -> None:
+        super().__init__(what)
+        self.problem = Problem(place, path, what)
+
+
+def error(problems: Iterable[Problem]) -> ConfigError:
+    """All problems in the order they were stated, one line each; the first found at a place and path counts."""
+    first = {}
+    for problem in problems:
+        first.setdefault((problem.place.order, problem.path), problem)
+    ordered = sorted(first.values(), key=lambda problem: problem.place.order)
+    return ConfigError("\n".join(map(str, ordered)))
+
+
+def dotted(path: Path) -> str:
+    return ".".join(shortened(str(key)) for key in path)
+
+
+def shown(value: Any) -> str:
+    """A value as part of a sentence; what was written for a scalar, the kind for anything else."""
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a group of settings" if value else "an empty group of settings"
+    if isinstance(value, (list, tuple)):
+        return "a list" if value else "an empty list"
+    return shortened(str(value))
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def visible(text: str) -> str:
+    """One line that any terminal can print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,101 @@
+"""The README of a data set folder: which configurations it has and which files belong to each.
+
+A repository of the Hub that was downloaded as a folder keeps its subsets apart only there.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo_dist.config.data import SourceSection
+from grpo_dist.data.wording import listing, nearest, place, set_option
+from grpo_dist.errors import DataError
+
+DEFAULT_SPLIT = "train"
+
+
+def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Configuration name → its entry under `configs:` in the README's front matter; empty without one.
+
+    Raises:
+        DataError: the front matter is not YAML.
+    """
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    lines = card.read_text(encoding="utf-8", errors="replace").split("\n")
+    if lines[0].strip() != "---" or "---" not in (line.strip() for line in lines[1:]):
+        return {}
+    end = next(number for number, line in enumerate(lines) if number and line.strip() == "---")
+    try:
+        front = yaml.safe_load("\n".join(lines[1:end]))
+    except yaml.YAMLError as error:
+        raise DataError(
+            f"{card}: the front matter is not YAML: {error}", hint="correct it, or remove the file"
+        ) from error
+    entries = front.get("configs") if isinstance(front, dict) else None
+    return {str(entry.get("config_name", "default")): entry for entry in entries or [] if isinstance(entry, dict)}
+
+
+def choose_config(source: SourceSection, configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The configuration asked for, or the default one.
+
+    Raises:
+        DataError: it does not exist, or several do and none was named.
+    """
+    if source.config in configs:
+        return configs[source.config]
+    if source.config is not None:
+        raise missing_config(source, list(configs))
+    if len(configs) == 1:
+        return next(iter(configs.values()))
+    marked = [entry for name, entry in configs.items() if entry.get("default") or name == "default"]
+    if marked:
+        return marked[0]
+    raise DataError(
+        f"{place(source)}.config: {source.name_or_path} has several configurations: {listing(configs)}",
+        hint=set_option(f"{place(source)}.config", next(iter(configs))),
+    )
+
+
+def missing_config(source: SourceSection, names: list[str]) -> DataError:
+    """The error that lists the configurations there are."""
+    if not names:
+        return DataError(
+            f"{place(source)}.config: {source.name_or_path} has no configurations, {source.config!r} was asked for",
+            hint=f"leave it out: --set {place(source)}.config=null",
+        )
+    asked = f"{source.name_or_path} has no configuration {source.config!r}"
+    return DataError(
+        f"{place(source)}.config: {asked}; there is: {listing(names)}",
+        hint=set_option(f"{place(source)}.config", nearest(source.config or "", names) or names[0]),
+    )
+
+
+def config_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]] | None:
+    """Split → files of a configuration; None when its entry names no files."""
+    data_files = entry.get("data_files")
+    if data_files is None:
+        return None
+    base = folder / str(entry.get("data_dir") or "")
+    return {split: _expand(base, patterns) for split, patterns in _patterns(data_files).items()}
+
+
+def _patterns(data_files: Any) -> dict[str, list[str]]:
+    """`data_files` in any of its spellings: a pattern, a list of them, or a list of {split, path}."""
+    items = data_files if isinstance(data_files, list) else [data_files]
+    patterns: dict[str, list[str]] = {}
+    for item in items:
+        split, paths = (str(item["split"]), item["path"]) if isinstance(item, dict) else (DEFAULT_SPLIT, item)
+        patterns.setdefault(split, []).extend(paths if isinstance(paths, list) else [paths])
+    return patterns
+
+
+def _expand(base: Path, patterns: list[str]) -> list[Path]:
+    """Files that match, sorted; characters of `base` itself are never taken for a pattern."""
+    found = {base / name for pattern in patterns for name in glob.glob(str(pattern), root_dir=base, recursive=True)}
+    return sorted(path for path in found if path.is_file())

@@ -1,0 +1,103 @@
+"""From the columns a data set has to the columns we train on: ours first, all others kept for reward functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from grpo_dist.config.data import SourceSection
+from grpo_dist.data.tally import Tally
+from grpo_dist.data.wording import listing, nearest, place, set_option
+from grpo_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RESERVED = (
+    "completion",
+    "completion_ids",
+    "completions",
+    "image",
+    "images",
+    "log_extra",
+    "log_metric",
+    "prompts",
+    "trainer_state",
+)
+"""Names that TRL's GRPOTrainer gives a meaning of its own: it drops, overwrites or trips over such a column."""
+RENAMED = "dataset_"
+
+USUAL_NAMES = {
+    "prompt": ("question", "problem", "query", "instruction", "input", "messages", "source_prompt"),
+    "answer": ("solution", "expected_answer", "final_answer", "ground_truth", "label", "target", "output", "response"),
+    "completion": ("response", "output", "solution", "answer"),
+    "reasoning": ("generated_solution", "reasoning_content", "thinking", "rationale", "cot"),
+}
+
+
+def map_columns(dataset: Dataset, source: SourceSection, needed: Iterable[str], tally: Tally | None = None) -> Dataset:
+    """Rename their columns to ours as `source.columns` says, and step aside for TRL's names.
+
+    Columns that nothing is said about keep their names, except `completions` and the like: those become
+    `dataset_completions`, with a note.
+
+    Raises:
+        DataError: a column is missing, or a mapping hides or takes a name that is in use.
+    """
+    needed = tuple(needed)
+    theirs = {name: name for name in needed} | source.columns
+    _check_present(dataset.column_names, source, theirs)
+    _check_free(dataset.column_names, source, needed)
+    others = [name for name in dataset.column_names if name not in theirs.values()]
+    renamed = {name: f"{RENAMED}{name}" for name in others if name in RESERVED}
+    if renamed and tally is not None:
+        tally.note(f"columns renamed, TRL uses their names: {listing(f'{a} → {b}' for a, b in renamed.items())}")
+    return _assemble(dataset, theirs | {renamed.get(name, name): name for name in others})
+
+
+def _check_present(names: list[str], source: SourceSection, theirs: Mapping[str, str]) -> None:
+    missing = [ours for ours, name in theirs.items() if name not in names]
+    if missing:
+        guesses = {ours: _guess(ours, theirs[ours], names) or "COLUMN" for ours in missing}
+        wanted = ", ".join(_described(ours, theirs[ours]) for ours in missing)
+        raise DataError(
+            f"{place(source)}.columns: {source.name_or_path} has no column {wanted}; there is: {listing(names)}",
+            hint=set_option(f"{place(source)}.columns", dict(source.columns) | guesses),
+        )
+
+
+def _described(ours: str, theirs: str) -> str:
+    return repr(theirs) if ours == theirs else f"{theirs!r} (for {ours!r})"
+
+
+def _guess(ours: str, theirs: str, names: list[str]) -> str | None:
+    usual = next((name for name in USUAL_NAMES.get(ours, ()) if name in names), None)
+    return nearest(theirs, names) or usual
+
+
+def _check_free(names: list[str], source: SourceSection, needed: tuple[str, ...]) -> None:
+    for ours, theirs in source.columns.items():
+        if ours in RESERVED and ours not in needed:
+            raise DataError(
+                f"{place(source)}.columns: {ours!r} is a name TRL uses itself",
+                hint=f"give {theirs!r} another name: --set {place(source)}.columns.{RENAMED}{ours}={theirs}",
+            )
+        if ours != theirs and ours in names and ours not in source.columns.values():
+            kept = dict(source.columns) | {f"original_{ours}": ours}
+            raise DataError(
+                f"{place(source)}.columns: {ours}: {theirs} would hide the column {ours!r} that is there already",
+                hint=f"give that one a name too: {set_option(f'{place(source)}.columns', kept)}",
+            )
+
+
+def _assemble(dataset: Dataset, theirs: Mapping[str, str]) -> Dataset:
+    """Columns in the order of `theirs` (ours → theirs), types as they were; one of theirs may serve two of ours."""
+    from datasets import concatenate_datasets
+
+    parts = [_one_column(dataset, name, ours) for ours, name in theirs.items()]
+    return concatenate_datasets(parts, axis=1)
+
+
+def _one_column(dataset: Dataset, name: str, ours: str) -> Dataset:
+    column = dataset.select_columns([name])
+    return column if ours == name else column.rename_column(name, ours)

@@ -1,0 +1,189 @@
+"""From what a user states about data to the problems of a run: loaded, checked, measured, divided, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpo_dist.config.data import DataSection
+from grpo_dist.data.holdout import limit, split_holdout, without_leaks
+from grpo_dist.data.lengths import LengthLimit, length_limit
+from grpo_dist.data.messages import Messages, Render, dresser, template_accepts_system
+from grpo_dist.data.presets import system_prompt
+from grpo_dist.data.problems import to_problems
+from grpo_dist.data.readers import from_rows
+from grpo_dist.data.sources import load_rows
+from grpo_dist.data.tally import Tally
+from grpo_dist.data.wording import excerpt, plural
+from grpo_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DEFAULT_EVAL_FRACTION = 0.05
+
+CountTokens = Callable[[Sequence[Messages]], list[int]]
+"""Prompts to their lengths in tokens, generation prompt included."""
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the data room has to know of a model and its tokenizer."""
+
+    render: Render
+    count_tokens: CountTokens
+    room: int
+    """Tokens the model takes, prompt plus completion."""
+    max_completion_length: int
+    """Longest completion asked for, in tokens."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Problems with the columns `prompt` (list of {role, content}), `answer` (text, where there is one) and others."""
+
+    train: Dataset
+    heldout: Dataset | None
+    """None when nothing is held out."""
+    notes: tuple[str, ...]
+    """What happened, for the person who reads along."""
+    counts: Mapping[str, int]
+    """The same in numbers: loaded, dropped for each reason, train, heldout."""
+
+
+def prepare(
+    section: DataSection,
+    model: Model,
+    *,
+    seed: int,
+    need_answers: bool,
+    hold_out: bool,
+    num_problems: int | None = None,
+    rows: tuple[Rows, Rows] | None = None,
+) -> Prepared:
+    """Problems to train on and problems held out, `num_problems` of them at most.
+
+    `rows` are (train, held-out) rows that take the place of `section.name_or_path`, for embedded problems.
+
+    Raises:
+        DataError: the data cannot be loaded or used; the message says which row, column or limit.
+    """
+    tally, held_tally = Tally(), Tally("held-out")
+    text = system_prompt(section)
+    accepts_system = template_accepts_system(model.render)
+    if text is not None and not accepts_system:
+        tally.note("the chat template has no system role: the system prompt stands before the first user message")
+    dress = dresser(text, accepts_system)
+    loaded, loaded_heldout = _load(section, hold_out, rows)
+    train = to_problems(loaded, section, dress, need_answers, tally)
+    heldout = None
+    if loaded_heldout is not None:
+        heldout = to_problems(loaded_heldout, section, dress, need_answers, held_tally)
+        train = _without_leaks(train, heldout, tally)
+    train, limits = _measured(train, section, model, tally)
+    if heldout is not None:
+        heldout = _within(heldout, limits, section, model, held_tally)
+    elif hold_out:
+        train, heldout = split_holdout(train, section.eval_fraction or DEFAULT_EVAL_FRACTION, seed)
+    train = _limited(train, section.max_samples, seed, "training", tally)
+    heldout = None if heldout is None else _limited(heldout, num_problems, seed, "held-out", tally)
+    counts = tally.counts | held_tally.counts | {"train": len(train), "heldout": len(heldout or ())}
+    return Prepared(train, heldout, (*tally.notes, *held_tally.notes), counts)
+
+
+def _load(section: DataSection, hold_out: bool, rows: tuple[Rows, Rows] | None) -> tuple[Dataset, Dataset | None]:
+    """Training rows, and held-out rows where they are not taken from those."""
+    if rows is not None:
+        return from_rows(rows[0]), from_rows(rows[1]) if hold_out else None
+    heldout = load_rows(section, section.eval_split) if hold_out and section.eval_split else None
+    return load_rows(section, section.split), heldout
+
+
+def _without_leaks(train: Dataset, heldout: Dataset, tally: Tally) -> Dataset:
+    clean = without_leaks(train, heldout)
+    leaked = len(train) - len(clean)
+    tally.count("leaked", leaked)
+    if leaked:
+        tally.note(f"dropped {plural(leaked, 'training problem')} of {len(train):,} that {_are(leaked)} held out too")
+    return clean
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _measured(train: Dataset, section: DataSection, model: Model, tally: Tally) -> tuple[Dataset, LengthLimit]:
+    lengths = _lengths(train["prompt"][:], model)
+    limits = length_limit(
+        lengths,
+        section.max_prompt_length,
+        section.max_prompt_length_quantile,
+        model.room,
+        model.max_completion_length,
+    )
+    return _keep(train, lengths, limits, section, model, tally), limits
+
+
+def _within(heldout: Dataset, limits: LengthLimit, section: DataSection, model: Model, tally: Tally) -> Dataset:
+    """Held-out problems under the limits of the training problems."""
+    kept = _keep(heldout, _lengths(heldout["prompt"][:], model), limits, section, model, tally)
+    if len(kept) == 0:
+        raise DataError(
+            f"data.eval_split: all {len(heldout):,} held-out prompts are longer than the training prompts may be",
+            hint="raise data.max_prompt_length, or hold out part of the training split: --set data.eval_split=null",
+        )
+    return kept
+
+
+def _keep(
+    problems: Dataset, lengths: list[int], limits: LengthLimit, section: DataSection, model: Model, tally: Tally
+) -> Dataset:
+    too_long, no_room = limits.too_long(lengths), limits.no_room(lengths)
+    dropped = {*too_long, *no_room}
+    kept = [row for row in range(len(lengths)) if row not in dropped]
+    tally.count("too_long", len(too_long))
+    tally.count("no_room", len(no_room))
+    tally.count("longest_prompt", max((lengths[row] for row in kept), default=0))
+    if dropped:
+        reasons = _reasons(len(too_long), len(no_room), limits, section, model)
+        tally.note(f"kept {len(kept):,} of {plural(len(lengths), 'prompt')}: {reasons}")
+    return problems.select(kept)
+
+
+def _reasons(too_long: int, no_room: int, limits: LengthLimit, section: DataSection, model: Model) -> str:
+    quantile = section.max_prompt_length_quantile
+    source = f"quantile {quantile:g}" if quantile is not None else "data.max_prompt_length"
+    room = f"the model's room of {model.room:,} less max_completion_length {model.max_completion_length:,}"
+    reasons = [
+        f"{too_long:,} longer than {limits.stated:,} tokens ({source})" if too_long else "",
+        f"{no_room:,} longer than {limits.room:,} tokens ({room})" if no_room else "",
+    ]
+    return ", ".join(reason for reason in reasons if reason)
+
+
+def _lengths(prompts: Sequence[Messages], model: Model) -> list[int]:
+    try:
+        return model.count_tokens(prompts)
+    except Exception as error:  # A template may raise anything about one conversation among many.
+        for row, prompt in enumerate(prompts, 1):
+            _check_renders(row, prompt, model.render)
+        raise DataError(f"data: the prompts cannot be tokenized: {error}") from error
+
+
+def _check_renders(row: int, prompt: Messages, render: Render) -> None:
+    try:
+        render(prompt)
+    except Exception as error:
+        raise DataError(
+            f"data.chat_template: it cannot render prompt {row}, {excerpt(prompt[-1]['content'])}: {error}",
+            hint="remove that row, or use another template: --set data.chat_template=recipe",
+        ) from error
+
+
+def _limited(problems: Dataset, n: int | None, seed: int, which: str, tally: Tally) -> Dataset:
+    kept = limit(problems, n, seed)
+    if len(kept) < len(problems):
+        tally.note(f"using {len(kept):,} of {plural(len(problems), f'{which} problem')}")
+    return kept

@@ -1,0 +1,233 @@
+"""Local data files as a data set in memory.
+
+Files are read here and not by the builders of `datasets`: an error names file and line, cells of a CSV and ISO dates of
+a JSON stay the text they are, and no cache can hold an older version of a file that changed.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from grpo_dist.data.files import format_of
+from grpo_dist.data.text import as_text
+from grpo_dist.data.wording import excerpt
+from grpo_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = dict[str, Any]
+
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+LONGEST_CELL = 2**31 - 1
+SCALARS = (str, int, float, bool, type(None))
+
+
+def read_files(paths: list[Path]) -> Dataset:
+    """All rows of files of one format, in order.
+
+    Raises:
+        DataError: a file cannot be read; the message names the file, and the line where there are lines.
+    """
+    if format_of(paths[0]) == "parquet":
+        return _read_parquet(paths)
+    return from_rows(row for path in paths for row in _rows(path))
+
+
+def from_rows(rows: Iterable[Row]) -> Dataset:
+    """Rows as a data set; a key that a row lacks is None there, scalars of mixed types become text.
+
+    Raises:
+        DataError: a column holds values that no one type fits.
+    """
+    from datasets import Dataset
+
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Dataset.from_dict({name: _uniform(name, [row.get(name) for row in rows]) for name in names})
+
+
+def _uniform(name: str, values: list[Any]) -> list[Any]:
+    import pyarrow
+
+    try:
+        pyarrow.array(values)
+    except UnicodeEncodeError as error:
+        row = next(number for number, value in enumerate(values, 1) if not _encodable(value))
+        raise DataError(f"column {name!r}, row {row}: half a surrogate pair, which is not text ({error})") from error
+    except (pyarrow.ArrowException, OverflowError) as error:
+        if not all(isinstance(value, SCALARS) for value in values):
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"column {name!r}: its values have different types ({reason})",
+                hint="give all rows the same type in this column, or remove it",
+            ) from error
+        return [None if value is None else as_text(value) for value in values]
+    return values
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_parquet(paths: list[Path]) -> Dataset:
+    import pyarrow
+    from datasets import Dataset, concatenate_datasets
+    from datasets.table import InMemoryTable
+    from pyarrow import parquet
+
+    parts = []
+    for path in paths:
+        try:
+            parts.append(Dataset(InMemoryTable(parquet.ParquetFile(path).read())))
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(
+                f"{path}: not readable as Parquet: {error}", hint="copy or download the file again"
+            ) from error
+    try:
+        return concatenate_datasets(parts)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise DataError(f"{paths[0].parent}: its Parquet files have different columns: {error}") from error
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSON or CSV file; what makes it unreadable becomes a DataError."""
+    opener = OPENERS.get(path.suffix.lower(), open)
+    try:
+        # newline="" leaves line breaks inside CSV cells alone; JSON has none inside a row.
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            yield from _csv_rows(path, stream) if format_of(path) == "csv" else _json_rows(path, stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{_undecodable_line(path)}: not UTF-8", hint="save the file as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be rows") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path}: cannot be read: {error}", hint="copy or download the file again") from error
+
+
+def _undecodable_line(path: Path) -> int:
+    """The decoder counts bytes from the start of its chunk, which helps nobody."""
+    with OPENERS.get(path.suffix.lower(), open)(path, "rb") as stream:
+        return next(number for number, line in enumerate(stream, 1) if b"\xef\xbf\xbd" in _replaced(line))
+
+
+def _replaced(line: bytes) -> bytes:
+    return line.replace(b"\xef\xbf\xbd", b"").decode(errors="replace").encode()
+
+
+def _csv_rows(path: Path, stream: IO[str]) -> Iterator[Row]:
+    """Cells as text: a CSV has no types, and guessing turns `007` into 7 and `NA` into nothing."""
+    # The limit of 131,072 characters is the module's own and for the whole process.
+    csv.field_size_limit(LONGEST_CELL)
+    delimiter = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            raise DataError(f"{path}:1: two columns have the same name: {', '.join(header)}", hint="rename one of them")
+        for cells in reader:
+            if cells:
+                yield _csv_row(f"{path}:{reader.line_num}", header, cells)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{reader.line_num}: not CSV: {error}",
+            hint='a cell with a comma, a quote or a line break stands in "…", with quotes inside it doubled',
+        ) from error
+
+
+def _csv_row(where: str, header: list[str], cells: list[str]) -> Row:
+    if len(cells) != len(header):
+        raise DataError(
+            f"{where}: {len(cells)} cells, but the header has {len(header)}: {', '.join(header)}",
+            hint='a cell with a comma stands in "…"',
+        )
+    return dict(zip(header, cells, strict=True))
+
+
+def _json_rows(path: Path, stream: IO[str]) -> Iterator[Row]:
+    """One object per line, or a whole document: an array of objects, or an object that holds one such array."""
+    first = next((line for line in stream if line.strip()), "")
+    if not first:
+        return iter(())
+    stream.seek(0)
+    if first.lstrip().startswith("["):
+        return _document_rows(path, _parse(str(path), stream.read()))
+    if ".json" in (suffix.lower() for suffix in path.suffixes):
+        text = stream.read()
+        try:
+            return _document_rows(path, json.loads(text))
+        except json.JSONDecodeError as error:
+            if "\n" not in text.strip() or not _is_object(first):
+                raise _not_json(f"{path}:{error.lineno}", error) from error
+            return _line_rows(path, text.split("\n"))
+    return _line_rows(path, stream)
+
+
+def _line_rows(path: Path, lines: Iterable[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _object(f"{path}:{number}", _parse(f"{path}:{number}", line))
+
+
+def _document_rows(path: Path, document: Any) -> Iterator[Row]:
+    rows = _row_list(document) if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        kind = f"an object with the keys {', '.join(document)}" if isinstance(document, dict) else excerpt(document)
+        raise DataError(
+            f"{path}: rows are expected, this is {kind}",
+            hint='one object per line (JSONL), an array of objects, or {"data": [ … ]}',
+        )
+    for number, row in enumerate(rows, 1):
+        yield _object(f"{path}, row {number}", row)
+
+
+def _row_list(document: Row) -> list[Any] | None:
+    """The rows of `{"data": [{…}, …]}`, or of the only array of objects under another key."""
+    arrays = {key: value for key, value in document.items() if isinstance(value, list) and _all_objects(value)}
+    return arrays.get("data") or (next(iter(arrays.values())) if len(arrays) == 1 else None)
+
+
+def _all_objects(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
+
+
+def _object(where: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{where}: a row is a JSON object, this is {excerpt(row)}", hint='e.g. {"prompt": …, "answer": …}'
+        )
+    return row
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def _parse(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _not_json(where if error.lineno == 1 else f"{where}:{error.lineno}", error) from error
+
+
+def _not_json(where: str, error: json.JSONDecodeError) -> DataError:
+    excerpt_of_line = error.doc.split("\n")[error.lineno - 1]
+    return DataError(
+        f"{where}: not JSON: {error.msg} at column {error.colno}: {excerpt(excerpt_of_line)}",
+        hint="a JSONL file has one complete object per line",
+    )

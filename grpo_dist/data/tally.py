@@ -1,0 +1,20 @@
+"""The account of a preparation: what was loaded, dropped and kept, in numbers and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """Grows while problems pass through the steps; `what` opens each note (`held-out: …`) and prefixes each count."""
+
+    what: str = ""
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{self.what}: {text}" if self.what else text)
+
+    def count(self, name: str, number: int) -> None:
+        self.counts[f"{self.what}_{name}".replace("-", "") if self.what else name] = number

@@ -1,0 +1,1 @@
+"""A tiny model and a task made from one seed: nothing is downloaded, and two CPU cores are enough to see it learn."""

@@ -1,0 +1,6 @@
+"""The shape of a model, read without loading it, and every count that follows from it."""
+
+from grpo_dist.plan.architecture.lookup import architecture_of
+from grpo_dist.plan.architecture.model import Architecture, Linear
+
+__all__ = ["Architecture", "Linear", "architecture_of"]

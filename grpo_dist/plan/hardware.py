@@ -1,0 +1,201 @@
+"""GPUs and links a plan can be made for: what the vendor's data sheet says, in bytes, bytes/s and FLOP/s.
+
+Peaks are dense (without 2:4 sparsity, which halves the figure most data sheets print) and one-directional: a data
+sheet's NVLink figure counts both directions. What a program reaches of a peak is `plan.timing.Efficiencies`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from grpo_dist.config.suggestions import closest
+from grpo_dist.errors import PlanError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection between two GPUs, or of one network port."""
+
+    name: str
+    bandwidth: float
+    """bytes/s in one direction, at line rate."""
+    latency: float
+    """Seconds per hop of a small collective: `hwLat` (tree, LL) of NCCL's src/graph/tuning.cc."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One accelerator."""
+
+    name: str
+    memory: int
+    """Bytes a program can allocate in all, as the driver reports them; below the number on the box."""
+    flops: float
+    """FLOP/s of dense 16-bit matrix products with 32-bit accumulation, in `dtype`."""
+    bandwidth: float
+    """bytes/s from device memory."""
+    link: str
+    """Name of the `Link` to the other GPUs of its node."""
+    dtype: str
+    """16-bit type the FLOP/s are for: bfloat16, or float16 where the chip has no bfloat16."""
+    source: str
+    """Where the figures stand."""
+
+
+LINKS: dict[str, Link] = {
+    link.name: link
+    for link in (
+        Link("nvlink3", 300e9, 0.52e-6),
+        Link("nvlink4", 450e9, 0.52e-6),
+        Link("nvlink5", 900e9, 0.52e-6),
+        Link("pcie3", 15.75e9, 1.0e-6),
+        Link("pcie4", 31.5e9, 1.0e-6),
+        Link("pcie5", 63.0e9, 1.0e-6),
+        Link("infiniband-hdr", 25e9, 5.0e-6),
+        Link("infiniband-ndr", 50e9, 5.0e-6),
+        Link("ethernet-10", 1.25e9, 5.0e-6),
+        Link("ethernet-25", 3.125e9, 5.0e-6),
+        Link("ethernet-100", 12.5e9, 5.0e-6),
+        Link("ethernet-200", 25e9, 5.0e-6),
+        Link("ethernet-400", 50e9, 5.0e-6),
+        Link("shared-memory", 10e9, 1.0e-6),
+    )
+}
+"""NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets). PCIe: 16 lanes × 8, 16, 32 GT/s × 128/130.
+InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. `shared-memory` is between CPU processes."""
+
+GPUS: dict[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu(
+            *("t4", int(14.7 * GIB), 65e12, 320e9, "pcie3", "float16"),
+            source="NVIDIA T4 data sheet (mixed precision FP16/FP32; Turing has no bfloat16)",
+        ),
+        Gpu(
+            *("a10", int(22.0 * GIB), 125e12, 600e9, "pcie4", "bfloat16"),
+            source="NVIDIA A10 data sheet",
+        ),
+        Gpu(
+            *("l40s", int(44.3 * GIB), 362.05e12, 864e9, "pcie4", "bfloat16"),
+            source="NVIDIA L40S data sheet",
+        ),
+        Gpu(
+            *("rtx-4090", int(23.6 * GIB), 165.2e12, 1008e9, "pcie4", "bfloat16"),
+            source="NVIDIA Ada GPU architecture white paper, appendix A (FP32 accumulate)",
+        ),
+        Gpu(
+            *("a100-40gb", int(39.3 * GIB), 312e12, 1555e9, "nvlink3", "bfloat16"),
+            source="NVIDIA A100 data sheet (SXM)",
+        ),
+        Gpu(
+            *("a100-80gb", int(79.1 * GIB), 312e12, 2039e9, "nvlink3", "bfloat16"),
+            source="NVIDIA A100 data sheet (SXM)",
+        ),
+        Gpu(
+            *("h100", int(79.1 * GIB), 989.4e12, 3.35e12, "nvlink4", "bfloat16"),
+            source="NVIDIA H100 data sheet (SXM5; 1,979 TFLOP/s there is with sparsity)",
+        ),
+        Gpu(
+            *("h200", int(139.7 * GIB), 989.4e12, 4.8e12, "nvlink4", "bfloat16"),
+            source="NVIDIA H200 data sheet (SXM; 1,979 TFLOP/s there is with sparsity)",
+        ),
+        Gpu(
+            *("b200", int(178.0 * GIB), 2.25e15, 8e12, "nvlink5", "bfloat16"),
+            source="NVIDIA DGX B200 data sheet: an eighth of 8 GPUs, half of the figure with sparsity",
+        ),
+        Gpu(
+            *("cpu", 8 * GIB, 100e9, 20e9, "shared-memory", "float32"),
+            source="order of magnitude of two x86 cores with AVX2, not a data sheet; override it with your own",
+        ),
+    )
+}
+
+ALIASES = {
+    "a100": "a100-40gb",
+    "rtx4090": "rtx-4090",
+    "4090": "rtx-4090",
+    "ndr": "infiniband-ndr",
+    "hdr": "infiniband-hdr",
+}
+"""Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger."""
+
+_FILLERS = {"nvidia", "tesla", "geforce", "sxm", "sxm2", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+
+
+def gpu(name: str, overrides: Mapping[str, Any] | None = None) -> Gpu:
+    """The GPU of that name, as the table or Slurm's GRES spells it, with some figures replaced by the user's.
+
+    A name the table does not have is accepted with `memory`, `flops` and `bandwidth` given.
+
+    Raises:
+        PlanError: unknown name, unknown figure, or one that is no positive number.
+    """
+    overrides = dict(overrides or {})
+    _check_overrides(name, overrides)
+    known = GPUS.get(_canonical(name))
+    if known is not None:
+        return replace(known, **overrides, source=_source(known.source, overrides))
+    if {"memory", "flops", "bandwidth"} <= overrides.keys():
+        return Gpu(**{"name": name, "link": "pcie4", "dtype": "bfloat16", **overrides, "source": "given"})
+    raise PlanError(
+        f"GPU {name!r} is not in the table of {', '.join(GPUS)}",
+        hint=_did_you_mean(name, GPUS) + "give its memory, flops and bandwidth (bytes, FLOP/s, bytes/s)",
+    )
+
+
+def link(name: str) -> Link:
+    """The link of that name.
+
+    Raises:
+        PlanError: unknown name.
+    """
+    plain = re.sub(r"^(\d+)-?gbe?$", r"ethernet-\1", name.strip().lower().replace("_", "-").replace(" ", "-"))
+    plain = ALIASES.get(plain.removeprefix("ib-"), plain)
+    if plain in LINKS:
+        return LINKS[plain]
+    raise PlanError(
+        f"link {name!r} is not in the table of {', '.join(LINKS)}",
+        hint=_did_you_mean(plain, LINKS) + "take the one whose bytes/s come nearest",
+    )
+
+
+def to_dict(gpu: Gpu) -> dict[str, Any]:
+    """The figures, for JSON."""
+    return asdict(gpu)
+
+
+def _canonical(name: str) -> str:
+    """`nvidia_a100-sxm4-80gb` → `a100-80gb`; memory that does not tell two entries apart is left out."""
+    words = [word for word in re.split(r"[\s_\-:/.]+", name.strip().lower()) if word and word not in _FILLERS]
+    joined = "-".join(words)
+    without_memory = re.sub(r"-\d+gb?$", "", joined)
+    names = (joined, ALIASES.get(joined), without_memory, ALIASES.get(without_memory))
+    return next((candidate for candidate in names if candidate in GPUS), joined)
+
+
+def _check_overrides(name: str, overrides: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(Gpu) if field.name not in ("name", "source")]
+    for key, value in overrides.items():
+        if key not in known:
+            raise PlanError(
+                f"GPU {name!r}: {key!r} is no figure of a GPU",
+                hint=_did_you_mean(key, known) + f"known are {', '.join(known)}",
+            )
+        if key == "link":
+            link(value)
+        elif key != "dtype" and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+            raise PlanError(f"GPU {name!r}: {key} must be a positive number, not {value!r}", hint=f"e.g. {key}: 80e9")
+
+
+def _source(source: str, overrides: Mapping[str, Any]) -> str:
+    return f"{source}; {', '.join(overrides)} given" if overrides else source
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    near = closest(name, list(names))
+    return f"did you mean {near}? Otherwise " if near else ""

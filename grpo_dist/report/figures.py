@@ -1,0 +1,163 @@
+"""Which charts the page has, and what stands under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from grpo_dist.report import lines, whiskers
+from grpo_dist.report.comparison import Comparison
+from grpo_dist.report.lines import LineChart, Trace
+from grpo_dist.report.numbers import number, percent
+from grpo_dist.report.record import Metrics
+from grpo_dist.report.series import Values, column, present
+
+WIDE = 1020.0
+"""Units of a chart across both columns, so that its text is as large as that of the others."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart as the page shows it; `svg` is empty when nothing was logged."""
+
+    title: str
+    svg: str = ""
+    wide: bool = False
+    """Takes both columns where there are two."""
+    wide_svg: str = ""
+    """The chart for both columns; on a phone `svg` is shown instead."""
+    note: str = ""
+    legend: tuple[str, ...] = ()
+    """Labels of the traces, in the order of their colours; empty for a single one."""
+    reading: str = ""
+    """The numbers a reader looks for first."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """The metrics of a run, column by column."""
+
+    metrics: tuple[Metrics, ...]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(record["step"] for record in self.metrics)
+
+    def values(self, key: str) -> Values:
+        return column(self.metrics, key)
+
+    def trace(self, label: str, key: str) -> Trace:
+        return Trace(label, self.values(key))
+
+    def reward_names(self) -> list[str]:
+        """Reward functions, in the order they were logged."""
+        keys = dict.fromkeys(key for record in self.metrics for key in record)
+        return [
+            key[len("rewards/") : -len("/mean")] for key in keys if key.startswith("rewards/") and key.endswith("/mean")
+        ]
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Greedy accuracy, mean@k and pass@k of both models."""
+    base, trained, k = comparison.base, comparison.trained, comparison.k
+    measures = (("Greedy", "greedy_accuracy"), (f"mean@{k}", "mean_at_k"), (f"pass@{k}", "pass_at_k"))
+    pairs = tuple(
+        whiskers.Pair(label, getattr(base, name), getattr(trained, name))
+        for label, name in measures
+        if getattr(base, name) and getattr(trained, name)
+    )
+    note = f"Problems answered correctly. Lines: {percent(comparison.confidence, 0)} intervals."
+    if len(pairs) > 1:
+        note += f" mean@{k}: share of correct samples; pass@{k}: any of {k} samples is correct."
+    return Figure("Base and trained model", whiskers.draw("Problems answered correctly", pairs), note=note)
+
+
+def reward_figures(log: Log) -> list[Figure]:
+    """The total, then each function when there is more than one."""
+    names = log.reward_names()
+    only = f"One function: {names[0]}. " if len(names) == 1 else ""
+    note = f"{only}Band: ± one standard deviation over the completions of a step."
+    total = LineChart("Reward", log.steps, (_with_deviation(log, "total", "reward", "reward_std"),), note=note)
+    return _drawn([total, *(_part(log, name) for name in names if len(names) > 1)])
+
+
+def completion_figures(log: Log) -> list[Figure]:
+    """Lengths, completions cut off, groups that teach nothing."""
+    low, high = log.values("completions/min_length"), log.values("completions/max_length")
+    length = Trace("mean", log.values("completions/mean_length"), low, high)
+    same = "All completions of such a group have the same reward: it gives no gradient."
+    return _drawn(
+        [
+            LineChart("Completion length, tokens", log.steps, (length,), (0.0,), note="Band: shortest to longest."),
+            _share(log, "Completions cut at the length limit", "completions/clipped_ratio"),
+            replace(_share(log, "Groups without reward deviation", "frac_reward_zero_std"), note=same),
+        ]
+    )
+
+
+def optimisation_figures(log: Log) -> list[Figure]:
+    """What the optimizer did, and how fast; metrics that depend on the configuration only when they were logged."""
+    tokens = (
+        log.trace("prompt and completion", "perf/tokens_per_second"),
+        log.trace("completion only", "perf/completion_tokens_per_second"),
+    )
+    optional = (
+        _single(log, "Entropy, nats per token", "entropy", bounds=(0.0,)),
+        _single(log, "KL to the reference model, nats per token", "kl"),
+        _single(
+            log, "Sampler against trainer, nats per token", "sampling/sampling_logp_difference/mean", bounds=(0.0,)
+        ),
+    )
+    rate = _single(log, "Learning rate", "learning_rate", bounds=(0.0,))
+    return _drawn(
+        [
+            LineChart("Tokens per second", log.steps, tokens, (0.0,)),
+            *(chart for chart in optional if chart.has_values),
+            replace(rate, noisy=False, note="As logged, not smoothed."),
+            _single(log, "Gradient norm", "grad_norm", bounds=(0.0,)),
+        ]
+    )
+
+
+def _with_deviation(log: Log, label: str, mean: str, deviation: str) -> Trace:
+    pairs = list(zip(log.values(mean), log.values(deviation), strict=True))
+    low, high = (tuple(None if m is None or s is None else m + sign * s for m, s in pairs) for sign in (-1, 1))
+    return Trace(label, log.values(mean), low, high)
+
+
+def _part(log: Log, name: str) -> LineChart:
+    trace = _with_deviation(log, name, f"rewards/{name}/mean", f"rewards/{name}/std")
+    return LineChart(name, log.steps, (trace,), note="Before its weight. Band: ± one standard deviation.")
+
+
+def _share(log: Log, title: str, key: str) -> LineChart:
+    return LineChart(title, log.steps, (log.trace("share", key),), (0.0, 0.1), as_percent=True)
+
+
+def _single(log: Log, title: str, key: str, bounds: tuple[float, ...] = ()) -> LineChart:
+    return LineChart(title, log.steps, (log.trace("value", key),), bounds)
+
+
+def _drawn(charts: list[LineChart]) -> list[Figure]:
+    """Figures for two columns; of an odd number the first takes both."""
+    return [_figure(chart, wide=index == 0 and len(charts) % 2 == 1) for index, chart in enumerate(charts)]
+
+
+def _figure(chart: LineChart, *, wide: bool) -> Figure:
+    if not chart.has_values:
+        return Figure(chart.title, note="No value has been logged.", wide=wide)
+    return Figure(
+        title=chart.title,
+        svg=lines.draw(chart),
+        wide_svg=lines.draw(chart, WIDE) if wide else "",
+        wide=wide,
+        note=chart.note,
+        legend=tuple(trace.label for trace in chart.traces) if len(chart.traces) > 1 else (),
+        reading=_reading(chart),
+    )
+
+
+def _reading(chart: LineChart) -> str:
+    """First and last value of the first trace that has any."""
+    write = percent if chart.as_percent else number
+    values = next(found for trace in chart.traces if (found := present(trace.values)))
+    return f"{write(values[0])} → {write(values[-1])}" if len(values) > 1 else write(values[0])

@@ -1,0 +1,82 @@
+"""A run in a table, for a person at a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from grpo_dist.report.comparison import Comparison, Interval, Scores
+from grpo_dist.report.numbers import NOTHING, change, duration, number, percent, plural, points
+from grpo_dist.report.record import RunRecord
+from grpo_dist.report.summary import summary
+
+
+def print_summary(record: RunRecord, console: Console) -> None:
+    """Print where the run stands, and base against trained model when they have been compared."""
+    console.print(_heading(record))
+    console.print(_facts(record))
+    if record.comparison:
+        console.print(_scores_table(record.comparison))
+        console.print(_flips(record.comparison))
+    else:
+        console.print(Text(record.without_comparison, style="yellow"))
+
+
+def _heading(record: RunRecord) -> Text:
+    return Text.assemble((record.name, "bold"), "  ", (record.state, "green" if record.comparison else "yellow"))
+
+
+def _facts(record: RunRecord) -> Table:
+    known = summary(record)
+    processes = known["world_size"] and plural(known["world_size"], "process", "processes")
+    layout = [processes, known["distributed_type"], known["backend"]]
+    seconds, speed = known["training_seconds"], known["tokens_per_second"]
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", Text(str(known["model"] or NOTHING)))
+    table.add_row(
+        "steps", f"{known['steps']:,} of {known['max_steps']:,}" if known["max_steps"] else f"{known['steps']:,}"
+    )
+    table.add_row("reward", change(known["reward"]["first"], known["reward"]["last"]))
+    table.add_row("speed", f"{number(speed)} tokens/s" if speed is not None else NOTHING)
+    table.add_row("time", duration(seconds) if seconds is not None else NOTHING)
+    table.add_row("ran on", Text(" · ".join(str(part) for part in layout if part) or NOTHING))
+    return table
+
+
+def _scores_table(comparison: Comparison) -> Table:
+    base, trained, difference = comparison.base, comparison.trained, comparison.difference
+    table = Table(
+        caption=f"{plural(comparison.problems, 'held-out problem')}, {percent(comparison.confidence, 0)} intervals"
+    )
+    table.add_column("")
+    for heading in ("base", "trained", "difference"):
+        table.add_column(heading, justify="right")
+    gain = Text.assemble(
+        (points(difference.estimate), "bold"), "\n", _span(points(difference.low), points(difference.high))
+    )
+    table.add_row("greedy accuracy", *_both(base, trained, "greedy_accuracy"), gain)
+    for name in ("mean_at_k", "pass_at_k"):
+        if getattr(base, name) and getattr(trained, name):
+            moved = points(getattr(trained, name).estimate - getattr(base, name).estimate)
+            table.add_row(name.replace("_at_k", f"@{comparison.k}"), *_both(base, trained, name), moved)
+    lengths = number(base.mean_completion_length), number(trained.mean_completion_length)
+    table.add_row("mean length (tokens)", *lengths, "")
+    table.add_row("cut at the limit", percent(base.clipped_ratio), percent(trained.clipped_ratio), "")
+    return table
+
+
+def _both(base: Scores, trained: Scores, name: str) -> tuple[Text, Text]:
+    return _cell(getattr(base, name)), _cell(getattr(trained, name))
+
+
+def _cell(interval: Interval) -> Text:
+    return Text.assemble(percent(interval.estimate), "\n", _span(percent(interval.low), percent(interval.high)))
+
+
+def _span(low: str, high: str) -> Text:
+    return Text(f"{low} to {high}", style="dim")
+
+
+def _flips(comparison: Comparison) -> Text:
+    return Text(f"{plural(comparison.gained, 'problem')} gained, {comparison.lost:,} lost (greedy)")

@@ -1,0 +1,222 @@
+"""The words and numbers of the page, ready for the template; long texts cut so that the page stays below 2 MB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grpo_dist.report.comparison import Attempt, Comparison, Flip, Problem
+from grpo_dist.report.numbers import MINUS, NOTHING, change, duration, number, percent, plural, points
+from grpo_dist.report.record import RunRecord
+from grpo_dist.report.samples import Sample, Samples, words
+from grpo_dist.report.series import column, ends, present
+from grpo_dist.report.summary import summary
+
+LONG, SHORT, LABEL = 1200, 200, 120
+"""Most characters of a completion read closely, of one in the list of all problems, and of a prompt there."""
+PROBLEMS_SHOWN = 300
+CONFIG_SHOWN = 20_000
+STATES = {"running-or-stopped": "running or stopped", "trained": "trained", "complete": "complete"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The largest words of the page; `before` is empty when there is one number only."""
+
+    measure: str
+    before: str
+    after: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion, and who or what it is."""
+
+    label: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt with what was answered."""
+
+    prompt: str
+    note: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ProblemRow:
+    """A line of the list of all problems; `outcome` is gained, lost, right or wrong."""
+
+    index: int
+    outcome: str
+    prompt: str
+    answer: str
+    marks: tuple[tuple[str, bool, str], ...]
+    """(model, whether its greedy answer is correct, correct samples of k or nothing)"""
+    answers: tuple[Answer, ...]
+
+
+def headline(record: RunRecord) -> Headline:
+    """Accuracy when the models were compared, else the reward."""
+    comparison = record.comparison
+    if comparison:
+        measure = f"Greedy accuracy on {plural(comparison.problems, 'held-out problem')}"
+        before, after = comparison.base.greedy_accuracy.estimate, comparison.trained.greedy_accuracy.estimate
+        return Headline(measure, percent(before), percent(after), verdict(comparison))
+    logged = column(record.metrics, "reward")
+    if len(present(logged)) < 2:
+        only = number(ends(logged)[1]) if present(logged) else "none yet"
+        return Headline("Reward", "", only, record.without_comparison)
+    before, after = ends(logged)
+    measure = "Mean reward, first and last tenth of the steps"
+    return Headline(measure, number(before), number(after), record.without_comparison)
+
+
+def verdict(comparison: Comparison) -> str:
+    """The paired difference in words."""
+    gap = comparison.difference
+    span = f"{percent(comparison.confidence, 0)} interval {points(gap.low)} to {points(gap.high)}"
+    found = f"{points(gap.estimate)} percentage points, {span}."
+    if gap.low <= 0 <= gap.high:
+        return f"{found} The interval includes zero: no difference is shown."
+    return f"{found} The trained model is {'better' if gap.low > 0 else 'worse'}."
+
+
+def facts(record: RunRecord) -> list[Fact]:
+    """The figures beside the headline."""
+    known = summary(record)
+    reward, planned = known["reward"], known["max_steps"]
+    seconds, speed = known["training_seconds"], known["tokens_per_second"]
+    shown = [
+        Fact("Steps", f"{known['steps']:,}", f"of {planned:,}" if planned else ""),
+        Fact("Completions/step", *_batch(record)),
+        Fact("Reward", change(reward["first"], reward["last"]), "first, last tenth"),
+        Fact("Training time", duration(seconds) if seconds is not None else NOTHING, "generation included"),
+        Fact("Speed", f"{number(speed)} tok/s" if speed is not None else NOTHING, "median of the steps"),
+        Fact("Ran on", *_layout(known)),
+    ]
+    if comparison := record.comparison:
+        gained, lost = f"+{comparison.gained:,}", f"{MINUS}{comparison.lost:,}"
+        shown.insert(0, Fact("Problems flipped", f"{gained} {lost}", "gained, lost"))
+    return shown
+
+
+def flips(found: tuple[Flip, ...]) -> list[Exchange]:
+    """Problems that changed sides, with both completions."""
+    return [
+        Exchange(
+            cut(words(flip.prompt), LONG),
+            f"answer {cut(flip.answer, LABEL)}",
+            (Answer("base", cut(flip.base, LONG)), Answer("trained", cut(flip.trained, LONG))),
+        )
+        for flip in found
+    ]
+
+
+def samples(found: Samples) -> list[Exchange]:
+    """One exchange per step; each completion's note carries its rewards."""
+    return [
+        Exchange(
+            cut(words(step.prompt), LONG), f"Step {step.step:,}", tuple(_answer(sample) for sample in step.samples)
+        )
+        for step in found.steps
+    ]
+
+
+def problem_rows(comparison: Comparison) -> list[ProblemRow]:
+    """The first problems of the comparison."""
+    return [_row(problem, comparison.k) for problem in comparison.per_problem[:PROBLEMS_SHOWN]]
+
+
+def outcomes(comparison: Comparison) -> dict[str, int]:
+    """Problems of each outcome, all of them and not just those shown."""
+    found = dict.fromkeys(("gained", "lost", "right", "wrong"), 0)
+    for problem in comparison.per_problem:
+        found[_outcome(problem)] += 1
+    return found
+
+
+def environment(record: RunRecord) -> tuple[list[Fact], list[Fact]]:
+    """What the run ran on, and its packages."""
+    packages = record.environment.get("packages")
+    rest = {key: value for key, value in record.environment.items() if key != "packages"}
+    return _listed(rest), _listed(packages if isinstance(packages, Mapping) else {})
+
+
+def preparation(record: RunRecord) -> list[Fact]:
+    """What became of the data: the numbers of prepared.json and its notes."""
+    return _listed({key.replace("_", " "): value for key, value in record.prepared.items()})
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters, the rest left out of the middle: a completion has its answer at the end."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail]} … {len(text) - limit:,} characters … {text[-tail:]}"
+
+
+def _batch(record: RunRecord) -> tuple[str, str]:
+    prompts, group = record.planned("batch.prompts_per_step"), record.planned("batch.num_generations")
+    if not prompts or not group:
+        return NOTHING, ""
+    return f"{prompts * group:,}", f"{plural(prompts, 'prompt')} × {group}"
+
+
+def _layout(known: Mapping[str, Any]) -> tuple[str, str]:
+    size = known["world_size"]
+    note = " · ".join(str(known[key]) for key in ("distributed_type", "backend") if known[key])
+    return plural(size, "process", "processes") if size else NOTHING, note
+
+
+def _answer(sample: Sample) -> Answer:
+    rewards = " · ".join(f"{name} {number(value)}" for name, value in sample.rewards.items())
+    return Answer(f"advantage {number(sample.advantage)}", cut(words(sample.completion), LONG), rewards)
+
+
+def _row(problem: Problem, k: int) -> ProblemRow:
+    attempts = (("base", problem.base), ("trained", problem.trained))
+    return ProblemRow(
+        index=problem.index,
+        outcome=_outcome(problem),
+        prompt=cut(words(problem.prompt), LABEL),
+        answer=cut(problem.answer, LABEL),
+        marks=tuple((who, attempt.greedy_correct, _sampled(attempt, k)) for who, attempt in attempts),
+        answers=tuple(Answer(who, cut(attempt.greedy, SHORT)) for who, attempt in attempts),
+    )
+
+
+def _sampled(attempt: Attempt, k: int) -> str:
+    return "" if attempt.samples_correct is None else f"{attempt.samples_correct}/{k}"
+
+
+def _outcome(problem: Problem) -> str:
+    before, after = problem.base.greedy_correct, problem.trained.greedy_correct
+    if before == after:
+        return "right" if after else "wrong"
+    return "gained" if after else "lost"
+
+
+def _listed(mapping: Mapping[str, Any]) -> list[Fact]:
+    return [Fact(str(key), cut(_plain(value), LONG)) for key, value in mapping.items()]
+
+
+def _plain(value: Any) -> str:
+    """A value of JSON as a person would write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(inner) for inner in value) or "none"
+    return NOTHING if value is None else str(value)

@@ -1,0 +1,27 @@
+"""Reward functions, by name. All have TRL's signature: `f(prompts, completions, **columns) -> list[float | None]`.
+
+`prompts` and `completions` have one entry per completion, so have the columns of the data set
+(`answer`) and `completion_ids`. Functions of the user are resolved by `grpo_dist.rewards.load`.
+"""
+
+from grpo_dist.rewards.length import soft_overlong_punishment
+from grpo_dist.rewards.notebook import check_answer, check_numbers, match_format_approximately, match_format_exactly
+from grpo_dist.rewards.strict import accuracy, strict_answer, strict_format
+
+REWARDS = {
+    "match_format_exactly": match_format_exactly,
+    "match_format_approximately": match_format_approximately,
+    "check_answer": check_answer,
+    "check_numbers": check_numbers,
+    "strict_format": strict_format,
+    "strict_answer": strict_answer,
+    "accuracy": accuracy,
+    "soft_overlong_punishment": soft_overlong_punishment,
+}
+
+REWARD_SETS = {
+    "notebook": ("match_format_exactly", "match_format_approximately", "check_answer", "check_numbers"),
+    "strict": ("strict_format", "strict_answer"),
+}
+
+__all__ = ["REWARDS", "REWARD_SETS", *REWARDS]

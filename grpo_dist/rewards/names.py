@@ -1,0 +1,81 @@
+"""What can be told from the names in `rewards.functions` alone, before any user code is imported."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.rewards import REWARD_SETS, REWARDS
+
+FROM_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""Keyword arguments TRL passes to every reward besides the columns of the data set."""
+
+
+def is_users(name: str) -> bool:
+    """Whether the name points at a function of the user: `package.module:function` or `path/file.py:function`."""
+    return ":" in name
+
+
+def member_names(name: str) -> tuple[str, ...]:
+    """The names a set stands for; any other name stands for itself."""
+    return REWARD_SETS.get(name, (name,))
+
+
+def metric_name(name: str) -> str:
+    """The name in TRL's metrics, `rewards/<metric_name>/mean`: the function's own."""
+    return name.rpartition(":")[2]
+
+
+def accepted_kwargs(name: str) -> frozenset[str]:
+    """Keyword arguments that a reward of ours can be given in the configuration."""
+    parameters = inspect.signature(REWARDS[name]).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY) - {"answer", *FROM_TRL}
+
+
+def required_kwargs(name: str) -> frozenset[str]:
+    """Those of `accepted_kwargs` that have no default."""
+    parameters = inspect.signature(REWARDS[name]).parameters
+    return frozenset(kwarg for kwarg in accepted_kwargs(name) if parameters[kwarg].default is inspect.Parameter.empty)
+
+
+def check_reward_names(functions: Sequence[RewardFunction]) -> list[str]:
+    """What is wrong with the names and keyword arguments, one line of text each; [] when nothing is.
+
+    A function of the user is only checked for its place among the metric names.
+    """
+    problems = [problem for function in functions for problem in _problems(function)]
+    metrics = Counter(metric_name(member) for function in functions for member in member_names(function.name))
+    twice = [name for name, count in metrics.items() if count > 1]
+    return problems + [
+        f"reward '{name}' is listed more than once; its metrics would overwrite each other" for name in twice
+    ]
+
+
+def _problems(function: RewardFunction) -> Iterator[str]:
+    for kwarg in sorted(set(function.kwargs) & set(FROM_TRL)):
+        yield f"reward '{function.name}': the trainer passes `{kwarg}` itself; it cannot be among the kwargs"
+    if is_users(function.name):
+        return
+    members = member_names(function.name)
+    if not REWARDS.keys() >= set(members):
+        yield f"there is no reward '{function.name}'{_did_you_mean(function.name)}"
+        return
+    yield from _kwarg_problems(function, members)
+
+
+def _kwarg_problems(function: RewardFunction, members: tuple[str, ...]) -> Iterator[str]:
+    """A set takes a keyword argument when one of its members does."""
+    accepted = frozenset().union(*map(accepted_kwargs, members))
+    required = frozenset().union(*map(required_kwargs, members))
+    for kwarg in sorted(set(function.kwargs) - accepted - set(FROM_TRL)):
+        yield f"reward '{function.name}' takes no `{kwarg}`; its kwargs are: {', '.join(sorted(accepted)) or 'none'}"
+    for kwarg in sorted(required - set(function.kwargs)):
+        yield f"reward '{function.name}' needs `{kwarg}` among its kwargs"
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, [*REWARDS, *REWARD_SETS], n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

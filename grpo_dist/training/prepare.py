@@ -1,0 +1,116 @@
+"""The prepare stage: everything the training processes read, made once by one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from grpo_dist.data.messages import Messages, dresser, template_accepts_system
+from grpo_dist.data.prepare import Model, Prepared
+from grpo_dist.data.prepare import prepare as prepare_data
+from grpo_dist.data.presets import chat_template, system_prompt
+from grpo_dist.data.warm_start import warm_start_examples
+from grpo_dist.embedded.model import build
+from grpo_dist.embedded.problems import TRAIN_PROBLEMS, problems
+from grpo_dist.errors import DataError
+from grpo_dist.progress import say, say_passing
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.run_directory import write_json
+from grpo_dist.training.environment import environment
+from grpo_dist.training.model import EMBEDDED, load_tokenizer, room
+from grpo_dist.training.stage import Run, main
+from grpo_dist.training.warm_start import warm_start
+
+
+def prepare(run: Run) -> None:
+    """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, says all is there."""
+    config, directory = run.config, run.directory
+    if config.model.name_or_path == EMBEDDED and not directory.model.exists():
+        build(directory.model, config.grpo.seed, say_passing)
+    tokenizer = load_tokenizer(run)
+    tokenizer.chat_template = chat_template(config.data, tokenizer.chat_template)
+    tokenizer.save_pretrained(directory.tokenizer)
+    prepared = _data(run, tokenizer)
+    if config.warm_start and not directory.warm_start.exists():
+        _warm_start(run, tokenizer)
+    write_json(directory.environment, environment())
+    write_json(directory.prepared, {**prepared.counts, "notes": list(prepared.notes)})
+
+
+def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    config, directory = run.config, run.directory
+    embedded = config.data.name_or_path == EMBEDDED
+    prepared = prepare_data(
+        config.data,
+        Model(
+            render=lambda messages: _render(tokenizer, messages),
+            count_tokens=lambda prompts: _lengths(tokenizer, prompts),
+            room=room(run),
+            max_completion_length=config.grpo.max_completion_length,
+        ),
+        seed=config.grpo.seed,
+        need_answers=config.evaluation.enabled,
+        hold_out=config.evaluation.enabled,
+        num_problems=config.evaluation.num_problems,
+        rows=problems(config.grpo.seed, TRAIN_PROBLEMS, config.evaluation.num_problems) if embedded else None,
+    )
+    for note in prepared.notes:
+        say(note)
+    _check_enough(run, prepared.train)
+    _check_columns(run, prepared.train)
+    directory.train_data.parent.mkdir(exist_ok=True)
+    prepared.train.to_parquet(directory.train_data)
+    if prepared.heldout is not None:
+        prepared.heldout.to_parquet(directory.heldout_data)
+    held = f", {len(prepared.heldout):,} held out" if prepared.heldout is not None else ""
+    say(f"data: {len(prepared.train):,} problems to train on{held}")
+    return prepared
+
+
+def _check_enough(run: Run, train: Dataset) -> None:
+    """TRL's sampler leaves out a last incomplete step: with fewer problems than one step needs, no step is done."""
+    needed = run.plan.batch.prompts_per_step
+    if len(train) < needed:
+        raise DataError(
+            f"data: {len(train)} problems to train on, one step needs {needed} different ones",
+            hint=f"give more, or --set grpo.prompts_per_step={len(train)}",
+        )
+
+
+def _check_columns(run: Run, train: Dataset) -> None:
+    scorers = (run.config.evaluation.scorer,) if run.config.evaluation.enabled else ()
+    for reward in (*load_rewards(run.config.rewards.functions), *load_rewards(scorers)):
+        for column in reward.columns:
+            if column not in train.column_names:
+                raise DataError(
+                    f"rewards: {reward.name} needs a column {column!r}; the data has {', '.join(train.column_names)}",
+                    hint=f"--set 'data.columns={{{column}: NAME-IN-YOUR-DATA}}'",
+                )
+
+
+def _warm_start(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    config = run.config
+
+    def render(messages: Messages) -> str:
+        return _render(tokenizer, messages)
+
+    dress = dresser(system_prompt(config.data), template_accepts_system(render))
+    question = dress([{"role": "user", "content": "?"}])
+    prefilled = render(question).rstrip().endswith("<start_working_out>")
+    warm_start(run, tokenizer, warm_start_examples(config.warm_start.data, dress, prefilled=prefilled))
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]) -> list[int]:
+    """Prompt lengths in tokens, generation prompt included, counted as the trainer tokenizes."""
+    ids = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=True)["input_ids"]
+    return [len(row) for row in ids]
+
+
+if __name__ == "__main__":
+    main(prepare)

@@ -1,0 +1,60 @@
+"""The table in the terminal, and what importing the report costs."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import synthetic_runs as runs
+from rich.console import Console
+
+from grpo_dist.report import print_summary, read_run
+
+HEAVY = {"torch", "trl", "transformers", "peft", "accelerate", "pyarrow", "pandas", "numpy"}
+
+
+def printed(run: Path, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_summary(read_run(run), console)
+    return console.export_text()
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    text = printed(runs.make_run(tmp_path / "tiny-cpu"))
+    for words in (
+        "tiny-cpu  complete", "50 of 50", "greedy accuracy", "55.1%", "49.1% to 61.1%", "96.9%", "+41.8",
+        "+35.9 to +47.8", "mean@8", "pass@8", "256 held-out problems, 95% intervals", "lost (greedy)",
+    ):  # fmt: skip
+        assert words in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int) -> None:
+    text = printed(runs.make_run(tmp_path / "run"), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+
+
+def test_a_run_without_anything_yet(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    text = printed(tmp_path)
+    assert "running-or-stopped" in text
+    assert "Training has not ended" in text
+    assert "greedy accuracy" not in text
+
+
+def test_brackets_in_names_are_no_markup(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1, compared=False)
+    runs.write_json(run / "plan.json", {"run_name": "[bold]x[/nope]"})
+    (run / "config.yaml").write_text("model: {name_or_path: '[/red]m'}\n")
+    text = printed(run)
+    assert "[bold]x[/nope]" in text and "[/red]m" in text
+
+
+def test_importing_the_report_needs_no_training_environment() -> None:
+    code = "import grpo_dist.report, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "grpo_dist" in loaded
+    assert not HEAVY & set(loaded)

@@ -1,0 +1,92 @@
+"""Where the final answer is found."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grpo_dist.rewards.extract import after_hashes, final_answer, last_boxed, last_number, last_solution, only_solution
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<SOLUTION>1</SOLUTION> or <SOLUTION>2</SOLUTION>", "2"),
+        ("<SOLUTION>1</SOLUTION> or <SOLUTION>2", "1"),
+        ("<SOLUTION>1<SOLUTION>2</SOLUTION>3</SOLUTION>", "2"),
+        (r"<SOLUTION>1</SOLUTION> \boxed{2} #### 3", "1"),
+        ("<SOLUTION></SOLUTION> 7", ""),
+        (r"\boxed{1} so \boxed{\frac{1}{2}} #### 3", r"\frac{1}{2}"),
+        (r"\boxed{1} and \boxed{2", "1"),
+        (r"\boxed{\boxed{3}}", "3"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        ("so\n#### 42\nNext question", "42"),
+        ("#### 1\n#### 2", "2"),
+        ("## 1 and then 2", "2"),
+        ("it is 1,234.5.", "1,234.5"),
+        ("10-3", "3"),
+        ("it is -3", "-3"),
+        ("\u22123", "\u22123"),
+        ("about 50%", "50%"),
+        ("a half, 1/2", "1/2"),
+        ("1.5e3 m", "1.5e3"),
+        ("nothing", None),
+        ("", None),
+    ],
+)
+def test_final_answer(text, expected):
+    assert final_answer(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a<SOLUTION>1</SOLUTION>b", "1"),
+        ("<SOLUTION>1</SOLUTION><SOLUTION>1</SOLUTION>", None),
+        ("</SOLUTION>1<SOLUTION>", None),
+        ("<SOLUTION> \n</SOLUTION>", None),
+        ("<SOLUTION>1", None),
+    ],
+)
+def test_only_solution(text, expected):
+    assert only_solution(text) == expected
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([r"\boxed{", r"\boxed", "{", "}", "\\", "x", "<SOLUTION>", "</SOLUTION>"]), max_size=12
+    ).map("".join)
+)
+def test_found_text_has_its_marks_around_it(text):
+    boxed, solution = last_boxed(text), last_solution(text)
+    assert boxed is None or f"\\boxed{{{boxed}}}" in text
+    assert solution is None or (f"<SOLUTION>{solution}</SOLUTION>" in text and "<SOLUTION>" not in solution)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        r"\boxed{",
+        r"\boxed ",
+        "{",
+        "}",
+        "\\",
+        "####",
+        "####\n",
+        "1,",
+        "1.",
+        "-",
+        "</SOLUTION>",
+        "<SOLUTION>",
+        "1/",
+        "1e",
+    ],
+)
+@pytest.mark.timeout(60)
+def test_hostile_text_takes_linear_time(unit):
+    text = unit * (1_000_000 // len(unit))
+    for find in (only_solution, last_solution, last_boxed, after_hashes, last_number, final_answer):
+        found = find(text)
+        assert found is None or found in text
