@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from grpo_dist.config.core_schema import SCALARS
+from grpo_dist.config.core_schema import SCALARS, TEXT
 from grpo_dist.config.local_paths import with_absolute_paths
 from grpo_dist.config.run import RunConfig
 
@@ -48,7 +48,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    # PyYAML writes some line breaks other than \n as they are, and reads them back as spaces.
+    style = '"' if not text.replace("\n", "").isprintable() else "|" if "\n" in text else None
+    return dumper.represent_scalar(TEXT, text, style=style)
 
 
 _Dumper.add_representer(str, _text)

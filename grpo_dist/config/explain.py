@@ -87,7 +87,7 @@ def _hint(value: Any, path: Path, annotation: Any, written: str | None) -> str:
 
 
 def _hint_for_text(value: str, path: Path, annotation: Any, kinds: list[Any]) -> str:
-    near = closest(value, choices(annotation)) if choices(annotation) else None
+    near = closest(value, choices(annotation), cutoff=0.5)
     if near:
         return f"; did you mean {near}?"
     for section in filter(is_section, kinds):

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from grpo_dist.config.core_schema import FLOAT, INT, construct, resolve
+
 LARGEST_INTEGER = 2**31 - 1
 LISTED_WORDS = 12
 BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -35,7 +37,8 @@ def accept(annotation: Any, value: Any) -> Any:
     """The value as pydantic is to see it, where its lax rules are laxer than ours.
 
     A boolean is no number, a number no boolean; yes, no, on and off are booleans where a boolean is wanted;
-    an empty section means its defaults; integers fit 32 bits.
+    a number in quotes is a number where only numbers are wanted; integers fit 32 bits; an empty section means its
+    defaults.
 
     Raises:
         PydanticCustomError: the value is refused.
@@ -45,6 +48,8 @@ def accept(annotation: Any, value: Any) -> Any:
         return {}
     if isinstance(value, str) and bool in kinds:
         return BOOLEAN_WORDS.get(value.lower(), value)
+    if isinstance(value, str) and {int, float, NoneType}.issuperset(kinds):
+        value = _number(value)
     if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
         raise refusal("a boolean is not a number")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and bool in kinds:
@@ -77,6 +82,14 @@ def refusal(reason: str) -> PydanticCustomError:
 def _constraints(notes: Sequence[Any]) -> Iterator[Any]:
     for note in notes:
         yield from note.metadata if isinstance(note, FieldInfo) else (note,)
+
+
+def _number(text: str) -> int | float:
+    tag = resolve(text)
+    try:
+        return construct(tag if tag in (INT, FLOAT) else INT, text)
+    except ValueError as wrong:
+        raise refusal(str(wrong)) from wrong
 
 
 def _too_large(value: Any) -> bool:

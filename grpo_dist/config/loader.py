@@ -54,7 +54,7 @@ def read_source(path: Path) -> Source:
     if source.data is None and not source.problems:
         raise ConfigError(f"{path}: the file is empty; it needs at least the sections model: and data:")
     if not isinstance(source.data, dict):
-        source.problems.append(Problem(place(1, 0, None), (), _no_sections(source.data)))
+        source.problems.append(Problem(source.places[()], (), _no_sections(source.data)))
         raise problems.error(source.problems)
     return source
 

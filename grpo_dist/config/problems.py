@@ -49,12 +49,9 @@ class Unreadable(Exception):
 
 
 def error(problems: Iterable[Problem]) -> ConfigError:
-    """All problems in the order they were stated, one line each; the first found at a place and path counts."""
-    first = {}
-    for problem in problems:
-        first.setdefault((problem.place.order, problem.path), problem)
-    ordered = sorted(first.values(), key=lambda problem: problem.place.order)
-    return ConfigError("\n".join(map(str, ordered)))
+    """All problems in the order they were stated, one line each, none twice."""
+    ordered = sorted(problems, key=lambda problem: problem.place.order)
+    return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
 
 
 def dotted(path: Path) -> str:

@@ -44,7 +44,9 @@ class TooDeep(yaml.MarkedYAMLError):
 def explain(broken: yaml.MarkedYAMLError) -> tuple[int, str]:
     """(line from 1, `what is wrong; what to type`) of a syntax error."""
     problem = broken.problem or ""
-    line = _line(broken.problem_mark or broken.context_mark)
+    # PyYAML finds a missing colon only where the next line begins.
+    here = broken.context_mark if broken.context == "while scanning a simple key" else broken.problem_mark
+    line = _line(here or broken.context_mark)
     if isinstance(broken, TooDeep):
         return line, problem
     complaint = f"{broken.context} {problem}"

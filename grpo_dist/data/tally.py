@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """Grows while problems pass through the steps; `what` opens each note (`held-out: …`) and prefixes each count."""
+    """Grows while problems pass through the steps.
+
+    `what` opens each note (`held-out: …`) and, without its hyphen, each count (`heldout_too_long`).
+    """
 
     what: str = ""
     notes: list[str] = field(default_factory=list)
@@ -17,4 +20,5 @@ class Tally:
         self.notes.append(f"{self.what}: {text}" if self.what else text)
 
     def count(self, name: str, number: int) -> None:
-        self.counts[f"{self.what}_{name}".replace("-", "") if self.what else name] = number
+        prefix = f"{self.what.replace('-', '')}_" if self.what else ""
+        self.counts[prefix + name] = number

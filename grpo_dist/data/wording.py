@@ -11,6 +11,8 @@ from grpo_dist.config.data import DataSection, SourceSection
 
 SHOWN = 12
 EXCERPT = 80
+YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+"""Words that YAML 1.1 takes for something else than text."""
 
 
 def place(source: SourceSection) -> str:
@@ -54,12 +56,5 @@ def set_option(path: str, value: str | Mapping[str, str]) -> str:
 
 def _flow(text: str) -> str:
     """A string as YAML reads it back inside `{…}`: bare when it is a plain word."""
-    plain = re.fullmatch(r"[A-Za-z_./~][\w./-]*", text) and text.lower() not in {
-        "true",
-        "false",
-        "null",
-        "yes",
-        "no",
-        "~",
-    }
+    plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in YAML_WORDS
     return text if plain else "'" + text.replace("'", "''") + "'"

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from grpo_dist.config.suggestions import closest
 from grpo_dist.errors import PlanError
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,24 @@ class Gpu:
     memory: int
     """Bytes a program can allocate in all, as the driver reports them; below the number on the box."""
     flops: float
-    """FLOP/s of dense 16-bit matrix products with 32-bit accumulation, in `dtype`."""
+    """FLOP/s of dense matrix products in `dtype`, accumulated in 32 bit."""
     bandwidth: float
     """bytes/s from device memory."""
     link: str
     """Name of the `Link` to the other GPUs of its node."""
     dtype: str
-    """16-bit type the FLOP/s are for: bfloat16, or float16 where the chip has no bfloat16."""
+    """bfloat16; float16 on a chip without it; float32 on CPU."""
     source: str
     """Where the figures stand."""
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of a weight, an activation and a KV entry."""
+        return 4 if self.dtype == "float32" else 2
+
+
+def _gib(number: float) -> int:
+    return int(number * 2**30)
 
 
 LINKS: dict[str, Link] = {
@@ -72,48 +79,19 @@ InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. `shared
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
-        Gpu(
-            *("t4", int(14.7 * GIB), 65e12, 320e9, "pcie3", "float16"),
-            source="NVIDIA T4 data sheet (mixed precision FP16/FP32; Turing has no bfloat16)",
-        ),
-        Gpu(
-            *("a10", int(22.0 * GIB), 125e12, 600e9, "pcie4", "bfloat16"),
-            source="NVIDIA A10 data sheet",
-        ),
-        Gpu(
-            *("l40s", int(44.3 * GIB), 362.05e12, 864e9, "pcie4", "bfloat16"),
-            source="NVIDIA L40S data sheet",
-        ),
-        Gpu(
-            *("rtx-4090", int(23.6 * GIB), 165.2e12, 1008e9, "pcie4", "bfloat16"),
-            source="NVIDIA Ada GPU architecture white paper, appendix A (FP32 accumulate)",
-        ),
-        Gpu(
-            *("a100-40gb", int(39.3 * GIB), 312e12, 1555e9, "nvlink3", "bfloat16"),
-            source="NVIDIA A100 data sheet (SXM)",
-        ),
-        Gpu(
-            *("a100-80gb", int(79.1 * GIB), 312e12, 2039e9, "nvlink3", "bfloat16"),
-            source="NVIDIA A100 data sheet (SXM)",
-        ),
-        Gpu(
-            *("h100", int(79.1 * GIB), 989.4e12, 3.35e12, "nvlink4", "bfloat16"),
-            source="NVIDIA H100 data sheet (SXM5; 1,979 TFLOP/s there is with sparsity)",
-        ),
-        Gpu(
-            *("h200", int(139.7 * GIB), 989.4e12, 4.8e12, "nvlink4", "bfloat16"),
-            source="NVIDIA H200 data sheet (SXM; 1,979 TFLOP/s there is with sparsity)",
-        ),
-        Gpu(
-            *("b200", int(178.0 * GIB), 2.25e15, 8e12, "nvlink5", "bfloat16"),
-            source="NVIDIA DGX B200 data sheet: an eighth of 8 GPUs, half of the figure with sparsity",
-        ),
-        Gpu(
-            *("cpu", 8 * GIB, 100e9, 20e9, "shared-memory", "float32"),
-            source="order of magnitude of two x86 cores with AVX2, not a data sheet; override it with your own",
-        ),
+        Gpu("t4", _gib(14.7), 65e12, 320e9, "pcie3", "float16", "NVIDIA T4 data sheet; Turing has no bfloat16"),
+        Gpu("a10", _gib(22.0), 125e12, 600e9, "pcie4", "bfloat16", "NVIDIA A10 data sheet"),
+        Gpu("l40s", _gib(44.3), 362.05e12, 864e9, "pcie4", "bfloat16", "NVIDIA L40S data sheet"),
+        Gpu("rtx-4090", _gib(23.6), 165.2e12, 1008e9, "pcie4", "bfloat16", "NVIDIA Ada white paper, appendix A"),
+        Gpu("a100-40gb", _gib(39.3), 312e12, 1555e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
+        Gpu("a100-80gb", _gib(79.1), 312e12, 2039e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
+        Gpu("h100", _gib(79.1), 989.4e12, 3.35e12, "nvlink4", "bfloat16", "NVIDIA H100 data sheet, SXM5"),
+        Gpu("h200", _gib(139.7), 989.4e12, 4.8e12, "nvlink4", "bfloat16", "NVIDIA H200 data sheet, SXM5"),
+        Gpu("b200", _gib(178.0), 2.25e15, 8e12, "nvlink5", "bfloat16", "NVIDIA DGX B200 data sheet, per GPU"),
+        Gpu("cpu", _gib(8.0), 100e9, 20e9, "shared-memory", "float32", "rough: two x86 cores with AVX2; override it"),
     )
 }
+"""By name. `cpu` is an order of magnitude, not a data sheet."""
 
 ALIASES = {
     "a100": "a100-40gb",
@@ -124,7 +102,21 @@ ALIASES = {
 }
 """Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger."""
 
-_FILLERS = {"nvidia", "tesla", "geforce", "sxm", "sxm2", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+_FILLERS = {
+    "nvidia",
+    "tesla",
+    "geforce",
+    "sxm",
+    "sxm2",
+    "sxm4",
+    "sxm5",
+    "sxm6",
+    "pcie",
+    "hbm2",
+    "hbm2e",
+    "hbm3",
+    "hbm3e",
+}
 
 
 def gpu(name: str, overrides: Mapping[str, Any] | None = None) -> Gpu:
@@ -162,11 +154,6 @@ def link(name: str) -> Link:
         f"link {name!r} is not in the table of {', '.join(LINKS)}",
         hint=_did_you_mean(plain, LINKS) + "take the one whose bytes/s come nearest",
     )
-
-
-def to_dict(gpu: Gpu) -> dict[str, Any]:
-    """The figures, for JSON."""
-    return asdict(gpu)
 
 
 def _canonical(name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from grpo_dist.report.numbers import number, percent
 from grpo_dist.report.record import RunRecord
 from grpo_dist.report.samples import read_samples
 from grpo_dist.report.series import smoothing_window
+from grpo_dist.run_directory import write_atomically
 
 
 def render_html(record: RunRecord) -> str:
@@ -29,17 +28,13 @@ def write_html(record: RunRecord) -> Path:
         ReportError: the directory cannot be written.
     """
     path = record.path / "report.html"
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         # A text from a model can hold half a surrogate pair, which UTF-8 cannot.
-        draft.write_text(render_html(record), encoding="utf-8", errors="replace")
-        os.replace(draft, path)
+        write_atomically(path, render_html(record).encode("utf-8", "replace").decode("utf-8"))
     except OSError as error:
         raise ReportError(
             f"{path}: cannot be written ({error.strerror})", hint=f"make {record.path} writable, or copy the run"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import yaml
 
+from grpo_dist import metrics
 from grpo_dist.errors import ReportError
 from grpo_dist.report.comparison import Comparison
 from grpo_dist.report.locate import is_run, not_a_run
-from grpo_dist.report.series import finite
 
 State = Literal["running-or-stopped", "trained", "complete"]
 Metrics = Mapping[str, Any]
@@ -94,10 +94,14 @@ def read_run(path: Path) -> RunRecord:
 
 def _text(path: Path) -> str:
     """The text of a file; nothing when there is no file."""
+    with _readable(path):
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        yield
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror})", hint=f"ls -l {path}") from error
 
@@ -113,22 +117,14 @@ def _yaml_object(path: Path, text: str) -> Mapping[str, Any]:
 def _json_object(path: Path) -> Mapping[str, Any]:
     text = _text(path)
     try:
-        return _object(path, _parse(text)) if text else {}
+        return _object(path, metrics.parse(text)) if text else {}
     except ValueError as error:
         raise _damaged(path, f"it is not JSON: {error}") from error
 
 
 def _metrics(path: Path) -> tuple[Metrics, ...]:
-    """Whole lines only: a crash can cut the last one off. Of a step logged twice the later line counts."""
-    by_step: dict[int, Metrics] = {}
-    for line in _text(path).splitlines():
-        try:
-            record = _parse(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and type(record.get("step")) is int:
-            by_step[record["step"]] = record
-    return tuple(by_step[step] for step in sorted(by_step))
+    with _readable(path):
+        return tuple(metrics.read(path))
 
 
 def _comparison(path: Path) -> Comparison | None:
@@ -140,10 +136,6 @@ def _comparison(path: Path) -> Comparison | None:
     except (AttributeError, TypeError, ValueError) as error:
         raise _damaged(path, f"a value is of the wrong kind ({error})") from error
 
-
-def _parse(text: str) -> Any:
-    """JSON with NaN and infinities, which Python writes but JSON does not have, as None."""
-    return json.loads(text, parse_constant=lambda _: None, parse_float=lambda digits: finite(float(digits)))
 
 
 def _object(path: Path, value: Any) -> Mapping[str, Any]:

@@ -99,7 +99,7 @@ FILES = {
     "aliases of aliases": (
         GOOD + "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
         "" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
-        "x.yaml:3: a3.7.9.8: more than 10000 values with all aliases written out; is this a configuration?",
+        "x.yaml:3: a3.7.8.8.5: more than 10000 values with all aliases written out; is this a configuration?",
     ),
     "merge key": (
         GOOD + "a: &a {r: 8}\nlora: {<<: *a}\n",
@@ -287,7 +287,8 @@ FILES = {
     ),
     "nothing like it in TRL": (
         GOOD + "grpo: {quux: 1}\n",
-        "x.yaml:3: grpo.quux: neither a setting of ours nor a field of TRL's GRPOConfig; check its spelling, or remove it",
+        "x.yaml:3: grpo.quux: neither a setting of ours nor a field of TRL's GRPOConfig; "
+        "check its spelling, or remove it",
     ),
     "line break in a name": (
         GOOD + 'lora: {"r\\nx": 1}\n',
@@ -385,7 +386,8 @@ FILES = {
         "x.yaml:2: data.eval_split: train is the training split; name another, or set eval_fraction: 0.05",
     ),
     "two prompt limits": (
-        "model: {name_or_path: embedded}\ndata:\n  name_or_path: x\n  max_prompt_length: 200\n  max_prompt_length_quantile: 0.9\n",
+        "model: {name_or_path: embedded}\n"
+        "data:\n  name_or_path: x\n  max_prompt_length: 200\n  max_prompt_length_quantile: 0.9\n",
         "x.yaml:5: data.max_prompt_length_quantile: max_prompt_length is set already; remove one of the two",
     ),
     "embedded data with columns": (
@@ -427,7 +429,8 @@ FILES = {
     ),
     "workers": (
         GOOD + "grpo: {dataloader_persistent_workers: true}\n",
-        "x.yaml:3: grpo.dataloader_persistent_workers: needs worker processes; set grpo.dataloader_num_workers, or remove it",
+        "x.yaml:3: grpo.dataloader_persistent_workers: needs worker processes; "
+        "set grpo.dataloader_num_workers, or remove it",
     ),
     "adapter on lm_head": (
         GOOD + "lora: {target_modules: [q_proj, lm_head]}\n",

@@ -17,7 +17,7 @@ from grpo_dist.data.files import is_local, split_of
 from grpo_dist.data.sources import load_rows
 from grpo_dist.errors import DataError
 
-ROWS = [{"prompt": "Was ist 2+2?", "answer": "4"}, {"prompt": "十二 minus ５ 🙂", "answer": "7"}]
+ROWS = [{"prompt": "Was ist 2+2?", "answer": "4"}, {"prompt": "十二 minus пять 🙂", "answer": "7"}]
 
 
 def jsonl(rows) -> str:
@@ -100,9 +100,7 @@ def test_splits_of_a_folder():
     assert rows_of(".", "validation") == [{"file": "dev-1.jsonl"}]
     assert rows_of(".", "rl") == [{"file": "data/rl-00000-of-00001.jsonl"}]
     assert [row["file"] for row in rows_of("*.jsonl", "test+train[:1]")] == ["gsm8k_test.jsonl", "more.jsonl"]
-    assert "./ has no split 'valid'; there is: rl, validation, test, train" in error_of("./", "valid").replace(
-        "data,", ""
-    )
+    assert ". has no split 'valid'; there is: rl, validation, test, train" in error_of(".", "valid")
     assert "--set data.split=validation" in error_of(".", "valid")
 
 
@@ -187,7 +185,7 @@ def test_configurations_without_a_readme_are_subfolders():
     download_of_the_recipe()
     Path("dapo/README.md").unlink()
     assert rows_of("dapo", config="en") == [{"prompt": "en", "solution": "34"}]
-    assert "--set data.config=en" in error_of("dapo", config="em")
+    assert "--set data.config=en" in error_of("dapo", config="eng")
 
 
 def test_a_changed_file_is_read_anew_and_nothing_is_cached(tmp_path, monkeypatch):
@@ -282,7 +280,7 @@ def test_mixed_formats():
         Path("d", name).write_text("")
     message = error_of("d")
     assert "d holds files of several formats: 1 csv, 2 json" in message
-    assert "'data.name_or_path='\"'\"'d/**/*.jsonl'\"'\"''" in message or "d/**/*.jsonl" in message
+    assert """→ choose with a pattern: --set 'data.name_or_path='"'"'d/**/*.jsonl'"'"''""" in message
     assert error_of("d/**/*.jsonl").startswith("data.name_or_path: d/**/*.jsonl has no rows")
 
 

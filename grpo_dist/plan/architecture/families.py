@@ -28,6 +28,7 @@ class Family:
     reads_mlp_bias: bool = False
     fused_projections: bool = False
     norms_per_layer: int = 2
+    float32_norms: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -35,12 +36,12 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family(attention_bias=True, output_bias=False),
     "llama": Family(reads_mlp_bias=True),
     "mistral": Family(attention_bias=False, output_bias=False),
-    "gemma": Family(head_dim=256, tie_word_embeddings=True),
-    "gemma2": Family(head_dim=256, tie_word_embeddings=True, norms_per_layer=4),
-    "gemma3_text": Family(head_dim=256, tie_word_embeddings=True, norms_per_layer=4, qk_norm=True),
+    "gemma": Family(head_dim=256, tie_word_embeddings=True, float32_norms=True),
+    "gemma2": Family(head_dim=256, tie_word_embeddings=True, float32_norms=True, norms_per_layer=4),
+    "gemma3_text": Family(head_dim=256, tie_word_embeddings=True, float32_norms=True, norms_per_layer=4, qk_norm=True),
     "phi3": Family(attention_bias=False, output_bias=False, fused_projections=True),
 }
-"""`model_type` → its family. Qwen2.5 is `qwen2`, Phi-3.5 and Phi-4 are `phi3`, Llama 2 and 3 and SmolLM2 are `llama`."""
+"""`model_type` → its family. Qwen2.5 is `qwen2`, Phi-4 is `phi3`, Llama 2, Llama 3 and SmolLM2 are `llama`."""
 
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 SIZES = (
@@ -78,6 +79,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         mlp_bias=family.reads_mlp_bias and bool(config.get("mlp_bias", False)),
         fused_projections=family.fused_projections,
         norms_per_layer=family.norms_per_layer,
+        float32_norms=family.float32_norms,
     )
 
 

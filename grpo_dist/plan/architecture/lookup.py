@@ -88,7 +88,7 @@ def _unknown(name: str, revision: str | None) -> PlanError:
     at = f" at revision {revision}" if revision else ""
     fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "") + " config.json"
     return PlanError(
-        f"model.name_or_path: {name}{at} is neither in the Hub cache nor known by name, so its memory cannot be planned",
+        f"model.name_or_path: {name}{at} is neither in the Hub cache nor known by name",
         hint=f"fetch it where there is a network ({fetch}), or give a local directory. "
         f"Known by name: {', '.join(names)}",
     )

@@ -59,6 +59,8 @@ class Architecture:
     """One `qkv_proj` and one `gate_up_proj` instead of three and two (Phi-3)."""
     norms_per_layer: int = 2
     """RMS norms over the hidden size in a layer; four in Gemma 2 and 3."""
+    float32_norms: bool = False
+    """The norm's weight is applied in float32 (Gemma)."""
 
     @property
     def query_size(self) -> int:

@@ -18,7 +18,8 @@ from grpo_dist.plan.memory.rollout import (
 )
 from grpo_dist.plan.memory.search import largest_micro_batch
 from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
-from grpo_dist.plan.memory.trainer import TrainerSetup, trainer_memory
+from grpo_dist.plan.memory.trainer import trainer_memory
+from grpo_dist.plan.memory.trainer_setup import TrainerSetup
 from grpo_dist.plan.memory.weights import Dtype, Quantization
 
 __all__ = [

@@ -102,9 +102,7 @@ FOREACH = ("adamw_torch",)
 def optimizer_states(name: str) -> States:
     """Raises: PlanError: no optimizer of this name."""
     if name not in OPTIMIZERS:
-        raise PlanError(
-            f"grpo.optim: no optimizer is called {name!r}", hint=f"choose one of {', '.join(OPTIMIZERS)}"
-        )
+        raise PlanError(f"grpo.optim: no optimizer is called {name!r}", hint=f"choose one of {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name]
 
 

@@ -24,9 +24,7 @@ def process_overhead(num_processes: int) -> tuple[Component, ...]:
 def with_margin(resident: tuple[Component, ...], phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Every phase with the margin on all that PyTorch allocates in it."""
     held = sum(component.bytes for component in resident)
-    return tuple(
-        Phase(phase.name, (*phase.components, _margin(held + phase.total))) for phase in phases
-    )
+    return tuple(Phase(phase.name, (*phase.components, _margin(held + phase.total))) for phase in phases)
 
 
 def _margin(allocated: int) -> Component:

@@ -59,3 +59,6 @@ class Sharding:
 
     def optimizer(self, elements: int) -> int:
         return self.share(elements) if self.shards_optimizer else elements
+
+
+ONE_PROCESS = Sharding()

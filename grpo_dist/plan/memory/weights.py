@@ -26,9 +26,7 @@ def weight_bytes(architecture: Architecture, dtype: Dtype, quantization: Quantiz
     linears = architecture.linears()
     layers = architecture.num_hidden_layers
     kept = architecture.parameters() - layers * sum(linear.weights for linear in linears)
-    packed = sum(
-        quantized_bytes(linear.out_features, linear.in_features, quantization) for linear in linears
-    )
+    packed = sum(quantized_bytes(linear.out_features, linear.in_features, quantization) for linear in linears)
     return kept * size + layers * packed
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
 
 from grpo_dist.errors import PlanError
+from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.hardware import Gpu, Link
 from grpo_dist.plan.timing import model_work, network
 from grpo_dist.plan.timing.efficiencies import DEFAULTS, Efficiencies
 from grpo_dist.plan.timing.lengths import Lengths
-
-if TYPE_CHECKING:
-    from grpo_dist.plan.architecture import Architecture
 
 RESERVE = 2 * 2**30
 """Bytes vLLM keeps per GPU beside weights and KV cache: CUDA graphs and the activations of a full prefill."""
@@ -45,7 +42,8 @@ class Generation:
 
 def kv_pool(architecture: Architecture, gpu: Gpu, *, utilization: float, tensor_parallel: int = 1) -> float:
     """Bytes of KV cache on each GPU of a replica: its share of memory less weights and a reserve; negative if none."""
-    return gpu.memory * utilization - model_work.weight_bytes(architecture) / tensor_parallel - RESERVE
+    weights = gpu.dtype_bytes * architecture.parameters()
+    return gpu.memory * utilization - weights / tensor_parallel - RESERVE
 
 
 def generation_time(
@@ -65,6 +63,9 @@ def generation_time(
 ) -> Generation:
     """vLLM: continuous batching, the group's prompt prefilled once (prefix caching), completions spread evenly.
 
+    A place that falls free is taken by the next waiting completion, so the last one ends after about
+    (completions / concurrency − 1) mean lengths and one longest (list scheduling: Graham 1969).
+
     Args:
         completions: of the step, over all replicas.
         kv_pool_bytes: on each GPU.
@@ -75,12 +76,14 @@ def generation_time(
         PlanError: the KV cache cannot hold one sequence.
     """
     share = ceil(completions / replicas)
-    cache = model_work.kv_bytes(architecture) / min(tensor_parallel, architecture.num_key_value_heads)
+    cache = model_work.kv_bytes(architecture, gpu) / min(tensor_parallel, architecture.num_key_value_heads)
     concurrency = min(share, max_num_seqs, _sequences(cache, kv_pool_bytes, lengths, gpu))
     steps = lengths.longest + max(0.0, share / concurrency - 1) * lengths.mean
-    weights = steps * model_work.weight_bytes(architecture) / tensor_parallel / _decode_bandwidth(gpu, efficiencies)
+    weights = steps * model_work.read_bytes(architecture, gpu) / tensor_parallel / _decode_bandwidth(gpu, efficiencies)
     compute = share * lengths.mean * _forward(architecture, gpu, tensor_parallel, efficiencies)
-    attention = share * lengths.mean * (lengths.prompt + lengths.mean / 2) * cache / _decode_bandwidth(gpu, efficiencies)
+    attention = (
+        share * lengths.mean * (lengths.prompt + lengths.mean / 2) * cache / _decode_bandwidth(gpu, efficiencies)
+    )
     fixed = steps * _step_overhead(architecture, tensor_parallel, link, lora, efficiencies)
     decode = max(weights, compute) + attention + fixed
     prompts = ceil(share / num_generations)
@@ -106,9 +109,11 @@ def transformers_time(
     """
     share = ceil(completions / processes)
     bandwidth = _decode_bandwidth(gpu, efficiencies)
-    launch = architecture.num_hidden_layers * _launch(lora, efficiencies)
+    launch = architecture.num_hidden_layers * efficiencies.layer_launch(lora)
     context = lengths.prompt + lengths.longest / 2
-    traffic = (model_work.weight_bytes(architecture) + 3 * share * context * model_work.kv_bytes(architecture)) / bandwidth
+    traffic = (
+        model_work.read_bytes(architecture, gpu) + 3 * share * context * model_work.kv_bytes(architecture, gpu)
+    ) / bandwidth
     compute = share * _forward(architecture, gpu, 1, efficiencies)
     decode = lengths.longest * max(launch, traffic, compute)
     prefill = share * lengths.prompt * _forward(architecture, gpu, 1, efficiencies)
@@ -121,8 +126,8 @@ def _sequences(cache: float, pool: float, lengths: Lengths, gpu: Gpu) -> int:
     needed = cache * (lengths.prompt + lengths.longest)
     if pool < needed:
         raise PlanError(
-            f"one sequence of {lengths.prompt + lengths.longest:,.0f} tokens needs {needed / 1e9:.2f} GB of KV cache on "
-            f"each {gpu.name}, where {max(pool, 0) / 1e9:.2f} GB are left beside the weights",
+            f"one sequence of {lengths.prompt + lengths.longest:,.0f} tokens needs {needed / 1e9:.2f} GB of KV cache "
+            f"on each {gpu.name}, where {max(pool, 0) / 1e9:.2f} GB are left beside the weights",
             hint="raise gpu_memory_utilization or tensor parallelism, or shorten max_completion_length",
         )
     return max(1, int(pool / (cache * (lengths.prompt + lengths.mean))))
@@ -146,7 +151,3 @@ def _step_overhead(
         # Megatron-style sharding sums the activations twice a layer (Shoeybi et al. 2019).
         layer += 2 * network.latency(tensor_parallel, 1, link, link, efficiencies)
     return efficiencies.decode_step_seconds + architecture.num_hidden_layers * layer
-
-
-def _launch(lora: bool, efficiencies: Efficiencies) -> float:
-    return efficiencies.eager_lora_layer_seconds if lora else efficiencies.eager_layer_seconds

@@ -48,18 +48,20 @@ def gradient_sync_time(
     return 2 * gather_time(trainable * bytes_per_gradient, ranks, nodes, intra, inter, efficiencies)
 
 
-def adapter_sync_time(size: float, replicas: int, link: Link, efficiencies: Efficiencies = DEFAULTS) -> float:
-    """Adapter to a shared file system and from there to every replica, all over one link, then loaded by each.
+def adapter_sync_time(size: float, readers: int, link: Link, efficiencies: Efficiencies = DEFAULTS) -> float:
+    """Adapter to a file system and from there, all over one link, to `readers` nodes; each replica then loads it.
 
-    Qwen3-4B, r = 32: 132,120,576 bytes in 16 bit.
+    Replicas of one node share what it read. Qwen3-4B, r = 32: 132,120,576 bytes in 16 bit.
     """
-    return size * (1 + replicas) / (link.bandwidth * efficiencies.link) + efficiencies.adapter_load_seconds
+    return size * (1 + readers) / (link.bandwidth * efficiencies.link) + efficiencies.adapter_load_seconds
 
 
-def merged_sync_time(size: float, gpu: Gpu, link: Link, efficiencies: Efficiencies = DEFAULTS) -> float:
-    """Merge, broadcast all weights to the replicas (NCCL pipelines it: the size once, however many), unmerge.
+def merged_sync_time(size: float, gpu: Gpu, link: Link | None, efficiencies: Efficiencies = DEFAULTS) -> float:
+    """Merge, broadcast all weights (NCCL pipelines it: the size once, however many replicas), unmerge.
 
-    Qwen3-4B: 8,044,936,192 bytes in 16 bit. Merging and unmerging each read and write every weight.
+    Without a link the weights stay on their GPU. Merging, copying and unmerging each read and write every weight.
+    Qwen3-4B: 8,044,936,192 bytes in 16 bit.
     """
-    merging = 4 * size / (gpu.bandwidth * efficiencies.streaming)
-    return merging + size / (link.bandwidth * efficiencies.link)
+    memory = 2 * size / (gpu.bandwidth * efficiencies.streaming)
+    copying = memory if link is None else size / (link.bandwidth * efficiencies.link)
+    return 2 * memory + copying

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
 
+from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.hardware import Gpu
 from grpo_dist.plan.timing import model_work
 from grpo_dist.plan.timing.efficiencies import DEFAULTS, Efficiencies
 from grpo_dist.plan.timing.lengths import Lengths
-
-if TYPE_CHECKING:
-    from grpo_dist.plan.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,8 @@ def training_time(
     """
     micro_steps = ceil(completions / micro_batch)
     batch = min(micro_batch, completions)
-    layers = architecture.num_hidden_layers * _layer_pass(architecture, gpu, batch * lengths.padded, lengths, efficiencies)
+    one_layer = _layer_pass(architecture, gpu, batch * lengths.padded, lengths, efficiencies)
+    layers = architecture.num_hidden_layers * max(one_layer, efficiencies.layer_launch(lora))
     head = _head_pass(architecture, gpu, batch * lengths.longest, efficiencies)
     backward = 1 if lora else 2
     passes = 1 + backward + (1 if checkpointing else 0)
@@ -75,11 +73,13 @@ def _layer_pass(
     architecture: Architecture, gpu: Gpu, tokens: float, lengths: Lengths, efficiencies: Efficiencies
 ) -> float:
     """Seconds one layer takes for one pass over a micro-batch; causal attention sees half the sequence on average."""
-    per_token = 2 * model_work.layer_parameters(architecture) + model_work.attention_flops(architecture, lengths.padded / 2)
+    per_token = 2 * model_work.layer_parameters(architecture) + model_work.attention_flops(
+        architecture, lengths.padded / 2
+    )
     products = tokens * per_token / (gpu.flops * efficiencies.matmul)
-    width = model_work.BYTES * (architecture.hidden_size + architecture.intermediate_size)
+    width = gpu.dtype_bytes * (architecture.hidden_size + architecture.intermediate_size)
     traffic = efficiencies.activation_passes * tokens * width / (gpu.bandwidth * efficiencies.streaming)
-    return max(products + traffic, efficiencies.eager_lora_layer_seconds)
+    return products + traffic
 
 
 def _head_pass(architecture: Architecture, gpu: Gpu, tokens: float, efficiencies: Efficiencies) -> float:

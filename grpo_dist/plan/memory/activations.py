@@ -1,0 +1,177 @@
+"""Tensors that a forward pass keeps for the backward pass, in bytes.
+
+Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models), equations 1–2, count what each
+operation of a layer keeps. The same count is made here for what Transformers 5 runs: RMS norms computed in float32,
+grouped keys and values, a gated MLP with three widths of the intermediate size, scaled dot-product attention that
+keeps its output and one number per row. A frozen linear layer keeps no input (its gradient needs only its weight);
+a LoRA branch keeps the layer's input and its own r-wide middle, and where the adapter's dtype differs from the
+activations' PEFT casts that input, so every adapted layer keeps a copy of its own. The tests hold the count against
+the tensors PyTorch really keeps.
+
+Symbols: h hidden, i intermediate, q query heads × head_dim, k key heads × head_dim, r rank; c bytes of an activation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from grpo_dist.plan.architecture import Architecture, Linear
+from grpo_dist.plan.memory.lora import Lora
+
+AttentionName = Literal["sdpa", "flash_attention_2", "eager"]
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One micro-batch going through the decoder."""
+
+    architecture: Architecture
+    sequences: int
+    length: int
+    """Tokens of a sequence, prompt and completion, with padding."""
+    activation_bytes: int
+    lora: Lora | None
+    """None: every parameter is trained."""
+    casts_inputs: bool
+    """The adapter's dtype is not the activations': PEFT casts every adapted layer's input."""
+    attention: AttentionName = "sdpa"
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.length
+
+    @property
+    def masked(self) -> bool:
+        """Sequences of different lengths: sdpa gets a mask, and with a mask Transformers repeats keys and values for
+        every query head (`integrations/sdpa_attention.py::use_gqa_in_sdpa`)."""
+        return self.attention == "sdpa"
+
+    @property
+    def repeats_keys(self) -> bool:
+        return self.attention in ("sdpa", "eager")
+
+    @property
+    def adapted(self) -> tuple[Linear, ...]:
+        return () if self.lora is None else self.lora.targeted(self.architecture)
+
+
+def saved_bytes(run: Pass, *, checkpointing: bool) -> int:
+    """All that is kept between the forward and the backward pass, from the embedding to the last norm."""
+    layers = run.architecture.num_hidden_layers
+    if not checkpointing:
+        return layers * layer_bytes(run) + _outside(run)
+    inputs = layers * run.activation_bytes * run.architecture.hidden_size * run.tokens
+    return inputs + _outside(run)
+
+
+def working_bytes(run: Pass, *, checkpointing: bool) -> int:
+    """What comes and goes while a layer is differentiated: with checkpointing, its recomputed activations as well.
+
+    At the widest point, the MLP, the gradient of an i-wide tensor arrives from the frozen weight (c) and from the LoRA
+    branch (float32 where its input was cast, else c), beside the gradient of the hidden states.
+    """
+    h, i, c = run.architecture.hidden_size, run.architecture.intermediate_size, run.activation_bytes
+    second = FLOAT32 if run.casts_inputs else c
+    gradients = run.tokens * (i + h) * (c + second) + _score_gradients(run)
+    return gradients + (layer_bytes(run) + _shared_mask(run) if checkpointing else 0)
+
+
+def forward_bytes(run: Pass) -> int:
+    """What one layer holds at a time when nothing is kept: its widest point, without gradients."""
+    a, c = run.architecture, run.activation_bytes
+    cast = FLOAT32 if run.casts_inputs else 0
+    mlp = a.intermediate_size * (3 * c + cast)
+    attention = (FLOAT32 + 2 * c) * a.query_size + 4 * c * a.key_value_size
+    return run.tokens * (max(mlp, attention) + a.hidden_size * (2 * c + FLOAT32))
+
+
+def layer_bytes(run: Pass) -> int:
+    """What one layer keeps."""
+    per_token = _norms(run) + _linear_inputs(run) + _lora_middles(run) + _attention(run) + _mlp(run)
+    return run.tokens * per_token + _score_bytes(run) + _cast_weights(run)
+
+
+def _norms(run: Pass) -> int:
+    """The float32 input and its reciprocal root; where the weight is trained, the normalised input too."""
+    a, trained = run.architecture, _normalised(run)
+    heads = a.num_attention_heads + a.num_key_value_heads
+    hidden = a.norms_per_layer * ((FLOAT32 + trained) * a.hidden_size + FLOAT32)
+    per_head = (FLOAT32 + trained) * (a.query_size + a.key_value_size) + FLOAT32 * heads
+    return hidden + (per_head if a.qk_norm else 0)
+
+
+def _normalised(run: Pass) -> int:
+    """Bytes of a normalised element kept for the norm's weight. Gemma multiplies before it leaves float32."""
+    if run.lora is not None:
+        return 0
+    return FLOAT32 if run.architecture.float32_norms else run.activation_bytes
+
+
+def _linear_inputs(run: Pass) -> int:
+    """Inputs kept for weight gradients. The output projection's input is the attention's output, kept anyway."""
+    if run.casts_inputs:
+        return run.activation_bytes * sum(linear.in_features for linear in run.adapted)
+    trained = run.architecture.linears() if run.lora is None else run.adapted
+    shared = {_input_of(linear.name): linear.in_features for linear in trained}
+    shared.pop("attention", None)
+    return run.activation_bytes * sum(shared.values())
+
+
+def _input_of(name: str) -> str:
+    """Which tensor a linear layer reads: layers that read the same one share it."""
+    tensors = {"o_proj": "attention", "down_proj": "product"}
+    return tensors.get(name, "mlp" if name in ("gate_proj", "up_proj", "gate_up_proj") else "hidden")
+
+
+def _lora_middles(run: Pass) -> int:
+    return 0 if run.lora is None else run.activation_bytes * run.lora.r * len(run.adapted)
+
+
+def _cast_weights(run: Pass) -> int:
+    """Autocast's copies of the adapter's weights, kept with the activations."""
+    if run.lora is None or not run.casts_inputs:
+        return 0
+    return run.activation_bytes * sum(linear.lora_parameters(run.lora.r) for linear in run.adapted)
+
+
+def _attention(run: Pass) -> int:
+    """Queries, keys and values as the kernel reads them, its output, and a float32 log-sum-exp per head."""
+    a, c = run.architecture, run.activation_bytes
+    q, k = a.query_size, a.key_value_size
+    keys, values = (q, q) if run.repeats_keys else (k, q + 2 * k if a.fused_projections else k)
+    return c * (2 * q + keys + values) + FLOAT32 * a.num_attention_heads
+
+
+def _mlp(run: Pass) -> int:
+    """The gate, its activation, and what it is multiplied with."""
+    return 3 * run.activation_bytes * run.architecture.intermediate_size
+
+
+def _score_bytes(run: Pass) -> int:
+    """What grows with the square of the length: sdpa keeps its additive mask in each layer, eager its scores."""
+    square = run.sequences * run.length**2
+    if run.attention == "eager":
+        cast = run.activation_bytes if run.activation_bytes != FLOAT32 else 0
+        return square * run.architecture.num_attention_heads * (FLOAT32 + cast)
+    return square * run.activation_bytes if run.masked else 0
+
+
+def _score_gradients(run: Pass) -> int:
+    """eager differentiates its softmax in float32, beside the MLP's recomputed activations."""
+    if run.attention != "eager":
+        return 0
+    return run.sequences * run.length**2 * run.architecture.num_attention_heads * FLOAT32
+
+
+def _shared_mask(run: Pass) -> int:
+    """One boolean mask for all layers."""
+    return run.sequences * run.length**2 if run.masked else 0
+
+
+def _outside(run: Pass) -> int:
+    """The last norm."""
+    a = run.architecture
+    return run.tokens * ((FLOAT32 + _normalised(run)) * a.hidden_size + FLOAT32)

@@ -1,0 +1,262 @@
+"""Columns of real schemas as prompts and answers."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+
+import pytest
+from datasets import Dataset
+
+from grpo_dist.config.data import DataSection
+from grpo_dist.data.answers import boxed, gsm8k
+from grpo_dist.data.columns import map_columns
+from grpo_dist.data.messages import dresser, fold_system, template_accepts_system, to_messages, with_system
+from grpo_dist.data.problems import to_problems
+from grpo_dist.data.tally import Tally
+from grpo_dist.data.text import as_text
+from grpo_dist.errors import DataError
+
+GSM8K = [
+    {"question": "Natalia sold 48 clips …", "answer": "She sold 48/2 = <<48/2=24>>24.\n#### 72"},
+    {"question": "Weng earns $12 …", "answer": "Weng earns …\n#### 1,234"},
+]
+DAPO = [
+    {
+        "prompt": "In triangle ABC …",
+        "solution": "34",
+        "data_source": "math_dapo",
+        "source_prompt": [{"role": "user", "content": "Solve … In triangle ABC …"}],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": "34", "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": "9a9b6eb4"},
+    }
+]
+
+
+def problems(rows, *, need_answers=True, system=None, tally=None, **stated):
+    section = DataSection(name_or_path="rows.jsonl", **stated)
+    return to_problems(Dataset.from_list(rows), section, dresser(system, True), need_answers, tally or Tally())
+
+
+def error_of(rows, **keywords) -> str:
+    with pytest.raises(DataError) as raised:
+        problems(rows, **keywords)
+    return str(raised.value)
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_gsm8k():
+    dataset = problems(GSM8K, columns={"prompt": "question"}, answer_extractor="gsm8k", system="Think.")
+    assert dataset.column_names == ["prompt", "answer"]
+    assert dataset["answer"][:] == ["72", "1234"]
+    assert dataset[0]["prompt"] == [{"role": "system", "content": "Think."}, *user("Natalia sold 48 clips …")]
+
+
+def test_dapo_keeps_all_other_columns():
+    dataset = problems(DAPO, columns={"answer": "solution"})
+    assert dataset[0] == {
+        "prompt": user("In triangle ABC …"),
+        "answer": "34",
+        **{name: value for name, value in DAPO[0].items() if name not in ("prompt", "solution")},
+    }
+
+
+def test_columns_may_trade_names_and_serve_twice():
+    rows = [{"prompt": "p", "question": "q", "answer": "a"}]
+    traded = problems(rows, columns={"prompt": "question", "question": "prompt"})
+    assert traded[0] == {"prompt": user("q"), "answer": "a", "question": "p"}
+    twice = problems([{"text": "x"}], columns={"prompt": "text", "answer": "text"})
+    assert twice[0] == {"prompt": user("x"), "answer": "x"}
+
+
+def test_missing_columns():
+    assert error_of(GSM8K) == (
+        "data.columns: rows.jsonl has no column 'prompt'; there is: question, answer\n"
+        "  → --set 'data.columns={prompt: question}'"
+    )
+    message = error_of([{"problem": "p", "expected answer": "1"}])
+    assert "has no column 'prompt', 'answer'; there is: problem, expected answer" in message
+    assert "no column 'anwser' (for 'answer')" in error_of(
+        [{"prompt": "p", "answer ": "1"}], columns={"answer": "anwser"}
+    )
+    quoted = error_of([{"it's": "p", "answer": "1"}], columns={"prompt": "its"})
+    assert quoted.endswith("""--set 'data.columns={prompt: '"'"'it'"'"''"'"'s'"'"'}'""")
+
+
+def test_a_mapping_that_hides_a_column():
+    message = error_of([{"prompt": "p", "question": "q", "answer": "a"}], columns={"prompt": "question"})
+    assert "data.columns: prompt: question would hide the column 'prompt' that is there already" in message
+    assert "--set 'data.columns={prompt: question, original_prompt: prompt}'" in message
+
+
+def test_names_of_trl():
+    tally = Tally()
+    dataset = problems([{"prompt": "p", "answer": "a", "completions": "c", "image": "i"}], tally=tally)
+    assert dataset.column_names == ["prompt", "answer", "dataset_completions", "dataset_image"]
+    assert tally.notes == [
+        "columns renamed, TRL uses their names: completions → dataset_completions, image → dataset_image"
+    ]
+    message = error_of([{"prompt": "p", "answer": "a", "x": "c"}], columns={"completions": "x"})
+    assert "data.columns: 'completions' is a name TRL uses itself" in message
+    assert "--set data.columns.dataset_completions=x" in message
+
+
+def test_types_of_other_columns_survive():
+    row = {"prompt": "p", "when": datetime.date(2024, 1, 1), "scores": [1.5, 2.0], "n": 3}
+    dataset = map_columns(Dataset.from_list([row]), DataSection(name_or_path="x"), ("prompt",))
+    assert dataset[0] == row
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (34, "34"),
+        (34.0, "34"),
+        (-0.5, "-0.5"),
+        (1e22, "1e+22"),
+        ("034", "034"),
+        (True, "True"),
+        (Decimal("1.50"), "1.50"),
+        (10**30, str(10**30)),
+        (datetime.date(2024, 1, 1), "2024-01-01"),
+    ],
+)
+def test_answers_as_text(value, text):
+    assert as_text(value) == text
+
+
+def test_numbers_with_a_gap_stay_integers():
+    dataset = problems([{"prompt": "p", "answer": 34}, {"prompt": "q", "answer": None}], need_answers=False)
+    assert dataset["answer"][:] == ["34", None]
+
+
+def test_missing_answers():
+    rows = [{"prompt": "p", "answer": "1"}, {"prompt": "q", "answer": None}, {"prompt": "r", "answer": " "}]
+    assert "column 'answer': 2 rows of 3 without an answer, the first is row 2" in error_of(rows)
+    assert "1 row of 1 without an answer" in error_of([{"prompt": "p", "answer": float("nan")}])
+    assert "row 1: an answer is text or a number, this is \"{'value': '34'}\"" in error_of(
+        [{"prompt": "p", "answer": {"value": "34"}}]
+    )
+
+
+def test_answers_are_optional_when_nothing_reads_them():
+    assert problems([{"prompt": "p"}], need_answers=False).column_names == ["prompt"]
+    assert "no column 'solution'" in error_of([{"prompt": "p"}], need_answers=False, columns={"answer": "solution"})
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("a #### b #### 7 ", "7"),
+        ("#### 1,234,567.5", "1234567.5"),
+        ("#### 1,2", "1,2"),
+        ("#### -2,000\n", "-2000"),
+        ("no mark", None),
+        ("empty ####", None),
+    ],
+)
+def test_gsm8k_extractor(text, answer):
+    assert gsm8k(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{34}.", "34"),
+        (r"\boxed{1} then \boxed{\frac{1}{2^{3}}}$", r"\frac{1}{2^{3}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        (r"\boxed {x}", "x"),
+        (r"\boxed{closed} and \boxed{open", "closed"),
+        (r"\boxed{}", None),
+        ("34", None),
+    ],
+)
+def test_boxed_extractor(text, answer):
+    assert boxed(text) == answer
+
+
+def test_an_extractor_that_finds_nothing():
+    rows = [{"prompt": f"p{n}", "answer": f"#### {n}"} for n in range(200)] + [{"prompt": "bad", "answer": "just 7"}]
+    tally = Tally()
+    assert len(problems(rows, answer_extractor="gsm8k", tally=tally)) == 200
+    assert tally.notes == [
+        "dropped 1 row: answer_extractor 'gsm8k' finds no answer in 1 row of 201, the first is row 201: 'just 7'"
+    ]
+    message = error_of(rows[100:], answer_extractor="boxed")
+    assert "'boxed' finds no answer in 101 rows of 101, the first is row 1: '#### 100'" in message
+    assert "--set data.answer_extractor=none takes the column as it is" in message
+    assert len(problems(rows, answer_extractor="boxed", need_answers=False)) == 201
+
+
+def test_empty_prompts_are_dropped():
+    rows = [{"prompt": text, "answer": str(n), "n": n} for n, text in enumerate(["a", "", None, " \n", "b"])]
+    tally = Tally()
+    dataset = problems(rows, tally=tally)
+    assert dataset["n"][:] == [0, 4]
+    assert dataset["answer"][:] == ["0", "4"]
+    assert tally.notes == ["dropped 3 rows of 5 with an empty prompt"]
+    assert tally.counts["empty_prompts"] == 3
+    assert "column 'prompt': all 2 prompts are empty" in error_of([{"prompt": "", "answer": "1"}] * 2)
+
+
+CONVERSATION = [*user("Hi"), {"role": "assistant", "content": "Yes?"}, *user("2+2?")]
+
+
+def test_conversations_are_kept():
+    own = [{"role": "system", "content": "mine"}, *CONVERSATION]
+    dataset = problems([{"prompt": own}, {"prompt": CONVERSATION}], need_answers=False, system="ours")
+    assert dataset["prompt"][:] == [own, [{"role": "system", "content": "ours"}, *CONVERSATION]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (7, "row 1: a prompt is text or a list of messages, this is '7'"),
+        ([{"from": "human", "value": "x"}], "a message has `role` and `content`, this has the keys from, value"),
+        ([{"role": "human", "content": "x"}], "unknown role 'human' in a message"),
+        ([{"role": "user", "content": None}], "the content of a message is not text: 'None'"),
+        (CONVERSATION[:2], "the last message is from 'assistant': 'Yes?'"),
+        ([{"role": "user", "content": "x", "name": "Bo"}], "a message has more than `role` and `content`: name"),
+    ],
+)
+def test_malformed_conversations(prompt, said):
+    assert said in error_of([{"prompt": prompt}], need_answers=False)
+
+
+def test_messages_without_words():
+    assert to_messages([], "row 1") is None
+    assert to_messages([{"role": "system", "content": "only"}], "row 1") is None
+    assert to_messages([{"role": "user", "content": "x", "name": None}], "row 1") == user("x")
+
+
+def test_folding_the_system_prompt():
+    assert fold_system(with_system(CONVERSATION, "S")) == [*user("S\n\nHi"), *CONVERSATION[1:]]
+    assert fold_system(CONVERSATION) == CONVERSATION
+    assert dresser(None, False)(CONVERSATION) == CONVERSATION
+
+
+def render_gemma(messages) -> str:
+    if messages[0]["role"] == "system":
+        raise ValueError("System role not supported")
+    return "".join(f"<{message['role']}>{message['content']}" for message in messages)
+
+
+def test_templates_and_the_system_role():
+    assert template_accepts_system(lambda messages: "".join(message["content"] for message in messages))
+    assert not template_accepts_system(render_gemma)
+    assert not template_accepts_system(lambda messages: messages[-1]["content"])
+    with pytest.raises(DataError, match="it leaves the user's message out: 'hello'"):
+        template_accepts_system(lambda messages: "hello")
+    with pytest.raises(DataError, match="it cannot render a user message: 'tools'"):
+        template_accepts_system(lambda messages: messages[0]["content"] + {}["tools"])
+
+
+def test_unicode_and_very_long_prompts():
+    rows = [{"prompt": "🧮 √2 \u2028 ﷽ \x00" + "x" * 200_000, "answer": "½"}]
+    dataset = problems(rows)
+    assert dataset[0] == {"prompt": user(rows[0]["prompt"]), "answer": "½"}

@@ -1,0 +1,68 @@
+"""Real runs through the real program, as small as they can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+SETTINGS = {
+    "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
+    "grpo": {
+        "prompts_per_step": 4,
+        "num_generations": 4,
+        "max_completion_length": 32,
+        "max_steps": 6,
+        "save_steps": 2,
+        "learning_rate": 1e-3,
+        "gradient_checkpointing": False,
+    },
+    "cluster": {"gpus_per_node": 0},
+    "evaluation": {"num_problems": 24, "num_samples": 2, "bootstrap_samples": 200},
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """`grpo-dist` in a directory of its own, with a configuration of six steps."""
+
+    cwd: Path
+    config: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "grpo_dist", *arguments]
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(self.command(*arguments), cwd=self.cwd, capture_output=True, text=True, timeout=500)
+        assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
+        return result
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def report(self, run: str) -> dict[str, Any]:
+        return json.loads(self("report", run, "--json").stdout)
+
+    def metrics(self, run: str) -> list[dict[str, Any]]:
+        path = self.cwd / run / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def processes_in(directory: Path) -> list[int]:
+    """Processes whose command line names the directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if str(directory).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,133 @@
+"""Whole runs: what they leave, what they refuse, and that a killed one continues as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from program import Program, processes_in
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.heavy
+
+WRITTEN = {
+    "config.yaml",
+    "plan.json",
+    "accelerate.yaml",
+    "metrics.jsonl",
+    "completions",
+    "checkpoints",
+    "adapter",
+    "comparison.json",
+    "report.html",
+    "environment.json",
+    "logs",
+}
+
+
+def wait_until(condition, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def adapter(program: Program, run: str) -> bytes:
+    return (program.cwd / run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def rank(run: Path) -> int:
+    """A training process of the run: the last one started."""
+    return max(pid for pid in processes_in(run) if b"grpo_dist.training" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_run_leaves_all_it_promises_and_refuses_to_be_overwritten(program):
+    result = program("run", str(program.config))
+    run = program.cwd / "runs" / "six steps"
+    assert {path.name for path in run.iterdir()} >= WRITTEN
+    assert [line["step"] for line in program.metrics("runs/six steps")] == [1, 2, 3, 4, 5, 6]
+    assert all(line["perf/tokens_per_second"] > 0 for line in program.metrics("runs/six steps"))
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    assert "step 6/6 · reward" in result.stderr
+    assert "held-out problems right" in result.stdout
+    tensors = load_file(run / "adapter" / "adapter_model.safetensors")
+    assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
+
+    figures = program.report("runs/six steps")
+    assert (figures["steps"], figures["world_size"], figures["distributed_type"]) == (6, 1, "NO")
+    assert figures["backend"] == "transformers"
+    assert 0 <= figures["base"]["greedy_accuracy"] <= 1
+    assert figures["trained"]["pass_at_k"] is not None
+
+    before = adapter(program, "runs/six steps")
+    refused = program("run", str(program.config), code=2)
+    assert "a run stands there already" in refused.stderr
+    assert "--resume" in refused.stderr
+    other = program("run", str(program.config), "--resume", "--set", "grpo.learning_rate=2e-3", code=2)
+    assert "grpo.learning_rate: 0.001 in the run, 0.002 now" in other.stderr
+    program("run", str(program.config), "--resume")
+    assert adapter(program, "runs/six steps") == before
+    assert sorted(path.name for path in (run / "logs").iterdir()) == ["attempt-1"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, processes):
+    settings = ("--set", f"distributed.num_processes={processes}", "--set", "evaluation.enabled=false")
+    program("run", str(program.config), *settings, "--output", "whole")
+
+    arguments = ("run", str(program.config), *settings, "--output", "killed", "--resume")
+    run = program.cwd / "killed"
+    for steps, victim in ((3, "launcher"), (5, "rank")):
+        process = program.start(*arguments)
+        wait_until(lambda steps=steps: len(program.metrics("killed")) >= steps or process.poll() is not None)
+        assert process.poll() is None
+        os.kill(process.pid if victim == "launcher" else rank(run), signal.SIGKILL)
+        assert process.wait(60) != 0
+        wait_until(lambda: not processes_in(run), 30)
+        assert not (run / "adapter").exists()
+    program(*arguments)
+
+    assert adapter(program, "killed") == adapter(program, "whole")
+    assert [line["reward"] for line in program.metrics("killed")] == [
+        line["reward"] for line in program.metrics("whole")
+    ]
+    assert program.metrics("killed")[-1]["num_tokens"] == program.metrics("whole")[-1]["num_tokens"]
+    figures = program.report("killed")
+    assert (figures["world_size"], figures["distributed_type"]) == (
+        processes,
+        "NO" if processes == 1 else "MULTI_CPU",
+    )
+    assert len(list((run / "logs").iterdir())) == 3
+
+
+def test_interrupted_by_the_keyboard_it_stops_clean_and_says_how_to_go_on(program):
+    process = program.start("run", str(program.config), "--output", "stopped")
+    wait_until(lambda: len(program.metrics("stopped")) >= 1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    assert not processes_in(program.cwd / "stopped")
+
+
+def test_one_process_where_two_were_planned_is_an_error_not_a_slower_run(program):
+    process = program.start("run", str(program.config), "--set", "distributed.num_processes=2", "--output", "fallen")
+    accelerate = program.cwd / "fallen" / "accelerate.yaml"
+    wait_until(accelerate.exists)
+    accelerate.write_text(accelerate.read_text().replace("MULTI_GPU", "MULTI_CPU"))
+    assert process.wait(300) == 1
+    log = (program.cwd / "fallen" / "logs" / "attempt-1" / "train.log").read_text()
+    assert "world size is 1, planned 2; distributed type is 'NO', planned 'MULTI_CPU'" in log
+
+
+def test_a_reward_that_raises_names_itself_the_completion_and_the_step(program):
+    (program.cwd / "mine.py").write_text(
+        "def fussy(completions, **columns):\n"
+        "    return [1 / (0 if '8' in c[0]['content'] else 1) for c in completions]\n"
+    )
+    result = program("run", str(program.config), "--set", "rewards.functions=[mine.py:fussy]", code=1)
+    assert "fussy" in result.stderr
+    assert "step 0" in result.stderr
+    assert "ZeroDivisionError" in result.stderr
+    assert "--resume" in result.stderr
