@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import trl_introspection as installed
 
@@ -16,13 +18,17 @@ from grpo_dist.config.trl_fields import (
     SchedulerName,
 )
 
-pytest.importorskip("trl")
-
 EXPLICIT = set(GrpoSection.model_fields) - {"prompts_per_step"}
 
 
-@pytest.fixture(scope="module")
-def fields():
+@pytest.fixture(autouse=True)
+def trl(missing):
+    if find_spec("trl") is None:
+        missing("trl is not installed")
+
+
+@pytest.fixture
+def fields(trl):
     return installed.fields()
 
 

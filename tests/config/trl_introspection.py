@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -31,6 +32,7 @@ NARROWED = {
 """Fields of which fewer or more kinds are taken than TRL annotates, on purpose."""
 
 
+@cache
 def fields() -> dict[str, set[str]]:
     """GRPOConfig field → the kinds of plain YAML values it takes."""
     from trl import GRPOConfig

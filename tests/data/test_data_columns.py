@@ -187,6 +187,7 @@ def test_an_extractor_that_finds_nothing():
     assert tally.notes == [
         "dropped 1 row: answer_extractor 'gsm8k' finds no answer in 1 row of 201, the first is row 201: 'just 7'"
     ]
+    assert "in 1 row of 100, the first is row 100" in error_of(rows[101:], answer_extractor="gsm8k")
     message = error_of(rows[100:], answer_extractor="boxed")
     assert "'boxed' finds no answer in 101 rows of 101, the first is row 1: '#### 100'" in message
     assert "--set data.answer_extractor=none takes the column as it is" in message

@@ -93,7 +93,7 @@ class TestCounts:
         ours = from_config(config.to_dict(), family).tensors()
         assert sorted(shape for shape, times in ours for _ in range(times)) == real
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data())
     def test_odd_shapes(self, data):
         family = data.draw(st.sampled_from(sorted(FAMILIES)))

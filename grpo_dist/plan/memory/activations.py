@@ -80,12 +80,15 @@ def working_bytes(run: Pass, *, checkpointing: bool) -> int:
 
 
 def forward_bytes(run: Pass) -> int:
-    """What one layer holds at a time when nothing is kept: its widest point, without gradients."""
+    """What one layer holds at a time when nothing is kept: its widest point, MLP or attention.
+
+    In the MLP the activated gate, the frozen layer's output, the LoRA branch's and a float32 cast or sum; in attention
+    normalised float32 queries, rotated queries and repeated keys and values.
+    """
     a, c = run.architecture, run.activation_bytes
-    cast = FLOAT32 if run.casts_inputs else 0
-    mlp = a.intermediate_size * (3 * c + cast)
+    mlp = (3 * c + FLOAT32) * a.intermediate_size
     attention = (FLOAT32 + 2 * c) * a.query_size + 4 * c * a.key_value_size
-    return run.tokens * (max(mlp, attention) + a.hidden_size * (2 * c + FLOAT32))
+    return run.tokens * (max(mlp, attention) + a.hidden_size * (2 * c + 2 * FLOAT32))
 
 
 def layer_bytes(run: Pass) -> int:

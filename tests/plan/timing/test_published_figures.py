@@ -1,8 +1,9 @@
 """The estimate against figures others measured and published.
 
-Two of the factors were fitted to two cells of the Qwen README's tables (Qwen-7B at 2048 tokens, Qwen-1.8B at 256) and
-one to vLLM's pull request 38764; everything else here was not looked at when the factors were chosen. What cannot be
-compared: Qwen3-4B on DAPO-17k at 178 s per step (vime issue 358) ran on an Ascend A3, which the table does not have.
+Four factors were fitted to figures that stand here: two cells of the Qwen README's training table (Qwen-7B at 2048
+tokens, Qwen-1.8B at 256), its generation speeds, and vLLM's pull request 38764. Everything else checks the estimate.
+What cannot be compared: Qwen3-4B on DAPO-17k at 178 s per step (vime issue 358) ran on an Ascend A3, which the table
+does not have.
 """
 
 from __future__ import annotations
