@@ -137,7 +137,6 @@ def _comparison(path: Path) -> Comparison | None:
         raise _damaged(path, f"a value is of the wrong kind ({error})") from error
 
 
-
 def _object(path: Path, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _damaged(path, f"it should hold an object, not {type(value).__name__}")

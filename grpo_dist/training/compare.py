@@ -48,7 +48,7 @@ class Contest:
         device = torch.device(run.plan.topology.device)
         self.model: PeftModel = load_adapter(load_model(run), run.directory.adapter).to(device).eval()
         self.scorer: LoadedReward = load_rewards((run.config.evaluation.scorer,))[0]
-        self.problems = [Problem(_question(row["prompt"]), str(row["answer"])) for row in self.rows]
+        self.problems = [Problem(_question(row["prompt"]), str(row.get("answer", "–"))) for row in self.rows]
 
     def answer(self, *, adapter: bool) -> tuple[list[Answered], float]:
         """Answers to all problems, and the seconds they took. The same seed for both models."""

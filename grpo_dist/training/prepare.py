@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from grpo_dist.config import RunConfig
 from grpo_dist.data.messages import Messages, dresser, template_accepts_system
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
@@ -16,7 +17,7 @@ from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say, say_passing
-from grpo_dist.rewards.load import load_rewards
+from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.environment import environment
 from grpo_dist.training.model import EMBEDDED, load_tokenizer, room
@@ -25,7 +26,7 @@ from grpo_dist.training.warm_start import warm_start
 
 
 def prepare(run: Run) -> None:
-    """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, says all is there."""
+    """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
     config, directory = run.config, run.directory
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
@@ -42,16 +43,17 @@ def prepare(run: Run) -> None:
 def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     config, directory = run.config, run.directory
     embedded = config.data.name_or_path == EMBEDDED
+    scorers = _scorers(config)
     prepared = prepare_data(
         config.data,
         Model(
             render=lambda messages: _render(tokenizer, messages),
             count_tokens=lambda prompts: _lengths(tokenizer, prompts),
             room=room(run),
-            max_completion_length=config.grpo.max_completion_length,
+            max_completion_length=_longest_completion(config),
         ),
         seed=config.grpo.seed,
-        need_answers=config.evaluation.enabled,
+        need_answers=any("answer" in reward.columns for reward in scorers),
         hold_out=config.evaluation.enabled,
         num_problems=config.evaluation.num_problems,
         rows=problems(config.grpo.seed, TRAIN_PROBLEMS, config.evaluation.num_problems) if embedded else None,
@@ -59,7 +61,7 @@ def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     for note in prepared.notes:
         say(note)
     _check_enough(run, prepared.train)
-    _check_columns(run, prepared.train)
+    _check_columns(scorers, prepared.train)
     directory.train_data.parent.mkdir(exist_ok=True)
     prepared.train.to_parquet(directory.train_data)
     if prepared.heldout is not None:
@@ -79,9 +81,19 @@ def _check_enough(run: Run, train: Dataset) -> None:
         )
 
 
-def _check_columns(run: Run, train: Dataset) -> None:
-    scorers = (run.config.evaluation.scorer,) if run.config.evaluation.enabled else ()
-    for reward in (*load_rewards(run.config.rewards.functions), *load_rewards(scorers)):
+def _scorers(config: RunConfig) -> list[LoadedReward]:
+    """Everything that will read the problems: the rewards, and the judge of the comparison."""
+    judge = (config.evaluation.scorer,) if config.evaluation.enabled else ()
+    return [*load_rewards(config.rewards.functions), *load_rewards(judge)]
+
+
+def _longest_completion(config: RunConfig) -> int:
+    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
+    return max(config.grpo.max_completion_length, judged)
+
+
+def _check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
+    for reward in scorers:
         for column in reward.columns:
             if column not in train.column_names:
                 raise DataError(

@@ -41,7 +41,9 @@ def test_the_program_imports_nothing_heavy():
 
 def test_planning_imports_nothing_heavy():
     loaded = modules_after(
-        "from grpo_dist.cluster import local\nfrom grpo_dist.plan import plan_run\nfrom grpo_dist.report import read_run"
+        "from grpo_dist.cluster import local\n"
+        "from grpo_dist.plan import plan_run\n"
+        "from grpo_dist.report import read_run"
     )
     assert not loaded & HEAVY
 

@@ -54,7 +54,8 @@ sys.exit(3)
 def test_a_child_left_behind_is_ended(tmp_path):
     code = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **quiet)
 print(child.pid)
 """
     exit_code, _, _, log = run(code, tmp_path)

@@ -152,7 +152,7 @@ class TestConfigJson:
 
     @pytest.mark.parametrize("extra", [{"num_experts": 8}, {"num_local_experts": 8}, {"n_routed_experts": 64}])
     def test_a_mixture_of_experts_is_refused(self, extra):
-        with pytest.raises(PlanError, match="mixture of experts.*qwen3_moe") as caught:
+        with pytest.raises(PlanError, match=r"mixture of experts.*qwen3_moe") as caught:
             from_config({"model_type": "qwen3_moe", **TINY, **extra}, "org/moe")
         assert "qwen3" in caught.value.hint
 

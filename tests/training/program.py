@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 SETTINGS = {
     "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
     "grpo": {

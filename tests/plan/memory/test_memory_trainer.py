@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from time import perf_counter
 
 import pytest
 from hypothesis import given, settings
@@ -130,12 +129,12 @@ class TestSharding:
         doubled = replace(one, sharding=Sharding(one.sharding.kind, 2 * one.sharding.num_processes))
         assert trainer_memory(doubled).total <= trainer_memory(one).total
 
-    def test_a_thousand_nodes_take_microseconds(self, qwen3_4b):
-        started = perf_counter()
-        small = trainer_memory(setup(qwen3_4b, sharding=Sharding("zero3", 8))).total
-        large = trainer_memory(setup(qwen3_4b, sharding=Sharding("zero3", 8192))).total
-        assert large < small
-        assert perf_counter() - started < 1
+    def test_a_thousand_nodes_hold_almost_nothing_of_the_states(self, qwen3_4b):
+        memory = held(trainer_memory(setup(qwen3_4b, sharding=Sharding("zero3", 8192))))
+        assert (
+            memory["weights"] + memory["master weights"] + memory["optimizer states"]
+            < 14 * qwen3_4b.parameters() / 8000
+        )
 
     def test_ddp_copies_gradients_into_buckets(self, qwen3_4b):
         alone = held(trainer_memory(setup(qwen3_4b, lora=SEVEN, sharding=ONE_PROCESS)))
