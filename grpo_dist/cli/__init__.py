@@ -5,8 +5,13 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.config import config
+from grpo_dist.cli.init import init
+from grpo_dist.cli.plan import plan
+from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
 from grpo_dist.cli.run import run
+from grpo_dist.cli.scale import scale
 from grpo_dist.errors import GrpoDistError
 
 
@@ -30,5 +35,5 @@ def main() -> None:
     """
 
 
-main.add_command(run)
-main.add_command(report)
+for command in (init, config, plan, scale, render, run, report):
+    main.add_command(command)

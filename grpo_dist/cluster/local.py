@@ -25,11 +25,12 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     """Make the run directory, or with resume take up the one that stands there.
 
     Raises:
-        PlanError: the configuration cannot run; nothing is made.
+        PlanError: the configuration cannot run, or not on one machine; nothing is made.
         LaunchError: training is not installed here.
         RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
+    _check_local(plan)
     _require_packages()
     check_trackers(config.tracking)
     if run.exists():
@@ -89,6 +90,20 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     )
 
 
+def _check_local(plan: LaunchPlan) -> None:
+    """This command starts processes on one machine, which generate with Transformers."""
+    if plan.topology.nodes > 1:
+        raise PlanError(
+            f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist run` runs on one",
+            hint="--set cluster.nodes=1; what the nodes would do is shown by grpo-dist plan CONFIG",
+        )
+    if plan.backend != "transformers":
+        raise PlanError(
+            f"rollout.backend: {plan.backend} planned, and `grpo-dist run` generates with Transformers only",
+            hint="--set rollout.backend=transformers, and leave out what only vLLM takes under rollout:",
+        )
+
+
 def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume: bool) -> None:
     if not resume:
         raise RunDirectoryError(
@@ -118,7 +133,7 @@ def _environment(topology: Topology) -> dict[str, str]:
     """Environment of the stages: this one's, with the devices and threads of the plan."""
     env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if topology.device == "cuda":
-        return {**env, "CUDA_VISIBLE_DEVICES": _gpus(topology.gpus_per_node)}
+        return {**env, "CUDA_VISIBLE_DEVICES": _gpus(len(topology.trainer_gpus))}
     threads = max(1, len(os.sched_getaffinity(0)) // topology.num_processes)
     env.setdefault("OMP_NUM_THREADS", str(threads))
     # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from grpo_dist.config.section import Fraction, Name, NonNegative, Positive, Section
+from grpo_dist.config.section import Conflict, Fraction, Name, Positive, Section
 
 Auto = Literal["auto"]
+Above0 = Annotated[float, Field(gt=0)]
+Nodes = Annotated[int, Field(ge=1, le=10_000)]
+Processes = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class RolloutSection(Section):
@@ -18,9 +22,9 @@ class RolloutSection(Section):
     """`transformers`: the training processes generate with `model.generate`; `vllm`: vLLM engines do."""
     mode: Literal["server", "colocate"] = "colocate"
     """With vllm: `colocate` shares each training GPU; `server` gives generation GPUs of its own."""
-    replicas: Positive | Auto = "auto"
+    replicas: Processes | Auto = "auto"
     """Server mode: vLLM servers, each on tensor_parallel_size GPUs. `auto` balances generation and training."""
-    nodes: NonNegative | Auto = "auto"
+    nodes: Annotated[int, Field(ge=0, le=10_000)] | Auto = "auto"
     """Server mode: whole nodes given to generation; 0 gives it some GPUs of each node instead."""
     tensor_parallel_size: Positive | Auto = "auto"
     """GPUs of one replica; `auto` takes the fewest that hold the model."""
@@ -31,35 +35,75 @@ class RolloutSection(Section):
     sync: Literal["adapter", "merged"] = "adapter"
     """What a weight sync sends: the LoRA adapter, or the whole merged model."""
 
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.backend == "transformers":
+            yield from self._only_with_vllm()
+        elif self.mode == "colocate":
+            yield from self._only_in_server_mode()
+        elif self.enable_sleep_mode:
+            yield ("enable_sleep_mode",), "a server has its GPUs to itself and need not sleep; remove it"
+
+    def _only_with_vllm(self) -> Iterator[Conflict]:
+        what = "the training processes generate themselves; remove it, or set rollout.backend: vllm"
+        stated = {
+            "mode": self.mode == "server",
+            "replicas": self.replicas != "auto",
+            "nodes": self.nodes not in ("auto", 0),
+            "tensor_parallel_size": self.tensor_parallel_size not in ("auto", 1),
+            "gpu_memory_utilization": self.gpu_memory_utilization != "auto",
+            "enable_sleep_mode": self.enable_sleep_mode,
+        }
+        yield from (((name,), what) for name, there in stated.items() if there)
+
+    def _only_in_server_mode(self) -> Iterator[Conflict]:
+        what = "every training GPU generates too in colocate mode; remove it, or set rollout.mode: server"
+        stated = {"replicas": self.replicas != "auto", "nodes": self.nodes not in ("auto", 0)}
+        yield from (((name,), what) for name, there in stated.items() if there)
+
 
 class DistributedSection(Section):
     """How the training processes share the model."""
 
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
     """`ddp` keeps the model whole on each GPU; the others shard it (DeepSpeed ZeRO stages, PyTorch FSDP2)."""
-    num_processes: Positive | None = None
-    """Training processes in all. With GPUs: one per training GPU (leave it out); on CPU: 1 when not given."""
+    num_processes: Processes | None = None
+    """Training processes in all. With GPUs one per training GPU, on CPU one per node, when not given."""
     max_per_device_train_batch_size: Positive = 16
     """Most completions a process puts through one forward and backward pass; lower it when memory runs out."""
+
+
+class GpuFigures(Section):
+    """Figures of a GPU that replace the table's; a kind of GPU the table lacks needs the first three."""
+
+    memory: Above0 | None = None
+    """Bytes a program can allocate, e.g. 8.5e10."""
+    flops: Above0 | None = None
+    """FLOP/s of dense matrix products in `dtype`."""
+    bandwidth: Above0 | None = None
+    """bytes/s from device memory."""
+    link: Name | None = None
+    """Link to the other GPUs of its node, a name of the planner's table."""
+    dtype: Literal["bfloat16", "float16"] | None = None
+    """Fastest type of 16 bits."""
 
 
 class ClusterSection(Section):
     """The machines, and what Slurm has to be told about them."""
 
-    nodes: Positive = 1
+    nodes: Nodes = 1
     """Machines in all."""
-    gpus_per_node: NonNegative = 1
+    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 1
     """GPUs of a machine; 0 trains on CPU."""
     gpu: Name = "H100"
     """Kind of GPU, for the memory and time estimates; a name of the planner's table."""
-    gpu_overrides: dict[str, Any] = Field(default_factory=dict)
-    """Figures that replace the table's, e.g. `{memory_bytes: 85899345920}`."""
+    gpu_overrides: GpuFigures = GpuFigures()
+    """Figures that replace the table's, e.g. `{memory: 8.5e10}`."""
     intra_node_link: Name | None = None
     """Link between the GPUs of a node, a name of the planner's table; the GPU's usual one when not given."""
     inter_node_link: Name = "infiniband_ndr"
     """Link between nodes, a name of the planner's table."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "24:00:00"
-    """Slurm's `--time`."""
+    """Slurm's `--time`: minutes, hours:minutes:seconds, or days-hours:minutes:seconds."""
     partition: Name | None = None
     """Slurm's `--partition`."""
     account: Name | None = None

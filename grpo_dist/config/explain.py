@@ -22,8 +22,9 @@ EXAMPLES = {
     "warm_start.data.name_or_path": "name_or_path: examples.jsonl",
     "rewards.functions.name": "name: notebook",
     "evaluation.scorer.name": "name: accuracy",
+    "cluster.time": "time: 24:00:00",
 }
-"""Required setting → a line that states it."""
+"""Required setting, or one of a certain form → a line that states it."""
 
 WITH_COLONS = "; put each setting on a line of its own, with a space after its colon"
 
@@ -52,6 +53,9 @@ def _problem(found: Mapping[str, Any], source: Source) -> Problem:
         return Problem(place, path, unknown_setting(path))
     if kind == "conflict":
         return Problem(place, path, found["msg"])
+    if kind == "string_pattern_mismatch" and found["input"]:
+        what = f"{shown(found['input'])} is not of the form it takes; write for example `{EXAMPLES[dotted(path)]}`"
+        return Problem(place, path, what)
     known, member = lookup(path)
     stated, place = source.nearest(known)
     if stated != known and found["input"] == "":

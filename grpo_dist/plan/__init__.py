@@ -1,7 +1,8 @@
-"""Pure arithmetic from what the user states to what will be launched; no effects."""
+"""Pure arithmetic from what the user states to what will be launched; nothing is written, nothing started."""
 
+from grpo_dist.plan.basis import Measured
 from grpo_dist.plan.batch import BatchPlan
 from grpo_dist.plan.launch import LaunchPlan, plan_run
-from grpo_dist.plan.topology import Topology
+from grpo_dist.plan.topology import Replica, Topology
 
-__all__ = ["BatchPlan", "LaunchPlan", "Topology", "plan_run"]
+__all__ = ["BatchPlan", "LaunchPlan", "Measured", "Replica", "Topology", "plan_run"]

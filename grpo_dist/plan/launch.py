@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.basis import Basis, Measured, basis_of
 from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
-from grpo_dist.plan.topology import Topology, topology
+from grpo_dist.plan.choice import Choice, choose
+from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictions, refuse_launch
+from grpo_dist.plan.estimate import estimate, time_as_json
+from grpo_dist.plan.fitting import Fit
+from grpo_dist.plan.refusal import Refused, changed
+from grpo_dist.plan.split import machines_of
+from grpo_dist.plan.tensor_parallel import tensor_parallel_size
+from grpo_dist.plan.topology import Replica, Topology, topology
 
 
 @dataclass(frozen=True)
@@ -16,72 +27,182 @@ class LaunchPlan:
 
     topology: Topology
     batch: BatchPlan
+    strategy: str
+    """How training processes share the model: ddp, zero1, zero2, zero3 or fsdp2."""
     max_steps: int | None
     save_steps: int
     backend: str
+    gpu_memory_utilization: float | None
+    """vLLM's share of a generating GPU; None without vLLM, or when the model is not known and none is stated."""
+    memory: dict[str, Any] | None
+    """Bytes of one GPU, by role and component; None when the model's shape is not known."""
+    time: dict[str, Any] | None
+    """Seconds of a step by part, GPU-hours, and every assumption; None when the model's shape is not known."""
     warnings: tuple[str, ...]
 
     @property
     def distributed_type(self) -> str:
-        return self.topology.distributed_type
+        """Accelerate's: NO, MULTI_CPU, MULTI_GPU, DEEPSPEED or FSDP."""
+        if self.strategy.startswith("zero"):
+            return "DEEPSPEED"
+        if self.strategy == "fsdp2":
+            return "FSDP"
+        if self.topology.num_processes == 1:
+            return "NO"
+        return "MULTI_CPU" if self.topology.device == "cpu" else "MULTI_GPU"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "distributed_type": self.distributed_type}
 
     def to_json(self) -> str:
-        """Deterministic text, one key per line."""
-        return json.dumps({**asdict(self), "distributed_type": self.distributed_type}, indent=2) + "\n"
+        """Deterministic text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> LaunchPlan:
         """The plan `to_json` wrote."""
         fields = json.loads(text)
         del fields["distributed_type"]
-        fields["topology"] = Topology(**fields["topology"])
+        fields["topology"] = _topology(fields["topology"])
         fields["batch"] = BatchPlan(**fields["batch"])
         fields["warnings"] = tuple(fields["warnings"])
         return cls(**fields)
 
 
-def plan_run(config: RunConfig) -> LaunchPlan:
-    """Derive the launch from the configuration alone: no torch, no network, no look at this machine.
+def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
+    """Derive the launch from the configuration: no torch, no network, no look at this machine but for the model's
+    `config.json` in a local directory or the Hub cache.
+
+    Args:
+        measured: what an earlier run tells about the time of a step.
 
     Raises:
         PlanError: the stated quantities cannot run together.
     """
-    where = topology(config)
-    batch = plan_batch(
-        prompts_per_step=config.grpo.prompts_per_step,
-        num_generations=config.grpo.num_generations,
-        num_processes=where.num_processes,
-        max_per_device_train_batch_size=config.distributed.max_per_device_train_batch_size,
-        processes_key=where.processes_key,
-    )
+    try:
+        return _plan(config, measured)
+    except Refused as refused:
+        raise refused.find_hint(lambda way: _works(changed(config, way))) from None
+
+
+def _works(config: RunConfig | None) -> bool:
+    try:
+        return config is not None and bool(_plan(config, None))
+    except PlanError:
+        return False
+
+
+def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
+    """As `plan_run`; of a refusal the hint is not looked for."""
+    basis = basis_of(config, measured)
+    refuse_contradictions(basis)
+    machines = machines_of(config, tensor_parallel_size(basis))
+    choice = choose(basis, machines)
+    where = topology(machines, choice.split, choice.reason)
+    batch = _batch(config, where, choice.fitted)
+    refuse_launch(config, where, batch)
     save_steps = aligned_save_steps(config.grpo.save_steps, config.grpo.num_iterations)
     return LaunchPlan(
         topology=where,
         batch=batch,
+        strategy=config.distributed.strategy,
         max_steps=config.grpo.max_steps if config.grpo.max_steps > 0 else None,
         save_steps=save_steps,
         backend=config.rollout.backend,
-        warnings=tuple(_warnings(config, batch, save_steps)),
+        gpu_memory_utilization=_utilization(config, choice.fitted),
+        memory=_memory(basis, choice.fitted),
+        time=_time(basis, choice),
+        warnings=tuple(_warnings(basis, choice, where, batch, save_steps)),
     )
 
 
-def _warnings(config: RunConfig, batch: BatchPlan, save_steps: int) -> list[str]:
-    grpo, found = config.grpo, []
-    limit = config.distributed.max_per_device_train_batch_size
-    per_process = batch.per_device_train_batch_size * batch.gradient_accumulation_steps
-    if save_steps != grpo.save_steps:
-        found.append(
-            f"grpo.save_steps: {grpo.save_steps} falls inside a generation window of {grpo.num_iterations} optimizer "
-            f"steps; checkpoints are saved every {save_steps}"
+def _topology(fields: dict[str, Any]) -> Topology:
+    replicas = tuple(Replica(replica["node"], tuple(replica["gpus"])) for replica in fields["replicas"])
+    return Topology(**{**fields, "trainer_gpus": tuple(fields["trainer_gpus"]), "replicas": replicas})
+
+
+def _batch(config: RunConfig, where: Topology, fitted: Fit | None) -> BatchPlan:
+    return plan_batch(
+        prompts_per_step=config.grpo.prompts_per_step,
+        num_generations=config.grpo.num_generations,
+        num_processes=where.num_processes,
+        max_per_device_train_batch_size=fitted.micro_batch if fitted else _limit(config),
+    )
+
+
+def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
+    if fitted is not None and fitted.engine is not None:
+        return fitted.engine.gpu_memory_utilization
+    stated = config.rollout.gpu_memory_utilization
+    return None if stated == "auto" else stated
+
+
+def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
+    if fitted is None:
+        return None
+    room = int(basis.gpu.memory) if basis.config.cluster.gpus_per_node else None
+    roles = {
+        role.role: {**role.to_dict(), "headroom_bytes": None if room is None else room - role.total}
+        for role in fitted.roles
+    }
+    lengths = basis.assumptions()[0]
+    assumed = [
+        {"name": lengths.name, "value": lengths.value, "source": lengths.source},
+        {
+            "name": "completion tokens, longest",
+            "value": basis.completion_tokens,
+            "source": "grpo.max_completion_length",
+        },
+    ]
+    return {"gpu": basis.gpu.name, "gpu_bytes": room, "roles": roles, "assumptions": assumed}
+
+
+def _time(basis: Basis, choice: Choice) -> dict[str, Any] | None:
+    on_cpu = not basis.config.cluster.gpus_per_node
+    if basis.architecture is None or choice.fitted is None or (on_cpu and choice.split.replicas):
+        return None
+    return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted))
+
+
+def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
+    config = basis.config
+    if basis.unknown is not None:
+        yield basis.unknown
+    elif basis.assumes_prompts and where.device == "cuda":
+        yield (
+            f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
+            f"{basis.prompt_tokens} tokens, and longer ones may not fit"
         )
+    if where.device == "cpu" and where.replicas:
+        yield "rollout: memory and time of vLLM on CPU are not estimated"
+    if where.idle_gpus:
+        yield f"{where.idle_gpus} of {where.nodes * where.gpus_per_node} GPUs are used by nothing"
+    if save_steps != config.grpo.save_steps:
+        yield (
+            f"grpo.save_steps: {config.grpo.save_steps} falls inside a generation window of "
+            f"{config.grpo.num_iterations} optimizer steps; checkpoints are saved every {save_steps}"
+        )
+    yield from _slow_batch(choice.fitted.most if choice.fitted else _limit(config), batch)
+    if config.lora.lora_dropout > 0:
+        yield "lora.lora_dropout: GRPO scores in train mode, so dropout distorts every policy ratio; set it to 0"
+    cut = [name for name, off in (("top_p", 1), ("top_k", 0), ("min_p", None)) if getattr(config.grpo, name) != off]
+    if cut and corrects_sampling(config):
+        yield (
+            f"grpo.{', grpo.'.join(cut)}: truncated sampling biases TRL's importance-sampling correction for vLLM; "
+            f"leave it out"
+        )
+
+
+def _limit(config: RunConfig) -> int:
+    return config.distributed.max_per_device_train_batch_size
+
+
+def _slow_batch(limit: int, batch: BatchPlan) -> Iterator[str]:
+    per_process = batch.per_device_train_batch_size * batch.gradient_accumulation_steps
     if batch.per_device_train_batch_size * 2 <= min(limit, per_process):
-        found.append(
+        yield (
             f"{per_process} completions per process split only into micro-batches of "
             f"{batch.per_device_train_batch_size} below the limit of {limit}: "
             f"{batch.gradient_accumulation_steps} passes per step; a rounder grpo.prompts_per_step is faster"
         )
-    if config.lora.lora_dropout > 0:
-        found.append(
-            "lora.lora_dropout: GRPO scores in train mode, so dropout distorts every policy ratio; set it to 0"
-        )
-    return found

@@ -229,8 +229,31 @@ FILES = {
         GOOD + "grpo: {scale_rewards: 3}\n",
         "x.yaml:3: grpo.scale_rewards: must be one of group, batch, none, true, false, not 3",
     ),
-    "more nodes than can be": (GOOD + "cluster: {nodes: 4}\n", "x.yaml:3: cluster.nodes: must be 1, not 4"),
-    "vllm": (GOOD + "rollout: {backend: vllm}\n", "x.yaml:3: rollout.backend: must be transformers, not 'vllm'"),
+    "no nodes": (
+        GOOD + "cluster: {nodes: 0}\n",
+        "x.yaml:3: cluster.nodes: must be a whole number ≥ 1 and ≤ 10000, not 0",
+    ),
+    "an engine there is not": (
+        GOOD + "rollout: {backend: vlm}\n",
+        "x.yaml:3: rollout.backend: must be transformers or vllm, not 'vlm'; did you mean vllm?",
+    ),
+    "servers without vllm": (
+        GOOD + "rollout: {mode: server}\n",
+        "x.yaml:3: rollout.mode: the training processes generate themselves; remove it, or set rollout.backend: vllm",
+    ),
+    "replicas without servers": (
+        GOOD + "rollout: {backend: vllm, replicas: 2}\n",
+        "x.yaml:3: rollout.replicas: every training GPU generates too in colocate mode; remove it, "
+        "or set rollout.mode: server",
+    ),
+    "a figure no GPU has": (
+        GOOD + "cluster: {gpu_overrides: {memory_bytes: 3}}\n",
+        "x.yaml:3: cluster.gpu_overrides.memory_bytes: unknown setting; did you mean cluster.gpu_overrides.memory?",
+    ),
+    "no time": (
+        GOOD + "cluster: {time: tomorrow}\n",
+        "x.yaml:3: cluster.time: 'tomorrow' is not of the form it takes; write for example `time: 24:00:00`",
+    ),
     # sections and required settings
     "nothing required": (
         "grpo: {seed: 1}\n",

@@ -1,0 +1,38 @@
+"""`grpo-dist config`: a configuration as it is understood, and the schema for editors."""
+
+from __future__ import annotations
+
+import click
+
+from grpo_dist.cli.options import overrides_option
+
+
+@click.group()
+def config() -> None:
+    """Show a configuration, or the schema of all of them."""
+
+
+@config.command()
+@click.argument("config")
+@overrides_option
+def show(config: str, overrides: tuple[str, ...]) -> None:
+    """Print CONFIG with every default written out, as a run directory keeps it."""
+    from grpo_dist.config import dump_config, load_config
+
+    click.echo(dump_config(load_config(config, overrides)), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of configurations.
+
+    Editors with a YAML language server complete and check a configuration that lies beside it and starts with the line
+
+    \b
+        # yaml-language-server: $schema=grpo-dist.schema.json
+    """
+    import json
+
+    from grpo_dist.config.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

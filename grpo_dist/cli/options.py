@@ -1,0 +1,69 @@
+"""Options that several commands take, and the console they print to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from grpo_dist.plan import Measured
+
+WIDTH_OF_A_FILE = 140
+"""Columns when nobody's terminal says how many there are."""
+
+overrides_option = click.option(
+    "--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="RUN",
+    help="Fit the time estimate to an earlier run's metrics.jsonl.",
+)
+
+
+class Numbers(click.ParamType):
+    """Whole numbers, separated by commas."""
+
+    name = "N,N,…"
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(dict.fromkeys(int(part) for part in value.split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers; write for example 1,2,4,8", param, ctx)
+        wrong = [number for number in numbers if not self.least <= number <= self.most]
+        if wrong:
+            self.fail(f"{wrong[0]} is not between {self.least} and {self.most}", param, ctx)
+        return numbers
+
+
+def measured(calibrate: Path | None) -> Measured | None:
+    """What the run given with --calibrate tells.
+
+    Raises:
+        PlanError: it tells nothing.
+    """
+    if calibrate is None:
+        return None
+    from grpo_dist.plan.earlier_run import measured_in
+
+    return measured_in(calibrate)
+
+
+def console() -> Console:
+    """For tables on standard output; wide where that is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE, highlight=False)

@@ -1,0 +1,35 @@
+"""`grpo-dist plan`: what a configuration comes to, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from grpo_dist.cli.options import calibrate_option, console, json_option, measured, overrides_option
+
+
+@click.command()
+@click.argument("config")
+@overrides_option
+@json_option
+@calibrate_option
+def plan(config: str, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
+    """Work out what CONFIG comes to: who runs where, the batch, the memory of a GPU, the time of a step.
+
+    Nothing is started and no network is used. Of a model the program does not know by name, config.json has to be in
+    the Hub cache or in a local directory; without it memory and time are left out.
+
+    What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
+    """
+    from grpo_dist.config import load_config
+    from grpo_dist.plan import plan_run
+
+    stated = load_config(config, overrides)
+    planned = plan_run(stated, measured(calibrate))
+    if as_json:
+        click.echo(planned.to_json(), nl=False)
+        return
+    from grpo_dist.cli.plan_view import print_plan
+
+    print_plan(planned, console())

@@ -1,0 +1,106 @@
+"""`grpo-dist render`: the files of a run, before there is a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("config")
+@click.option("--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", required=True, help="Where to write."
+)
+@click.option("--check", is_flag=True, help="Write nothing; say what in DIR is stale, missing or extra (exit 1).")
+def render(config: str, overrides: tuple[str, ...], output: Path, check: bool) -> None:
+    """Write what CONFIG comes to: config.yaml, plan.json, accelerate.yaml, deepspeed.json and job.sh.
+
+    deepspeed.json is written for ZeRO strategies only. job.sh is for Slurm: `sbatch --chdir=DIR DIR/job.sh`. It is
+    not written where vLLM servers have nodes or GPUs of their own (rollout.mode: server). The same CONFIG gives the
+    same bytes.
+    """
+    from grpo_dist.config import load_config
+    from grpo_dist.plan import plan_run
+    from grpo_dist.render import render_files
+
+    stated = load_config(config, overrides)
+    plan = plan_run(stated)
+    files = render_files(stated, plan)
+    if check:
+        _check(output, files, again=_command(config, overrides, output))
+        return
+    _write(output, files)
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
+    from grpo_dist.render.differences import differences
+
+    found = differences(_there(directory), files)
+    if not found:
+        click.echo(f"{directory}: as rendered ({', '.join(sorted(files))})")
+        return
+    for difference in found:
+        click.echo(f"{directory / difference.name}: {difference.kind}", err=True)
+        for line in difference.lines:
+            click.echo(f"  {line}", err=True)
+    click.echo(f"  → re-record: {again}", err=True)
+    raise click.exceptions.Exit(1)
+
+
+def _write(directory: Path, files: Mapping[str, str]) -> None:
+    """Write what differs, each file whole or not at all, and remove what belongs to another plan."""
+    from grpo_dist.errors import RunDirectoryError
+    from grpo_dist.render.differences import differences
+
+    changed = differences(_there(directory), files)
+    if changed and _started(directory):
+        raise RunDirectoryError(
+            f"{directory}: a run has been started there, from other files",
+            hint="render into another directory with --output DIR",
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for difference in changed:
+            _settle(directory / difference.name, files.get(difference.name))
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{error.filename or directory}: cannot be written ({error.strerror})",
+            hint="choose another place with --output DIR",
+        ) from error
+    if not changed:
+        click.echo(f"{directory}: nothing to change")
+
+
+def _settle(path: Path, text: str | None) -> None:
+    from grpo_dist.run_directory import write_atomically
+
+    if text is None:
+        path.unlink()
+    else:
+        write_atomically(path, text)
+    click.echo(f"{'removed' if text is None else 'wrote'} {path}")
+
+
+def _started(directory: Path) -> bool:
+    from grpo_dist.run_directory import RunDirectory
+
+    run = RunDirectory(directory)
+    return any(path.exists() for path in (run.logs, run.prepared, run.metrics, run.checkpoints))
+
+
+def _there(directory: Path) -> dict[str, str]:
+    from grpo_dist.render import RENDERED
+
+    paths = (directory / name for name in RENDERED)
+    return {path.name: path.read_bytes().decode(errors="replace") for path in paths if path.is_file()}
+
+
+def _command(config: str, overrides: Sequence[str], output: Path) -> str:
+    settings = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["grpo-dist", "render", config, "--output", str(output), *settings])

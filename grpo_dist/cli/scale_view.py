@@ -1,0 +1,93 @@
+"""Cluster sizes for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "–"
+COLUMNS = (
+    "nodes",
+    "group",
+    "prompts",
+    "completions",
+    "training × at a time × accum.",
+    "replicas",
+    "GiB a GPU (left)",
+    "learning rate",
+    "tokens/step",
+    "s/step",
+)
+
+
+def print_sizes(
+    rows: list[dict[str, Any]], keep: str, steps: int, assumptions: list[dict[str, Any]], console: Console
+) -> None:
+    """The table, then what cannot run, warnings, the source of the advice, and what was assumed."""
+    table = Table(caption=f"{keep} kept; hours of {steps:,} optimizer steps", caption_justify="left")
+    for name in (*COLUMNS, "hours", "GPU-hours"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(cells(row) if row["runs"] else _refused(row)))
+    console.print(table)
+    for text in (*_problems(rows), *_warnings(rows)):
+        console.print(Text(text, style="yellow"))
+    for source in dict.fromkeys(row["learning_rate"]["source"] for row in rows if row["learning_rate"]):
+        console.print(Text(f"learning rate: a value to start from, not a law; {source}", style="dim"))
+    for assumed in assumptions:
+        console.print(Text(f"assumed: {assumed['name']} {assumed['value']:,.6g} ({assumed['source']})", style="dim"))
+
+
+def cells(row: dict[str, Any]) -> Iterator[str]:
+    """A size that runs, column by column."""
+    yield from _stated(row)
+    per_device, accumulated = row["per_device_train_batch_size"], row["gradient_accumulation_steps"]
+    yield f"{row['num_processes']} × {per_device} × {accumulated}"
+    yield str(row["replicas"] or NOTHING)
+    fullest = max(row["memory"].values(), key=lambda role: role["total_bytes"], default=None)
+    yield NOTHING if fullest is None else _memory(fullest)
+    yield f"{row['learning_rate']['learning_rate']:.2g}"
+    for name, digits in (("tokens_per_step", 0), ("seconds_per_step", 1), ("hours", 1), ("gpu_hours", 1)):
+        yield NOTHING if row[name] is None else f"{row[name]:,.{digits}f}"
+
+
+def _refused(row: dict[str, Any]) -> Iterator[str]:
+    yield from _stated(row)
+    yield "cannot run"
+    yield from [NOTHING] * (len(COLUMNS) + 2 - 5)
+
+
+def _stated(row: dict[str, Any]) -> Iterator[str]:
+    for name in ("nodes", "num_generations", "prompts_per_step", "completions_per_step"):
+        yield NOTHING if row[name] is None else f"{row[name]:,}"
+
+
+def _memory(role: dict[str, Any]) -> str:
+    left = role["headroom_bytes"]
+    return f"{role['total_bytes'] / 2**30:.1f}" + ("" if left is None else f" ({left / 2**30:.1f})")
+
+
+def _problems(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        if row["problem"]:
+            hint = f"\n  → {row['problem']['hint']}" if row["problem"]["hint"] else ""
+            yield f"{_name(row)}: {row['problem']['message']}{hint}"
+
+
+def _warnings(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Each once, with the sizes it is about unless it is about all."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.get("warnings", ()):
+            about.setdefault(warning, []).append(_name(row))
+    running = sum(row["runs"] for row in rows)
+    for warning, names in about.items():
+        yield f"warning: {warning}" if len(names) == running else f"warning: {'; '.join(names)}: {warning}"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['nodes']} node{'' if row['nodes'] == 1 else 's'}, group {row['num_generations']}"

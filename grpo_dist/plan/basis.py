@@ -1,0 +1,179 @@
+"""What a plan rests on beside the configuration: the model's shape, the hardware, and how long texts are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from grpo_dist.config import RunConfig
+from grpo_dist.config.cluster import ClusterSection
+from grpo_dist.config.problems import shown, visible
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.architecture import Architecture, architecture_of
+from grpo_dist.plan.hardware import GPUS, Gpu, Link, gpu, link
+from grpo_dist.plan.timing import DEFAULTS, Assumption, Efficiencies, Lengths
+
+Found = TypeVar("Found")
+
+LONGEST_PROMPT = 512
+"""Tokens of the longest prompt when nothing stated bounds it; the recipe's are 202."""
+MEAN_SHARE = 0.5
+"""Mean over longest, of prompts and of completions, before a run has been measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an earlier run tells about the next."""
+
+    efficiencies: Efficiencies
+    mean_completion: float
+    longest_completion: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Everything looked up once for a plan."""
+
+    config: RunConfig
+    architecture: Architecture | None
+    unknown: str | None
+    """Why the architecture is not known, and what to type."""
+    gpu: Gpu
+    intra: Link
+    inter: Link
+    prompt_tokens: int
+    """Longest prompt."""
+    prompt_source: str
+    measured: Measured | None
+
+    @property
+    def assumes_prompts(self) -> bool:
+        """Nothing stated bounds the prompts of data not our own."""
+        return self.prompt_source.startswith("assumed") and self.config.data.name_or_path != "embedded"
+
+    @property
+    def completion_tokens(self) -> int:
+        """Longest completion."""
+        return self.config.grpo.max_completion_length
+
+    @property
+    def efficiencies(self) -> Efficiencies:
+        return self.measured.efficiencies if self.measured else DEFAULTS
+
+    @property
+    def lengths(self) -> Lengths:
+        """Of the texts of a step, for the time estimate."""
+        limit, prompt = self.completion_tokens, max(1.0, MEAN_SHARE * self.prompt_tokens)
+        if self.measured is None:
+            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit)
+        longest = min(limit, max(1.0, self.measured.longest_completion))
+        return Lengths(prompt, min(longest, max(1.0, self.measured.mean_completion)), longest)
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """The lengths, and where they come from."""
+        lengths, half = self.lengths, f"{MEAN_SHARE:g} × the longest, no data read"
+        completion = f"{MEAN_SHARE:g} × grpo.max_completion_length; --calibrate RUN takes a run's own"
+        longest = "grpo.max_completion_length: one completion of a step usually reaches it"
+        if self.measured is not None:
+            completion = longest = self.measured.source
+        return (
+            Assumption("prompt tokens, longest", self.prompt_tokens, self.prompt_source),
+            Assumption("prompt tokens, mean", lengths.prompt, half),
+            Assumption("completion tokens, mean", lengths.mean, completion),
+            Assumption("completion tokens, longest of a step", lengths.longest, longest),
+        )
+
+
+def basis_of(config: RunConfig, measured: Measured | None = None) -> Basis:
+    """Look up what the configuration names: files of the model, no network.
+
+    Raises:
+        PlanError: a GPU or link of that name is not known, or texts are longer than the model's positions.
+    """
+    architecture, unknown = _architecture(config)
+    if architecture is not None:
+        _check_positions(config, architecture.max_position_embeddings)
+    hardware, intra, inter = _hardware(config.cluster)
+    tokens, source = _longest_prompt(config, architecture)
+    return Basis(
+        config=config,
+        architecture=architecture,
+        unknown=unknown,
+        gpu=hardware,
+        intra=intra,
+        inter=inter,
+        prompt_tokens=tokens,
+        prompt_source=source,
+        measured=measured,
+    )
+
+
+def _architecture(config: RunConfig) -> tuple[Architecture | None, str | None]:
+    try:
+        return architecture_of(config.model.name_or_path, config.model.revision), None
+    except PlanError as error:
+        what = (error.hint or "").partition("Known by name")[0].rstrip(". ")
+        return None, visible(f"{error.message}; memory and time are not estimated: {what}")
+    except (OSError, RuntimeError):
+        # What pathlib makes of a name that cannot be a path: too long, or of a user there is not.
+        name = visible(shown(config.model.name_or_path))
+        return None, f"model.name_or_path: {name} cannot be looked up; memory and time are not estimated"
+
+
+def _hardware(cluster: ClusterSection) -> tuple[Gpu, Link, Link]:
+    """The GPU, the link inside a node, the link between nodes."""
+    figures = cluster.gpu_overrides.model_dump(exclude_none=True)
+    hardware = GPUS["cpu"]
+    if cluster.gpus_per_node:
+        hardware = _named("cluster.gpu", gpu, cluster.gpu, figures)
+    intra = _named("cluster.intra_node_link", link, cluster.intra_node_link or hardware.link)
+    return hardware, intra, _named("cluster.inter_node_link", link, cluster.inter_node_link)
+
+
+def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
+    """What is found in the planner's table, or why not, with the setting that names it."""
+    try:
+        return find(*stated)
+    except PlanError as error:
+        raise PlanError(f"{setting}: {error.message}", hint=error.hint) from None
+
+
+def _longest_prompt(config: RunConfig, architecture: Architecture | None) -> tuple[int, str]:
+    completion, stated = config.grpo.max_completion_length, config.data.max_prompt_length
+    if stated is not None:
+        return stated, "data.max_prompt_length"
+    if config.model.max_length is not None:
+        return config.model.max_length - completion, "model.max_length − grpo.max_completion_length"
+    room = LONGEST_PROMPT if architecture is None else architecture.max_position_embeddings - completion
+    if room <= LONGEST_PROMPT and architecture is not None:
+        return room, "the model's positions − grpo.max_completion_length"
+    return LONGEST_PROMPT, "assumed: nothing stated bounds a prompt; set data.max_prompt_length"
+
+
+def _check_positions(config: RunConfig, positions: int) -> None:
+    completion, prompt = config.grpo.max_completion_length, config.data.max_prompt_length or 1
+    for setting, tokens, fix in _wanted_lengths(config, completion, prompt, positions):
+        if tokens > positions:
+            raise PlanError(
+                f"{setting}: {tokens:,} tokens, but {config.model.name_or_path} has {positions:,} positions "
+                f"(max_position_embeddings)",
+                hint=fix,
+            )
+
+
+def _wanted_lengths(config: RunConfig, completion: int, prompt: int, positions: int) -> Iterator[tuple[str, int, str]]:
+    longest = positions - prompt
+    if longest > 0:
+        fix = f"--set grpo.max_completion_length={longest}"
+    else:
+        fix = f"--set data.max_prompt_length={max(1, positions // 2)}"
+    stated = f"data.max_prompt_length {prompt:,}" if prompt > 1 else "a prompt"
+    yield f"{stated} + grpo.max_completion_length {completion:,}", prompt + completion, fix
+    if config.model.max_length is not None:
+        yield "model.max_length", config.model.max_length, f"--set model.max_length={positions}"
+    compared = config.evaluation.max_completion_length
+    if compared is not None:
+        fix = f"--set evaluation.max_completion_length={max(1, longest)}"
+        yield "a prompt + evaluation.max_completion_length", prompt + compared, fix

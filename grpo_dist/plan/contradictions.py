@@ -1,0 +1,142 @@
+"""Settings that are each right and cannot run together, which the libraries would only say hours later, or never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.basis import Basis
+from grpo_dist.plan.batch import BatchPlan
+from grpo_dist.plan.memory.rollout import SERVED_RANKS
+from grpo_dist.plan.topology import Topology
+
+TOKEN_MODES = ("token_truncate", "token_mask")
+
+
+class Contradiction(NamedTuple):
+    what: str
+    fix: str
+
+
+def refuse_contradictions(basis: Basis) -> None:
+    """What can be told before anything is shared out.
+
+    Raises:
+        PlanError: the first contradiction found.
+    """
+    _refuse((*_of_the_device(basis), *_of_the_rollouts(basis.config), *_of_the_model(basis)))
+
+
+def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
+    """What depends on the number of processes.
+
+    Raises:
+        PlanError: the first contradiction found.
+    """
+    _refuse(_of_the_launch(config, where, batch))
+
+
+def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
+    for contradiction in found:
+        raise PlanError(contradiction.what, hint=contradiction.fix)
+
+
+def extra(config: RunConfig, name: str, default: Any = None) -> Any:
+    """A further field of `GRPOConfig` as stated under `grpo:`."""
+    return (config.grpo.model_extra or {}).get(name, default)
+
+
+def corrects_sampling(config: RunConfig) -> bool:
+    """TRL corrects for the difference between vLLM's and the trainer's probabilities (its default)."""
+    return config.rollout.backend == "vllm" and extra(config, "vllm_importance_sampling_correction", True)
+
+
+def _of_the_device(basis: Basis) -> Iterator[Contradiction]:
+    config, on_cpu = basis.config, basis.config.cluster.gpus_per_node == 0
+    rollout, dtype = config.rollout, config.model.dtype
+    if on_cpu and rollout.backend == "vllm" and rollout.mode == "colocate":
+        yield Contradiction(
+            "rollout.mode: colocate puts a vLLM engine on each training GPU, and cluster.gpus_per_node is 0",
+            "--set rollout.backend=transformers, or --set rollout.mode=server, or --set cluster.gpus_per_node=1",
+        )
+    if on_cpu and rollout.tensor_parallel_size not in ("auto", 1):
+        yield Contradiction(
+            f"rollout.tensor_parallel_size: {rollout.tensor_parallel_size} GPUs of a replica, and "
+            f"cluster.gpus_per_node is 0",
+            "--set rollout.tensor_parallel_size=1",
+        )
+    if on_cpu and config.distributed.strategy == "fsdp2":
+        yield Contradiction(
+            "distributed.strategy: Accelerate runs fsdp2 on CPU as plain DDP without a word",
+            "--set distributed.strategy=ddp (or zero2, zero3, which do shard on CPU)",
+        )
+    if on_cpu and extra(config, "tf32"):
+        yield Contradiction("grpo.tf32: TensorFloat-32 needs an NVIDIA GPU from Ampere on", "remove it")
+    if not on_cpu and basis.gpu.name == "cpu":
+        yield Contradiction("cluster.gpu: cpu is no GPU", "--set cluster.gpus_per_node=0, or name the kind of GPU")
+    if not on_cpu and dtype == "bfloat16" and basis.gpu.dtype == "float16":
+        yield Contradiction(
+            f"model.dtype: {basis.gpu.name} has no bfloat16; Transformers and vLLM refuse it there",
+            "--set model.dtype=float16",
+        )
+
+
+def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
+    if config.rollout.backend != "vllm":
+        return
+    if config.rollout.sync == "adapter" and config.lora.r > SERVED_RANKS[-1]:
+        yield Contradiction(
+            f"lora.r: vLLM serves adapters up to rank {SERVED_RANKS[-1]}, not {config.lora.r}",
+            f"--set lora.r={SERVED_RANKS[-1]}, or --set rollout.sync=merged to send whole weights",
+        )
+    mode = extra(config, "vllm_importance_sampling_mode", "sequence_mask")
+    if config.grpo.loss_type == "vespo" and corrects_sampling(config) and mode not in TOKEN_MODES:
+        yield Contradiction(
+            f"grpo.loss_type: vespo with vLLM weighs single tokens, and vllm_importance_sampling_mode is {mode}",
+            f"--set grpo.vllm_importance_sampling_mode={TOKEN_MODES[0]} (or {TOKEN_MODES[1]})",
+        )
+    if extra(config, "use_transformers_continuous_batching"):
+        yield Contradiction(
+            "grpo.use_transformers_continuous_batching: rollout.backend is vllm, so Transformers generates nothing",
+            "remove it, or --set rollout.backend=transformers",
+        )
+
+
+def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
+    config = basis.config
+    if basis.architecture is not None and extra(config, "router_aux_loss_coef"):
+        yield Contradiction(
+            f"grpo.router_aux_loss_coef: {config.model.name_or_path} is no mixture of experts and has no router",
+            "remove it",
+        )
+    fused = (extra(config, "liger_kernel_config") or {}).get("fused_linear_cross_entropy")
+    if fused and extra(config, "use_liger_kernel"):
+        yield Contradiction(
+            "grpo.liger_kernel_config: fused_linear_cross_entropy replaces the output head that TRL fuses itself",
+            "--set grpo.liger_kernel_config.fused_linear_cross_entropy=false",
+        )
+
+
+def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iterator[Contradiction]:
+    strategy, optim = config.distributed.strategy, config.grpo.optim
+    if strategy != "ddp" and where.num_processes == 1:
+        yield Contradiction(
+            f"distributed.strategy: {strategy} shards over the training processes, and there is 1: nothing is saved",
+            "--set distributed.strategy=ddp, or plan for more GPUs",
+        )
+    if not optim.endswith("layerwise"):
+        return
+    plain = optim.removesuffix("_layerwise")
+    if where.num_processes > 1:
+        yield Contradiction(
+            f"grpo.optim: {optim} updates layer by layer in one process, and {where.num_processes} train",
+            f"--set grpo.optim={plain}",
+        )
+    if batch.gradient_accumulation_steps > 1:
+        yield Contradiction(
+            f"grpo.optim: {optim} cannot accumulate gradients, and a step accumulates "
+            f"{batch.gradient_accumulation_steps} micro-batches of {batch.per_device_train_batch_size}",
+            f"--set grpo.optim={plain}",
+        )

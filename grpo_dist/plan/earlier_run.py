@@ -1,0 +1,49 @@
+"""What an earlier run tells about the time of the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from grpo_dist import metrics
+from grpo_dist.config import load_config
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.basis import Measured, basis_of
+from grpo_dist.plan.choice import choose
+from grpo_dist.plan.estimate import layout, workload
+from grpo_dist.plan.split import machines_of
+from grpo_dist.plan.tensor_parallel import tensor_parallel_size
+from grpo_dist.plan.timing import calibrate
+from grpo_dist.plan.timing.calibration import LONGEST, MEAN, WARM_UP
+from grpo_dist.run_directory import RunDirectory
+
+
+def measured_in(path: Path) -> Measured:
+    """Efficiencies and lengths of the run in a directory, from its config.yaml and metrics.jsonl.
+
+    Raises:
+        PlanError: there is no run, it has too few steps, or its model is not known here.
+        ConfigError: its config.yaml is not one of ours.
+    """
+    run = RunDirectory(path)
+    if not (run.config.is_file() and run.metrics.is_file()):
+        raise PlanError(
+            f"{path}: no run to calibrate with; it holds no {run.config.name} and {run.metrics.name}",
+            hint="give the directory of a run that has trained some steps, or leave --calibrate out",
+        )
+    basis = basis_of(load_config(run.config))
+    choice = choose(basis, machines_of(basis.config, tensor_parallel_size(basis)))
+    if basis.architecture is None or choice.fitted is None:
+        raise PlanError(f"{path}: cannot calibrate: {basis.unknown}", hint="leave --calibrate out")
+    lines = metrics.read(run.metrics)
+    work = workload(basis, basis.architecture, choice.fitted.micro_batch)
+    fitted = calibrate(lines, work, layout(basis, choice.split, choice.fitted.engine))
+    source = f"median of {path / run.metrics.name} after warm-up"
+    mean = _median(lines, MEAN) or basis.lengths.mean
+    return Measured(fitted, mean, max(mean, _median(lines, LONGEST) or 0.0), source)
+
+
+def _median(lines: list[dict[str, Any]], key: str) -> float | None:
+    values = [line[key] for line in lines[WARM_UP:] if isinstance(line.get(key), (int, float))]
+    return median(values) if values else None

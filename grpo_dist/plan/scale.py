@@ -1,0 +1,144 @@
+"""What each cluster size means for a step: the group, the batch, the learning rate, memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.basis import Measured
+from grpo_dist.plan.estimate import nodes_of_a_group
+from grpo_dist.plan.launch import LaunchPlan, plan_run
+from grpo_dist.plan.timing import LearningRateAdvice, learning_rate_advice
+
+Keep = Literal["prompts", "completions", "group"]
+STEPS = 100
+"""Optimizer steps the hours are given for when grpo.max_steps is not stated."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """One number of nodes with one group size: a plan, or why there is none."""
+
+    nodes: int
+    num_generations: int
+    prompts_per_step: int | None
+    """None when what is kept makes no whole number of prompts."""
+    learning_rate: LearningRateAdvice | None
+    plan: LaunchPlan | None
+    problem: PlanError | None
+
+    def to_dict(self, steps: int) -> dict[str, Any]:
+        """Ready for JSON; the hours are of so many steps."""
+        completions = self.prompts_per_step and self.prompts_per_step * self.num_generations
+        return {
+            "nodes": self.nodes,
+            "num_generations": self.num_generations,
+            "prompts_per_step": self.prompts_per_step,
+            "completions_per_step": completions,
+            "learning_rate": None if self.learning_rate is None else self.learning_rate._asdict(),
+            "runs": self.plan is not None,
+            "problem": None if self.problem is None else {"message": self.problem.message, "hint": self.problem.hint},
+            **({} if self.plan is None else _planned(self.plan, steps)),
+        }
+
+
+def sizes(
+    config: RunConfig,
+    nodes: Iterable[int],
+    groups: Iterable[int] = (),
+    keep: Keep = "prompts",
+    measured: Measured | None = None,
+) -> Iterator[Size]:
+    """Every number of nodes with every group size; without groups, with the configuration's own.
+
+    Kept, whatever the size: `prompts`: prompts per step; `completions`: completions per step, so a larger group means
+    fewer prompts; `group`: completions per node, so prompts grow with the nodes.
+
+    The stated rollout.nodes, rollout.replicas and, with GPUs, distributed.num_processes hold at the configuration's
+    own number of nodes; at others they are left open, whole nodes or GPUs of each as stated.
+    """
+    groups = list(groups) or [config.grpo.num_generations]
+    for count in nodes:
+        for group in groups:
+            yield _size(config, count, group, keep, measured)
+
+
+def hours_of(config: RunConfig) -> int:
+    """Steps the hours of a size are given for."""
+    return config.grpo.max_steps if config.grpo.max_steps > 0 else STEPS
+
+
+def _size(config: RunConfig, nodes: int, group: int, keep: Keep, measured: Measured | None) -> Size:
+    try:
+        prompts = _prompts(config, nodes, group, keep)
+    except PlanError as problem:
+        return Size(nodes, group, None, None, None, problem)
+    grpo, before = config.grpo, config.grpo.prompts_per_step * config.grpo.num_generations
+    advice = learning_rate_advice(grpo.learning_rate, before, prompts * group, grpo.optim)
+    try:
+        return Size(nodes, group, prompts, advice, plan_run(_sized(config, nodes, group, prompts), measured), None)
+    except PlanError as problem:
+        return Size(nodes, group, prompts, advice, None, problem)
+
+
+def _prompts(config: RunConfig, nodes: int, group: int, keep: Keep) -> int:
+    prompts, own = config.grpo.prompts_per_step, config.cluster.nodes
+    if keep == "prompts":
+        return prompts
+    if keep == "group":
+        return _whole(prompts * nodes, own, f"{prompts} prompts on {own} nodes make no whole number on {nodes}")
+    completions = prompts * config.grpo.num_generations
+    return _whole(completions, group, f"{completions} completions per step are no whole number of groups of {group}")
+
+
+def _whole(number: int, divisor: int, otherwise: str) -> int:
+    whole, rest = divmod(number, divisor)
+    if rest or not whole:
+        raise PlanError(otherwise, hint="choose sizes that divide, or --keep prompts")
+    return whole
+
+
+def _sized(config: RunConfig, nodes: int, group: int, prompts: int) -> RunConfig:
+    """Two sections are always changed; how machines are shared out only at another number of nodes."""
+    update: dict[str, Any] = {
+        "cluster": config.cluster.model_copy(update={"nodes": nodes}),
+        "grpo": config.grpo.model_copy(update={"num_generations": group, "prompts_per_step": prompts}),
+    }
+    if nodes != config.cluster.nodes:
+        processes = config.distributed.num_processes
+        if config.cluster.gpus_per_node == 0 and processes is not None:
+            processes = max(1, processes // config.cluster.nodes) * nodes
+        else:
+            processes = None
+        update["distributed"] = config.distributed.model_copy(update={"num_processes": processes})
+        shared = {"nodes": "auto" if config.rollout.nodes else config.rollout.nodes, "replicas": "auto"}
+        update["rollout"] = config.rollout.model_copy(update=shared)
+    return config.model_copy(update=update)
+
+
+def _planned(plan: LaunchPlan, steps: int) -> dict[str, Any]:
+    where, batch, time = plan.topology, plan.batch, plan.time
+    roles = (plan.memory or {}).get("roles", {})
+    per_step = time and time["gpu_hours_per_step"]
+    return {
+        "num_processes": where.num_processes,
+        "replicas": len(where.replicas),
+        "gpus": where.nodes * where.gpus_per_node,
+        "per_device_train_batch_size": batch.per_device_train_batch_size,
+        "gradient_accumulation_steps": batch.gradient_accumulation_steps,
+        "generation_batch_size": batch.generation_batch_size,
+        "nodes_of_a_group": nodes_of_a_group(batch.num_generations, batch.generation_batch_size, where.trainer_nodes),
+        "memory": {
+            name: {"total_bytes": role["total_bytes"], "headroom_bytes": role["headroom_bytes"]}
+            for name, role in roles.items()
+        },
+        "tokens_per_step": time and time["tokens_per_step"],
+        "seconds_per_step": time and time["seconds_per_step"],
+        "hours": time and steps * time["seconds_per_step"] / 3600,
+        "gpu_hours": None if per_step is None else steps * per_step,
+        "reason": where.reason,
+        "warnings": list(plan.warnings),
+    }

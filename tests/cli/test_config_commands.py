@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from grpo_dist.cli import main
+from grpo_dist.config import dump_config, load_config
+from grpo_dist.plan import plan_run
+
+GOOD = "model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n"
+
+
+@pytest.fixture(autouse=True)
+def inside_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_show_prints_the_resolved_configuration_and_nothing_else():
+    Path("x.yaml").write_text(GOOD)
+    shown = run("config", "show", "x.yaml", "--set", "grpo.seed=1", "--set", "lora.r=8").output
+    assert shown == dump_config(load_config("x.yaml", ["grpo.seed=1", "lora.r=8"]))
+    Path("y.yaml").write_text(shown)
+    assert run("config", "show", "y.yaml").output == shown
+
+
+def test_show_explains_what_is_wrong():
+    Path("x.yaml").write_text(GOOD + "grpo: {sed: 1}\n")
+    result = run("config", "show", "x.yaml")
+    assert result.exit_code == 2
+    assert "x.yaml:3: grpo.sed: unknown setting; did you mean grpo.seed?" in result.output
+
+
+def test_the_schema_is_json():
+    schema = json.loads(run("config", "schema").output)
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    assert schema["required"] == ["model", "data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "follows"),
+    [
+        ((), "grpo.yaml", "grpo-dist plan grpo.yaml"),
+        (("mine.yaml",), "mine.yaml", "grpo-dist plan mine.yaml"),
+        (("a'; echo b.yaml",), "a'; echo b.yaml", "grpo-dist plan 'a'\"'\"'; echo b.yaml'"),
+        (("--tiny", "tiny.yaml"), "tiny.yaml", "grpo-dist run tiny.yaml"),
+    ],
+)
+def test_init_writes_a_configuration_that_plans(arguments, name, follows):
+    result = run("init", *arguments)
+    assert result.exit_code == 0
+    assert result.output == f"{name} written; next: {follows}\n"
+    assert plan_run(load_config(name)).warnings == ()
+
+
+def test_the_tiny_example_needs_no_network():
+    run("init", "--tiny", "tiny.yaml")
+    config = load_config("tiny.yaml")
+    assert (config.model.name_or_path, config.data.name_or_path) == ("embedded", "embedded")
+    assert config.cluster.gpus_per_node == 0
+
+
+def test_init_leaves_what_is_there_alone():
+    Path("grpo.yaml").write_text("mine")
+    result = run("init")
+    assert result.exit_code == 2
+    assert result.output == ("Error: grpo.yaml: something stands there already\n  → grpo-dist init OTHER-NAME.yaml\n")
+    assert Path("grpo.yaml").read_text() == "mine"
+
+
+def test_init_does_not_follow_a_dangling_link():
+    os.symlink("elsewhere", "grpo.yaml")
+    assert run("init").exit_code == 2
+    assert not Path("elsewhere").exists()
+
+
+def test_init_into_nowhere():
+    result = run("init", "no/such/directory/grpo.yaml")
+    assert result.exit_code == 2
+    assert "no/such/directory/grpo.yaml: cannot be written: no such file or directory" in result.output
