@@ -11,10 +11,12 @@ from pathlib import Path
 from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.cluster.trackers import check_trackers, tracker_environment
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
-from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
+from grpo_dist.errors import ConfigError, LaunchError, PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, Topology, plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.accelerate import accelerate_yaml
+from grpo_dist.rewards import REWARD_SETS, REWARDS
+from grpo_dist.rewards.names import check_reward_names
 from grpo_dist.run_directory import RunDirectory
 
 TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets")
@@ -25,11 +27,12 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     """Make the run directory, or with resume take up the one that stands there.
 
     Raises:
-        PlanError: the configuration cannot run; nothing is made.
+        ConfigError: the configuration cannot run; nothing is made.
         LaunchError: training is not installed here.
         RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
+    _check_rewards(config)
     _require_packages()
     check_trackers(config.tracking)
     if run.exists():
@@ -102,6 +105,16 @@ def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume:
             f"{path}: the run was started with another configuration:\n{listed}",
             hint=f"resume with what it was started with (grpo-dist run {run.config} --output {path} --resume), "
             f"or start another run with --output DIR",
+        )
+
+
+def _check_rewards(config: RunConfig) -> None:
+    """What can be told of the rewards before a process is started; the user's own are imported by the run."""
+    stated = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
+    problems = [f"{where}: {what}" for where, functions in stated.items() for what in check_reward_names(functions)]
+    if problems:
+        raise ConfigError(
+            "\n".join(problems), hint=f"ours: {', '.join((*REWARD_SETS, *REWARDS))}; yours: path/file.py:name"
         )
 
 
