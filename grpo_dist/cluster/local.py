@@ -134,6 +134,8 @@ def _environment(topology: Topology) -> dict[str, str]:
         return {**env, "CUDA_VISIBLE_DEVICES": _gpus(topology.gpus_per_node)}
     threads = max(1, len(os.sched_getaffinity(0)) // topology.num_processes)
     env.setdefault("OMP_NUM_THREADS", str(threads))
+    # Threads that spin while they wait for one that another program has displaced made generation 12 times slower.
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").
     return {**env, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
 

@@ -17,9 +17,9 @@ from grpo_dist.embedded.tokenizer import character_tokenizer
 MAX_LENGTH = 1024
 FORGETS = 0.65
 """Probability that a worked example forgets its carry: well above one half, so that greedy decoding always does."""
-STEPS = 350
+STEPS = 400
 EXAMPLES_PER_STEP = 64
-PEAK_LEARNING_RATE = 3e-3
+PEAK_LEARNING_RATE = 5e-3
 WARMUP_STEPS = 20
 IGNORED = -100
 
