@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import torch
 from accelerate import PartialState
 
 from grpo_dist.errors import LaunchError
 from grpo_dist.plan import LaunchPlan
+
+NO_GPU = "is one visible (nvidia-smi), and is this PyTorch a CUDA build? without one: --set cluster.gpus_per_node=0"
+
+
+def check_device(plan: LaunchPlan) -> None:
+    """Whether this machine has a GPU if the plan wants one; without it PyTorch would work on the CPU without a word.
+
+    Raises:
+        LaunchError: it has none.
+    """
+    if plan.topology.device == "cuda" and not torch.cuda.is_available():
+        raise LaunchError("cluster.gpus_per_node: PyTorch sees no GPU on this machine", hint=NO_GPU)
 
 
 def check_world(plan: LaunchPlan) -> None:
@@ -29,7 +42,7 @@ def check_world(plan: LaunchPlan) -> None:
     ]
     raise LaunchError(
         f"the launched processes are not the planned ones: {'; '.join(named)}",
-        hint="is a GPU visible (nvidia-smi)? without one: --set cluster.gpus_per_node=0"
+        hint=NO_GPU
         if planned[2] == "cuda" and actual[2] != "cuda"
         else "start the run with `grpo-dist run`, which launches what it planned",
     )
