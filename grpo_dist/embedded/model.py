@@ -17,9 +17,9 @@ from grpo_dist.embedded.tokenizer import character_tokenizer
 MAX_LENGTH = 1024
 FORGETS = 0.65
 """Share of worked examples that forget their carry: greedy decoding then always does, sampling often does not."""
-STEPS = 400
+STEPS = 350
 EXAMPLES_PER_STEP = 64
-PEAK_LEARNING_RATE = 5e-3
+PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 20
 IGNORED = -100
 
