@@ -12,7 +12,10 @@ import click
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of tables.")
 def report(run: Path, as_json: bool) -> None:
-    """Show the run in directory RUN, finished or not, and write its report.html."""
+    """Show what the run in directory RUN came to.
+
+    A run that is still going on or was stopped is shown as far as it has come. Writes RUN/report.html too.
+    """
     from rich.console import Console
 
     from grpo_dist.report import print_summary, read_run, summary, write_html

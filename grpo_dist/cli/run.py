@@ -16,7 +16,7 @@ import click
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
 def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bool) -> None:
-    """Train as CONFIG says, compare base and trained model, and write a report.
+    """Train as CONFIG says, compare, and report.
 
     The run directory holds everything: configuration, plan, metrics, completions, checkpoints, the adapter,
     the comparison and report.html.

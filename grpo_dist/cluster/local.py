@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpo_dist.cluster.checks import check_packages, check_rewards
+from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.process import Interrupted, run_process
-from grpo_dist.cluster.trackers import check_trackers, tracker_environment
-from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
+from grpo_dist.cluster.trackers import tracker_environment
+from grpo_dist.config import RunConfig, config_differences, load_config
 from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
-from grpo_dist.plan import LaunchPlan, Topology, plan_run
+from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.progress import Terminal
-from grpo_dist.render.accelerate import accelerate_yaml
+from grpo_dist.render.accelerate import launch_arguments
+from grpo_dist.render.files import render_files
 from grpo_dist.run_directory import RunDirectory
 
-TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets")
 LOG_TAIL_LINES = 15
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+"""No warnings about forked tokenizers, and a log whose lines are in order."""
 
 
 def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
     """Make the run directory, or with resume take up the one that stands there.
 
     Raises:
-        PlanError: the configuration cannot run, or not on one machine; nothing is made.
+        ConfigError: the configuration cannot run, or not on one machine; nothing is made.
         LaunchError: training is not installed here.
         RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
     _check_local(plan)
-    _require_packages()
-    check_trackers(config.tracking)
+    check_rewards(config)
+    check_packages(config.tracking)
     if run.exists():
         _check_same_run(config, run, path, resume=resume)
     else:
-        run.create(
-            {"config.yaml": dump_config(config), "plan.json": plan.to_json(), "accelerate.yaml": accelerate_yaml(plan)}
-        )
+        run.create(render_files(config, plan))
     return run, plan
 
 
@@ -49,12 +50,13 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
         LaunchError: a stage failed; its log's last lines and path are in the message.
         Interrupted: a signal ended it; what is done stays and `--resume` continues.
     """
-    env = {**_environment(plan.topology), **tracker_environment(config.tracking, run, os.environ)}
+    env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
     with run.locked():
-        missing = [stage for stage in _stages(run, config) if not stage.result.exists()]
+        missing = [stage for stage in _stages(run, plan, config) if not stage.result.exists()]
         logs = run.new_attempt() if missing else None
         for stage in missing:
-            _run_stage(stage, env=env, log=logs / f"{stage.name}.log", terminal=terminal)
+            devices = device_environment(plan.topology, env, alone=stage.alone)
+            _run_stage(stage, env={**env, **devices}, log=logs / f"{stage.name}.log", terminal=terminal)
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,20 @@ class Stage:
     name: str
     argv: tuple[str, ...]
     result: Path
+    alone: bool
+    """One process on one device, whatever the plan has."""
 
 
-def _stages(run: RunDirectory, config: RunConfig) -> list[Stage]:
+def _stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig) -> list[Stage]:
     python, where = sys.executable, str(run.path)
-    launch = (python, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate))
+    launch = (python, "-m", "accelerate.commands.launch", *launch_arguments(plan, where))
     stages = [
-        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared),
-        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter),
+        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, alone=True),
+        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, alone=False),
     ]
     if config.evaluation.enabled:
-        stages.append(Stage("compare", (python, "-m", "grpo_dist.training.compare", where), run.comparison))
+        argv = (python, "-m", "grpo_dist.training.compare", where)
+        stages.append(Stage("compare", argv, run.comparison, alone=True))
     return stages
 
 
@@ -118,40 +123,6 @@ def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume:
             hint=f"resume with what it was started with (grpo-dist run {run.config} --output {path} --resume), "
             f"or start another run with --output DIR",
         )
-
-
-def _require_packages() -> None:
-    missing = [name for name in TRAINING_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise LaunchError(
-            f"training needs {', '.join(missing)}, not installed beside {sys.executable}",
-            hint="pip install 'grpo-dist[train]'",
-        )
-
-
-def _environment(topology: Topology) -> dict[str, str]:
-    """Environment of the stages: this one's, with the devices and threads of the plan."""
-    env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if topology.device == "cuda":
-        return {**env, "CUDA_VISIBLE_DEVICES": _gpus(len(topology.trainer_gpus))}
-    threads = max(1, len(os.sched_getaffinity(0)) // topology.num_processes)
-    env.setdefault("OMP_NUM_THREADS", str(threads))
-    # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").
-    return {**env, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
-
-
-def _gpus(count: int) -> str:
-    """The first `count` of the GPUs this process may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return ",".join(map(str, range(count)))
-    devices = [device for device in visible.split(",") if device]
-    if len(devices) < count:
-        raise PlanError(
-            f"cluster.gpus_per_node: {count} planned, but CUDA_VISIBLE_DEVICES shows {len(devices)} ({visible!r})",
-            hint=f"--set cluster.gpus_per_node={len(devices)}",
-        )
-    return ",".join(devices[:count])
 
 
 def _tail(log: Path) -> str:

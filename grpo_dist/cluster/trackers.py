@@ -1,29 +1,15 @@
-"""Where experiment trackers write, and what they need."""
+"""Where experiment trackers write."""
 
 from __future__ import annotations
 
-import importlib.util
 import netrc
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from grpo_dist.errors import ConfigError
 from grpo_dist.run_directory import RunDirectory
 
 WANDB_HOST = "api.wandb.ai"
-
-
-def check_trackers(trackers: Sequence[str]) -> None:
-    """Raises:
-    ConfigError: a tracker asked for is not installed.
-    """
-    missing = [name for name in trackers if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"tracking: {', '.join(missing)} not installed",
-            hint=f"pip install {' '.join(missing)}, or leave it out of tracking",
-        )
 
 
 def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Mapping[str, str]) -> dict[str, str]:

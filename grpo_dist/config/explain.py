@@ -22,9 +22,11 @@ EXAMPLES = {
     "warm_start.data.name_or_path": "name_or_path: examples.jsonl",
     "rewards.functions.name": "name: notebook",
     "evaluation.scorer.name": "name: accuracy",
-    "cluster.time": "time: 24:00:00",
 }
-"""Required setting, or one of a certain form → a line that states it."""
+"""Required setting → a line that states it."""
+
+FORMS = {"cluster.time": "time: 24:00:00"}
+"""Setting with a form of its own → a line that has it."""
 
 WITH_COLONS = "; put each setting on a line of its own, with a space after its colon"
 
@@ -54,7 +56,7 @@ def _problem(found: Mapping[str, Any], source: Source) -> Problem:
     if kind == "conflict":
         return Problem(place, path, found["msg"])
     if kind == "string_pattern_mismatch" and found["input"]:
-        what = f"{shown(found['input'])} is not of the form it takes; write for example `{EXAMPLES[dotted(path)]}`"
+        what = f"{shown(found['input'])} is not of the form it takes; write for example `{FORMS[dotted(path)]}`"
         return Problem(place, path, what)
     known, member = lookup(path)
     stated, place = source.nearest(known)

@@ -103,8 +103,8 @@ class GrpoSection(Section):
     """Optimizer steps between two lines of `metrics.jsonl`."""
     save_steps: Positive = 50
     """Optimizer steps between two checkpoints."""
-    save_total_limit: Positive | None = 2
-    """Checkpoints kept; null keeps all."""
+    save_total_limit: Annotated[int, Field(ge=2)] | None = 2
+    """Checkpoints kept; null keeps all. At least 2: while one is written, the one before has to stand."""
     seed: NonNegative = 3407
     """Seed of everything random in the run: adapter, data order, held-out problems, sampling."""
 

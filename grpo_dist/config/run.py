@@ -43,6 +43,8 @@ class RunConfig(Section):
     """Experiment trackers that receive the metrics beside `metrics.jsonl`; `none` for none."""
 
     def conflicts(self) -> Iterator[Conflict]:
+        if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:
+            yield ("model", "dtype"), "float16 needs a GPU; set float32 or bfloat16, or cluster.gpus_per_node=1"
         room, completion = self.model.max_length, self.grpo.max_completion_length
         prompt = self.data.max_prompt_length or 1
         if room is not None and prompt + completion > room:

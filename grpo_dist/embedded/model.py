@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,10 +16,10 @@ from grpo_dist.embedded.tokenizer import character_tokenizer
 
 MAX_LENGTH = 1024
 FORGETS = 0.65
-"""Probability that a worked example forgets its carry: well above one half, so that greedy decoding always does."""
+"""Share of worked examples that forget their carry: greedy decoding then always does, sampling often does not."""
 STEPS = 350
 EXAMPLES_PER_STEP = 64
-PEAK_LEARNING_RATE = 3e-3
+PEAK_LEARNING_RATE = 4e-3
 WARMUP_STEPS = 20
 IGNORED = -100
 
@@ -31,9 +31,12 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
     at all, and the process's random state is left alone.
 
     Args:
-        directory: where `from_pretrained` will find them; must not exist yet.
+        directory: where `from_pretrained` will find them; must not exist yet, or be empty.
         seed: of initial weights and examples. Held-out problems of this seed are in none of the examples.
         progress: told a line every 50 steps.
+
+    Raises:
+        OSError: `directory` cannot be written, or holds something already.
     """
     tokenizer = character_tokenizer(MAX_LENGTH)
     with torch.random.fork_rng(devices=[]):
@@ -66,24 +69,22 @@ def _batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[tuple[to
     rows, _ = problems(seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS)
     rng = random.Random(seed)
     while True:
-        examples = [
-            _example(tokenizer, row["prompt"], forgets=rng.random() < FORGETS)
-            for row in rng.choices(rows, k=EXAMPLES_PER_STEP)
-        ]
-        yield (
-            _pad([ids for ids, _ in examples], tokenizer.pad_token_id),
-            _pad([labels for _, labels in examples], IGNORED),
-        )
+        prompts = [row["prompt"] for row in rng.choices(rows, k=EXAMPLES_PER_STEP)]
+        examples = [_example(tokenizer, prompt, forgets=rng.random() < FORGETS) for prompt in prompts]
+        ids, labels = zip(*examples, strict=True)
+        yield _pad(ids, tokenizer.pad_token_id), _pad(labels, IGNORED)
 
 
 def _example(tokenizer: PreTrainedTokenizerFast, prompt: str, *, forgets: bool) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one worked addition, of equal length."""
     messages = [{"role": "user", "content": prompt}]
     question = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     completion = tokenizer(worked(prompt, carry=not forgets) + tokenizer.eos_token)["input_ids"]
     return question + completion, [IGNORED] * len(question) + completion
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+def _pad(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    """Rows of unequal length → (rows, longest), filled up with value on the right: attention is causal, so no mask."""
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
@@ -94,12 +95,13 @@ def _train(
     steps: int,
     progress: Callable[[str], None],
 ) -> None:
+    # beta2 below its default and a high rate: the few hundred steps there are suffice for every seed tried.
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP_STEPS, (steps - step) / steps)
     )
     model.train()
-    for step, (ids, labels) in zip(range(1, steps + 1), batches, strict=False):
+    for step, (ids, labels) in enumerate(islice(batches, steps), start=1):
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -107,17 +109,13 @@ def _train(
         schedule.step()
         optimizer.zero_grad()
         if step % 50 == 0 or step == steps:
-            progress(f"embedded base model: step {step}/{steps}, loss {loss.item():.3f}")
+            progress(f"base model: step {step} of {steps}, loss {loss.item():.3f}")
 
 
 def _save(directory: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        unfinished.chmod(0o755)
-        unfinished.rename(directory)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
+        whole = Path(unfinished) / directory.name
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        whole.rename(directory)

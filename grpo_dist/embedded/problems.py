@@ -1,28 +1,31 @@
-"""Two-digit additions, and how the embedded model writes them down."""
+"""Two-digit additions, and how the embedded model works them out."""
 
 from __future__ import annotations
 
 import random
 
-TRAIN_PROBLEMS = 3072
-HELDOUT_PROBLEMS = 512
+TRAIN_PROBLEMS = 1000
+HELDOUT_PROBLEMS = 256
 
 
 def problems(seed: int, train: int, heldout: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Distinct training and held-out rows `{"prompt": "47+38=", "answer": "85"}`.
+    """Distinct training and held-out rows `{"prompt": "47+38=", "answer": "85"}`; every second one needs a carry.
 
-    A sum is asked once, in one order: `38+47=` is nowhere when `47+38=` is somewhere, so what is held out cannot be
-    read off a training problem. For one seed and one `heldout`, a smaller `train` is a prefix of a larger one.
+    Sums stay below 100. Each is asked in one order only: `38+47=` is nowhere when `47+38=` is somewhere, so what is
+    held out cannot be read off a training problem.
 
     Raises:
-        ValueError: more problems wanted than the 4,095 there are.
+        ValueError: more problems wanted than the 1,260 there are.
     """
-    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100)]
-    if train + heldout > len(pairs):
-        raise ValueError(f"{train} + {heldout} problems wanted, there are {len(pairs)}")
     rng = random.Random(seed)
+    pairs = [(a, b) for a in range(10, 50) for b in range(a, 100 - a)]
     rng.shuffle(pairs)
     rows = [_row(*rng.sample(pair, 2)) for pair in pairs]
+    carried = [row for row in rows if carries(row["prompt"])]
+    easy = [row for row in rows if not carries(row["prompt"])]
+    rows = [row for both in zip(carried, easy, strict=False) for row in both]
+    if train + heldout > len(rows):
+        raise ValueError(f"{train} + {heldout} problems wanted, there are {len(rows)}")
     return rows[heldout : heldout + train], rows[:heldout]
 
 

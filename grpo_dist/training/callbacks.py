@@ -10,7 +10,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from grpo_dist import metrics
-from grpo_dist.progress import say_passing
+from grpo_dist.progress import say, say_passing
+from grpo_dist.training.alerts import Alerts
 
 
 class StepRecorder(TrainerCallback):
@@ -22,6 +23,7 @@ class StepRecorder(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.alerts = Alerts()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -44,6 +46,8 @@ class StepRecorder(TrainerCallback):
         if state.is_world_process_zero:
             metrics.append(self.path, {"step": state.global_step, "time": self.last_time, **logs})
             say_passing(self._line(state, logs))
+            for alert in self.alerts.of(logs):
+                say(alert)
 
     def _throughput(self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any]) -> dict[str, float]:
         now, steps = time.time(), state.global_step - self.last_step

@@ -20,6 +20,8 @@ from grpo_dist.training.generation import Completion, generate, settings
 from grpo_dist.training.model import load_adapter, load_model
 from grpo_dist.training.stage import Run, main
 
+PROGRESS_SECONDS = 2.0
+
 
 def compare_models(run: Run) -> None:
     """Answer every held-out problem with both models, greedily and k times sampled, and write `comparison.json`."""
@@ -55,9 +57,9 @@ class Contest:
         config, began = self.run.config, time.perf_counter()
         torch.manual_seed(config.grpo.seed)
         with nullcontext() if adapter else self.model.disable_adapter():
-            greedy = self._complete(1, self._settings(do_sample=False), f"{_name(adapter)} model, greedy")
+            greedy = self._complete(self._settings(1, do_sample=False), f"{_name(adapter)} model, greedy")
             k = config.evaluation.num_samples
-            sampled = self._complete(k, self._sampling(), f"{_name(adapter)} model, {k} samples") if k else []
+            sampled = self._complete(self._sampling(k), f"{_name(adapter)} model, {k} samples") if k else []
         seconds = time.perf_counter() - began
         greedy_right = self._judge(greedy, 1)
         sampled_right = self._judge(sampled, k) if k else [0] * len(greedy)
@@ -66,15 +68,14 @@ class Contest:
             for [one], right, samples_right in zip(greedy, greedy_right, sampled_right, strict=True)
         ], seconds
 
-    def _complete(self, per_prompt: int, how: GenerationConfig, what: str) -> list[list[Completion]]:
-        done = []
-        prompts, size = self.rows["prompt"], self.run.config.evaluation.batch_size
-        for group in generate(
-            self.model, self.tokenizer, list(prompts), per_prompt=per_prompt, batch_size=size, settings=how
-        ):
+    def _complete(self, how: GenerationConfig, what: str) -> list[list[Completion]]:
+        prompts, size = list(self.rows["prompt"]), self.run.config.evaluation.batch_size
+        done, shown = [], time.monotonic()
+        for group in generate(self.model, self.tokenizer, prompts, batch_size=size, settings=how):
             done.append(group)
-            if len(done) % max(1, size // per_prompt) == 0 or len(done) == len(prompts):
+            if time.monotonic() - shown > PROGRESS_SECONDS or len(done) == len(prompts):
                 say_passing(f"comparing: {what}, {len(done)} of {len(prompts)} problems")
+                shown = time.monotonic()
         return done
 
     def _judge(self, groups: list[list[Completion]], per_prompt: int) -> list[int]:
@@ -87,14 +88,15 @@ class Contest:
         right = [score is not None and score >= self.run.config.evaluation.threshold for score in scores]
         return [sum(right[i : i + per_prompt]) for i in range(0, len(right), per_prompt)]
 
-    def _settings(self, **sampling: Any) -> GenerationConfig:
+    def _settings(self, per_prompt: int, **sampling: Any) -> GenerationConfig:
         config = self.run.config
         limit = config.evaluation.max_completion_length or config.grpo.max_completion_length
-        return settings(self.model, self.tokenizer, limit, **sampling)
+        return settings(self.model, self.tokenizer, max_new_tokens=limit, per_prompt=per_prompt, **sampling)
 
-    def _sampling(self) -> GenerationConfig:
+    def _sampling(self, per_prompt: int) -> GenerationConfig:
         grpo, evaluation = self.run.config.grpo, self.run.config.evaluation
         return self._settings(
+            per_prompt,
             do_sample=True,
             temperature=evaluation.temperature or grpo.temperature,
             top_p=grpo.top_p,

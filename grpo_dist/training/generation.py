@@ -26,18 +26,18 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[Message]],
     *,
-    per_prompt: int,
     batch_size: int,
     settings: GenerationConfig,
 ) -> Iterator[list[Completion]]:
-    """`per_prompt` completions for each prompt, in order; at most `batch_size` are generated at a time."""
+    """`settings.num_return_sequences` completions for each prompt, in order; about `batch_size` at a time."""
+    per_prompt = settings.num_return_sequences
     stride = max(1, batch_size // per_prompt)
     for start in range(0, len(prompts), stride):
         batch = prompts[start : start + stride]
         inputs = tokenizer.apply_chat_template(
             list(batch), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         ).to(model.device)
-        output = model.generate(**inputs, generation_config=settings, num_return_sequences=per_prompt)
+        output = model.generate(**inputs, generation_config=settings)
         completions = [_completion(row, tokenizer, settings) for row in output[:, inputs["input_ids"].shape[1] :]]
         for i in range(0, len(completions), per_prompt):
             yield completions[i : i + per_prompt]
@@ -46,7 +46,9 @@ def generate(
 def settings(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     max_new_tokens: int,
+    per_prompt: int,
     **sampling: float | int | bool | None,
 ) -> GenerationConfig:
     """Every end token the model declares ends a completion, not only the tokenizer's (as in `GRPOTrainer`)."""
@@ -54,6 +56,7 @@ def settings(
     ends = declared if isinstance(declared, list) else [] if declared is None else [declared]
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
+        num_return_sequences=per_prompt,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=sorted({*ends, tokenizer.eos_token_id}),

@@ -99,9 +99,9 @@ def check_target_modules(model: PreTrainedModel, section: LoraSection) -> None:
         )
 
 
-def load_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool = False) -> PeftModel:
-    """The model with a saved adapter on it."""
-    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+def load_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool = False, float32: bool = True) -> PeftModel:
+    """The model with a saved adapter on it, whose weights are float32 or of the model's dtype."""
+    return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=float32)
 
 
 def _origin(section: ModelSection) -> dict[str, object]:

@@ -23,10 +23,12 @@ from grpo_dist.training.environment import environment
 from grpo_dist.training.model import EMBEDDED, load_tokenizer, room
 from grpo_dist.training.stage import Run, main
 from grpo_dist.training.warm_start import warm_start
+from grpo_dist.training.world import check_device
 
 
 def prepare(run: Run) -> None:
     """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
+    check_device(run.plan)
     config, directory = run.config, run.directory
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)

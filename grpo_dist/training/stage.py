@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,4 +33,8 @@ def main(stage: Callable[[Run], None]) -> None:
         stage(Run(directory, load_config(directory.config), LaunchPlan.from_json(directory.plan.read_text())))
     except GrpoDistError as error:
         say_error(str(error))
+        sys.exit(1)
+    except Exception as error:  # a library's own; its words, and where it happened for the log
+        traceback.print_exc()
+        say_error(f"{type(error).__name__}: {error}")
         sys.exit(1)

@@ -13,6 +13,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from grpo_dist import metrics
 from grpo_dist.checkpoints import discard_after, newest_complete, step_of
+from grpo_dist.errors import LaunchError
+from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
@@ -26,11 +28,20 @@ from grpo_dist.training.world import check_world
 def train(run: Run) -> None:
     """Train from the newest complete checkpoint, or from the start, and leave the adapter."""
     check_world(run.plan)
+    _check_backend(run.plan)
     checkpoint = newest_complete(run.directory.checkpoints)
     if checkpoint is None or not _is_last(checkpoint):
         checkpoint = _train_from(run, checkpoint)
     if PartialState().is_main_process:
         _keep_adapter(checkpoint, run.directory.adapter)
+
+
+def _check_backend(plan: LaunchPlan) -> None:
+    if plan.backend != "transformers":
+        raise LaunchError(
+            f"rollout.backend: {plan.backend} is planned and rendered by this version, which trains with Transformers",
+            hint="--set rollout.backend=transformers",
+        )
 
 
 def _train_from(run: Run, checkpoint: Path | None) -> Path:
@@ -47,15 +58,18 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path:
 
 
 def _trainer(run: Run) -> Trainer:
+    rewards = load_rewards(run.config.rewards.functions)
+    # Before the model: under ZeRO-3 it is what makes each process load its own shard only.
+    arguments = grpo_arguments(run, [reward.weight for reward in rewards])
     model = load_model(run)
     check_target_modules(model, run.config.lora)
-    rewards = load_rewards(run.config.rewards.functions)
-    warm = run.directory.warm_start
+    # ZeRO-3 gathers parameters of one dtype only; TRL sees to it for the adapter it makes itself.
+    warm, zero3 = run.directory.warm_start, run.plan.strategy == "zero3"
     trainer = Trainer(
-        model=load_adapter(model, warm, trainable=True) if warm.exists() else model,
+        model=load_adapter(model, warm, trainable=True, float32=not zero3) if warm.exists() else model,
         peft_config=None if warm.exists() else lora_config(run.config.lora),
         reward_funcs=list(rewards),
-        args=grpo_arguments(run, [reward.weight for reward in rewards]),
+        args=arguments,
         train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),
         processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
     )

@@ -36,6 +36,7 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
     model = load_model(run)
     check_target_modules(model, run.config.lora)
     work = run.directory.path / ".warm_start"
+    shutil.rmtree(work, ignore_errors=True)  # of an attempt that was cut off
     trainer = SFTTrainer(
         model=model,
         args=_arguments(run, str(work)),
@@ -52,7 +53,6 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
 
 def _arguments(run: Run, output_dir: str) -> SFTConfig:
     section, grpo = run.config.warm_start, run.config.grpo
-    shutil.rmtree(output_dir, ignore_errors=True)
     return SFTConfig(
         **section.model_dump(exclude={"data"}),
         **precision(run.config.model.dtype),

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
 from accelerate import PartialState
 
 from grpo_dist.errors import LaunchError
 from grpo_dist.plan import LaunchPlan
+
+NO_GPU = "is one visible (nvidia-smi), and is this PyTorch a CUDA build? without one: --set cluster.gpus_per_node=0"
+
+
+def check_device(plan: LaunchPlan) -> None:
+    """Whether this machine has a GPU if the plan wants one; without it PyTorch would work on the CPU without a word.
+
+    Raises:
+        LaunchError: it has none.
+    """
+    if plan.topology.device == "cuda" and not torch.cuda.is_available():
+        raise LaunchError("cluster.gpus_per_node: PyTorch sees no GPU on this machine", hint=NO_GPU)
 
 
 def check_world(plan: LaunchPlan) -> None:
@@ -19,7 +34,7 @@ def check_world(plan: LaunchPlan) -> None:
     """
     state = PartialState(cpu=plan.topology.device == "cpu")
     planned = (plan.topology.num_processes, plan.distributed_type, plan.topology.device)
-    actual = (state.num_processes, state.distributed_type.value, state.device.type)
+    actual = (state.num_processes, _distributed_type(state), state.device.type)
     if planned == actual:
         return
     named = [
@@ -29,7 +44,20 @@ def check_world(plan: LaunchPlan) -> None:
     ]
     raise LaunchError(
         f"the launched processes are not the planned ones: {'; '.join(named)}",
-        hint="is a GPU visible (nvidia-smi)? without one: --set cluster.gpus_per_node=0"
+        hint=NO_GPU
         if planned[2] == "cuda" and actual[2] != "cuda"
         else "start the run with `grpo-dist run`, which launches what it planned",
     )
+
+
+def _distributed_type(state: PartialState) -> str:
+    """What the trainer's `Accelerator` will make of this state.
+
+    Only it turns MULTI_CPU into DEEPSPEED and MULTI_GPU into FSDP (`AcceleratorState.__init__`, accelerate 1.15).
+    """
+    plain = state.distributed_type.value
+    if plain == "MULTI_CPU" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        return "DEEPSPEED"
+    if plain == "MULTI_GPU" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return "FSDP"
+    return plain

@@ -130,3 +130,9 @@ def test_a_reward_that_raises_names_itself_the_completion_and_the_step(program):
     assert "step 0" in result.stderr
     assert "ZeroDivisionError" in result.stderr
     assert "--resume" in result.stderr
+
+
+def test_a_plan_for_a_gpu_does_not_fall_to_the_cpu(program):
+    result = program("run", str(program.config), "--set", "cluster.gpus_per_node=1", code=1)
+    assert "PyTorch sees no GPU on this machine" in result.stderr
+    assert "--set cluster.gpus_per_node=0" in result.stderr

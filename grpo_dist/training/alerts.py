@@ -1,0 +1,38 @@
+"""Signs, in the metrics of a step, that nothing is being learnt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PATIENCE = 3
+"""Logged steps in a row before a sign is told."""
+SIGNS = {
+    "frac_reward_zero_std": (
+        1.0,
+        "in every group all completions had the same reward: there is nothing to learn from; look into completions/, "
+        "then try easier problems, other rewards, or a higher grpo.temperature",
+    ),
+    "completions/clipped_ratio": (
+        0.5,
+        "half of the completions or more were cut off at the length limit: their answers are never read; "
+        "raise grpo.max_completion_length",
+    ),
+}
+"""Metric → (lowest value that counts, what to tell)."""
+
+
+class Alerts:
+    """Tells a sign when it has stood for PATIENCE logged steps in a row, and again only after it was gone."""
+
+    def __init__(self) -> None:
+        self.streaks: Counter[str] = Counter()
+
+    def of(self, logs: Mapping[str, Any]) -> Iterator[str]:
+        """What the metrics of one more step give reason to tell."""
+        for metric, (limit, text) in SIGNS.items():
+            value = logs.get(metric)
+            self.streaks[metric] = self.streaks[metric] + 1 if value is not None and value >= limit else 0
+            if self.streaks[metric] == PATIENCE:
+                yield f"warning: in the last {PATIENCE} steps, {text}"
