@@ -46,7 +46,8 @@ def _topology(plan: LaunchPlan) -> Iterator[tuple[str]]:
     each = where.num_processes // where.trainer_nodes
     on = f"GPU {_span(where.trainer_gpus)}" if where.trainer_gpus else "CPU"
     nodes = _span(range(where.trainer_nodes))
-    yield (f"node {nodes}: {each} training process{'' if each == 1 else 'es'} each, {on}; {plan.strategy}",)
+    processes = f"{each} training process{'' if each == 1 else 'es'}{' each' if where.trainer_nodes > 1 else ''}"
+    yield (f"node {nodes}: {processes}, {on}; {plan.strategy}",)
     if where.replicas:
         yield (_replicas(where),)
 
