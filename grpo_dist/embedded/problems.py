@@ -15,7 +15,7 @@ def problems(seed: int, train: int, heldout: int) -> tuple[list[dict[str, str]],
     held out cannot be read off a training problem.
 
     Raises:
-        ValueError: more problems wanted than the 1,260 there are.
+        ValueError: more problems wanted than the 1,280 there are.
     """
     rng = random.Random(seed)
     pairs = [(a, b) for a in range(10, 50) for b in range(a, 100 - a)]

@@ -14,7 +14,7 @@ from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.presets import chat_template, system_prompt
 from grpo_dist.data.warm_start import warm_start_examples
 from grpo_dist.embedded.model import build
-from grpo_dist.embedded.problems import TRAIN_PROBLEMS, problems
+from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
@@ -58,7 +58,7 @@ def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
         need_answers=any("answer" in reward.columns for reward in scorers),
         hold_out=config.evaluation.enabled,
         num_problems=config.evaluation.num_problems,
-        rows=problems(config.grpo.seed, TRAIN_PROBLEMS, config.evaluation.num_problems) if embedded else None,
+        rows=problems(config.grpo.seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS) if embedded else None,
     )
     for note in prepared.notes:
         say(note)

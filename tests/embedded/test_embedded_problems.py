@@ -30,7 +30,7 @@ def test_answers_are_right(seed):
     train, heldout = problems(seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS)
     for row in train + heldout:
         a, b = numbers(row)
-        assert 10 <= a <= 99 and 10 <= b <= 99
+        assert a >= 10 and b >= 10 and a + b < 100
         assert row == {"prompt": f"{a}+{b}=", "answer": str(a + b)}
 
 
@@ -54,9 +54,15 @@ def test_both_orders_occur():
 
 
 def test_all_sums_can_be_asked_for_and_no_more():
-    assert len(problems(0, 4000, 95)[0]) == 4000
-    with pytest.raises(ValueError, match="4000 \\+ 96 problems wanted, there are 4095"):
-        problems(0, 4000, 96)
+    assert len(problems(0, 1024, 256)[0]) == 1024
+    with pytest.raises(ValueError, match="1025 \\+ 256 problems wanted, there are 1280"):
+        problems(0, 1025, 256)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_half_of_them_need_a_carry(seed):
+    for rows in problems(seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS):
+        assert sum(carries(row["prompt"]) for row in rows) * 2 == len(rows)
 
 
 def test_worked_out_with_and_without_the_carry():
