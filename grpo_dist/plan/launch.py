@@ -111,8 +111,8 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
         save_steps=save_steps,
         backend=config.rollout.backend,
         gpu_memory_utilization=_utilization(config, choice.fitted),
-        memory=_memory(basis, choice.fitted),
-        time=_time(basis, choice),
+        memory=_rounded(_memory(basis, choice.fitted)),
+        time=_rounded(_time(basis, choice)),
         warnings=tuple(_warnings(basis, choice, where, batch, save_steps)),
     )
 
@@ -165,8 +165,22 @@ def _time(basis: Basis, choice: Choice) -> dict[str, Any] | None:
     return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted))
 
 
+def _rounded(value: Any) -> Any:
+    """Floats to nine digits: the last ones of a sum are not the same on every Python, the bytes of plan.json are."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
     config = basis.config
+    if config.grpo.loss_type == "bnpo" and batch.num_processes * batch.gradient_accumulation_steps > 1:
+        yield (
+            "grpo.loss_type: bnpo is normalised over each micro-batch by itself, so that a step depends on the number "
+            "of processes; dapo is the same step on any"
+        )
     if basis.unknown is not None:
         yield basis.unknown
     elif basis.assumes_prompts and where.device == "cuda":
