@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems, worked
 from grpo_dist.embedded.tokenizer import character_tokenizer
+from grpo_dist.plan.architecture.known import EMBEDDED
 
-MAX_LENGTH = 1024
 FORGETS = 0.65
 """Share of worked examples that forget their carry: greedy decoding then always does, sampling often does not."""
 STEPS = 350
@@ -38,7 +38,7 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
     Raises:
         OSError: `directory` cannot be written, or holds something already.
     """
-    tokenizer = character_tokenizer(MAX_LENGTH)
+    tokenizer = character_tokenizer(EMBEDDED.max_position_embeddings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(_architecture(tokenizer))
@@ -47,16 +47,17 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
 
 
 def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    shape = EMBEDDED
     return Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=MAX_LENGTH,
-        tie_word_embeddings=True,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.max_position_embeddings,
+        tie_word_embeddings=shape.tie_word_embeddings,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

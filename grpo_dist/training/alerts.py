@@ -11,8 +11,8 @@ PATIENCE = 3
 SIGNS = {
     "frac_reward_zero_std": (
         1.0,
-        "in every group all completions had the same reward: there is nothing to learn from; look into completions/, "
-        "then try easier problems, other rewards, or a higher grpo.temperature",
+        "in every group all completions had the same reward: nothing to learn from, or nothing left; if the reward is "
+        "not yet what you want, look into completions/, then try other problems or rewards, or a higher temperature",
     ),
     "completions/clipped_ratio": (
         0.5,
@@ -24,15 +24,17 @@ SIGNS = {
 
 
 class Alerts:
-    """Tells a sign when it has stood for PATIENCE logged steps in a row, and again only after it was gone."""
+    """Tells each sign once, when it has stood for PATIENCE logged steps in a row."""
 
     def __init__(self) -> None:
         self.streaks: Counter[str] = Counter()
+        self.told: set[str] = set()
 
     def of(self, logs: Mapping[str, Any]) -> Iterator[str]:
         """What the metrics of one more step give reason to tell."""
         for metric, (limit, text) in SIGNS.items():
             value = logs.get(metric)
             self.streaks[metric] = self.streaks[metric] + 1 if value is not None and value >= limit else 0
-            if self.streaks[metric] == PATIENCE:
+            if self.streaks[metric] == PATIENCE and metric not in self.told:
+                self.told.add(metric)
                 yield f"warning: in the last {PATIENCE} steps, {text}"
