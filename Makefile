@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check format lock
 
 demo: $(VENV)/ready
-	$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
+	@$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
@@ -28,5 +28,5 @@ lock:
 	  --custom-compile-command "make lock" --annotation-style line -o requirements/cpu.txt
 
 $(VENV)/ready: requirements/cpu.txt requirements/install.sh setup.cfg
-	requirements/install.sh $(VENV) $(PYTHON)
-	touch $@
+	@requirements/install.sh $(VENV) $(PYTHON)
+	@touch $@
