@@ -9,7 +9,7 @@ from grpo_dist.cli.options import overrides_option
 
 @click.group()
 def config() -> None:
-    """Show a configuration, or the schema of all of them."""
+    """Show a configuration, or its schema."""
 
 
 @config.command()

@@ -14,7 +14,7 @@ TINY, STARTER = "tiny-cpu.yaml", "starter.yaml"
 @click.argument("path", type=click.Path(path_type=Path), default=Path("grpo.yaml"))
 @click.option("--tiny", is_flag=True, help="The example that trains in minutes on a CPU and downloads nothing.")
 def init(path: Path, tiny: bool) -> None:
-    """Write a commented configuration to PATH, by default grpo.yaml.
+    """Write a commented configuration to PATH.
 
     A file that stands there is left alone.
     """

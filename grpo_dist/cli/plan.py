@@ -15,10 +15,11 @@ from grpo_dist.cli.options import calibrate_option, console, json_option, measur
 @json_option
 @calibrate_option
 def plan(config: str, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
-    """Work out what CONFIG comes to: who runs where, the batch, the memory of a GPU, the time of a step.
+    """Work out what CONFIG comes to.
 
-    Nothing is started and no network is used. Of a model the program does not know by name, config.json has to be in
-    the Hub cache or in a local directory; without it memory and time are left out.
+    That is who runs where, the batch, the memory of a GPU, the time of a step. Nothing is started and no network is
+    used. Of a model the program does not know by name, config.json has to be in the Hub cache or in a local
+    directory; without it memory and time are left out.
 
     What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
     """

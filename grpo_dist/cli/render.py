@@ -8,20 +8,22 @@ from pathlib import Path
 
 import click
 
+from grpo_dist.cli.options import overrides_option
+
 
 @click.command()
 @click.argument("config")
-@click.option("--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated.")
+@overrides_option
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", required=True, help="Where to write."
 )
 @click.option("--check", is_flag=True, help="Write nothing; say what in DIR is stale, missing or extra (exit 1).")
 def render(config: str, overrides: tuple[str, ...], output: Path, check: bool) -> None:
-    """Write what CONFIG comes to: config.yaml, plan.json, accelerate.yaml, deepspeed.json and job.sh.
+    """Write the files of a run.
 
-    deepspeed.json is written for ZeRO strategies only. job.sh is for Slurm: `sbatch --chdir=DIR DIR/job.sh`. It is
-    not written where vLLM servers have nodes or GPUs of their own (rollout.mode: server). The same CONFIG gives the
-    same bytes.
+    They are config.yaml, plan.json, accelerate.yaml, deepspeed.json (for ZeRO strategies) and job.sh (for Slurm:
+    `sbatch --chdir=DIR DIR/job.sh`; not where vLLM servers have nodes or GPUs of their own, rollout.mode: server).
+    The same CONFIG gives the same bytes.
     """
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run

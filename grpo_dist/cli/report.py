@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
+from grpo_dist.cli.options import json_option
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of tables.")
+@json_option
 def report(run: Path, as_json: bool) -> None:
     """Show what the run in directory RUN came to.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from grpo_dist.cli.options import overrides_option
+
 
 @click.command()
 @click.argument("config")
-@click.option("--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated.")
+@overrides_option
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]"
 )

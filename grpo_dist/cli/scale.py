@@ -33,7 +33,9 @@ def scale(
     as_json: bool,
     calibrate: Path | None,
 ) -> None:
-    """Show what CONFIG means on clusters of several sizes: group, batch, learning rate, memory, time, GPU-hours.
+    """Work it out for clusters of several sizes.
+
+    A row for each: group, batch, learning rate, memory, time, GPU-hours.
 
     \b
     --keep prompts      prompts per step stay: the same step, faster with more nodes;
