@@ -236,5 +236,6 @@ class TestLookup:
         model = pytest.importorskip("grpo_dist.embedded.model")
         from grpo_dist.embedded.tokenizer import character_tokenizer
 
-        config = model._architecture(character_tokenizer(model.MAX_LENGTH))
-        assert architecture_of("embedded") == from_config(config.to_dict(), "embedded")
+        known = architecture_of("embedded")
+        config = model._architecture(character_tokenizer(known.max_position_embeddings))
+        assert known == from_config(config.to_dict(), "embedded")
