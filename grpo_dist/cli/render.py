@@ -22,7 +22,7 @@ def render(config: str, overrides: tuple[str, ...], output: Path, check: bool) -
     """Write the files of a run.
 
     They are config.yaml, plan.json, accelerate.yaml, deepspeed.json (for ZeRO strategies) and job.sh (for Slurm:
-    `sbatch --chdir=DIR DIR/job.sh`; not where vLLM servers have nodes or GPUs of their own, rollout.mode: server).
+    `sbatch --chdir=DIR DIR/job.sh`; not for rollout.backend: vllm, which this version plans but does not run).
     The same CONFIG gives the same bytes.
     """
     from grpo_dist.config import load_config

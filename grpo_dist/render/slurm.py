@@ -56,8 +56,11 @@ class Shell:
 
 
 def can_run_as_job(plan: LaunchPlan) -> bool:
-    """Whether a Slurm script can be written: servers of rollouts need more than one task per node looks after."""
-    return plan.topology.mode != "server"
+    """Whether the stages of this version can run the plan: they generate with Transformers.
+
+    Nothing should reach the queue that cannot run, so plans with vLLM get no script.
+    """
+    return plan.backend == "transformers"
 
 
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:

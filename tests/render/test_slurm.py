@@ -111,9 +111,11 @@ def test_shellcheck_has_nothing_to_say(name, tmp_path, missing):
         assert checked.returncode == 0, checked.stdout
 
 
-def test_no_job_where_servers_have_gpus_of_their_own():
+def test_no_job_that_this_version_could_not_run():
     assert "job.sh" not in render_files(*layout("a rollout node"))
     assert "job.sh" not in render_files(*layout("rollout GPUs"))
+    assert "job.sh" not in render_files(*layout("a node, colocate"))
+    assert "job.sh" in render_files(*planned(nodes=2))
 
 
 def test_only_what_is_used_is_asked_for():
@@ -152,7 +154,7 @@ def test_hostile_values_stay_values(job):
 
 
 def test_every_stage_runs_once_and_each_node_knows_its_rank(job):
-    three = job(nodes=3, strategy="zero3", rollout=COLOCATE, grpo={"prompts_per_step": 24, "num_generations": 8})
+    three = job(nodes=3, strategy="zero3", grpo={"prompts_per_step": 24, "num_generations": 8})
     three.submit(nodes=3)
     run = str(three.run)
     calls = three.calls()
