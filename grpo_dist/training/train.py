@@ -22,11 +22,13 @@ from grpo_dist.training.callbacks import StepRecorder
 from grpo_dist.training.model import check_target_modules, load_adapter, load_model, lora_config
 from grpo_dist.training.stage import Run
 from grpo_dist.training.trainer import Trainer
-from grpo_dist.training.world import check_world
+from grpo_dist.training.world import check_world, keep_to_gloo
 
 
 def train(run: Run) -> None:
     """Train from the newest complete checkpoint, or from the start, and leave the adapter."""
+    if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
+        keep_to_gloo()
     check_world(run.plan)
     _check_backend(run.plan)
     checkpoint = newest_complete(run.directory.checkpoints)

@@ -23,6 +23,16 @@ def check_device(plan: LaunchPlan) -> None:
         raise LaunchError("cluster.gpus_per_node: PyTorch sees no GPU on this machine", hint=NO_GPU)
 
 
+def keep_to_gloo() -> None:
+    """DeepSpeed on CPU without its own collectives, which it would compile at first use.
+
+    That takes two minutes and a compiler; gloo's compute the same. To be called before the process group is made.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def check_world(plan: LaunchPlan) -> None:
     """Hold this process's world against the plan.
 

@@ -12,6 +12,8 @@ os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THR
 import deepspeed
 import torch
 
+from grpo_dist.training.world import keep_to_gloo
+
 
 def steps(file: str) -> dict[str, object]:
     torch.manual_seed(0)
@@ -30,5 +32,6 @@ def steps(file: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    keep_to_gloo()
     for path in sys.argv[1:]:
         print(json.dumps(steps(path)), flush=True)

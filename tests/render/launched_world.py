@@ -6,6 +6,7 @@ Each process writes `world-RANK.json` into the directory given.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,10 +14,14 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch.utils.data import DataLoader
 
+from grpo_dist.training.world import keep_to_gloo
+
 
 def main(directory: Path, batch_size: int) -> None:
     # As TRL's use_cpu does it. Accelerator(cpu=True) would leave DeepSpeed out without a word, and without either each
     # process would take itself for the only one.
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        keep_to_gloo()
     PartialState(cpu=True)
     accelerator = Accelerator()
     torch.manual_seed(0)

@@ -5,7 +5,6 @@ Only generation is replaced; prompts, rewards, advantages, loss, backward pass a
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -34,15 +33,6 @@ def _completion(trainer: GRPOTrainer, prompt: Ids, place: int) -> Ids:
     return [*tokens, tokenizer.eos_token_id]
 
 
-def without_compiling() -> None:
-    """DeepSpeed would compile its own CPU collectives at first use, for two minutes; gloo's compute the same."""
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 if __name__ == "__main__":
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        without_compiling()
     GRPOTrainer._generate_single_turn = completions
     main(train)

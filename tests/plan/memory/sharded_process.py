@@ -34,6 +34,9 @@ def states(optimizer: torch.optim.Optimizer) -> int:
 def zero(stage: int) -> dict[str, int]:
     import deepspeed
 
+    from grpo_dist.training.world import keep_to_gloo
+
+    keep_to_gloo()
     model, _ = build(CASE)
     config = {
         "train_micro_batch_size_per_gpu": 2,
