@@ -136,9 +136,23 @@ def test_a_warm_start_teaches_the_format_before_the_first_step(program):
     assert program.report("warm")["steps"] == 2
 
 
-def test_layers_the_model_does_not_have_are_named_before_training(program):
-    result = program("run", str(program.config), "--set", "lora.target_modules=[c_attn]", code=1)
-    assert "Qwen3ForCausalLM has no linear layer named c_attn; it has down_proj, gate_proj" in result.stderr
+def test_layers_the_model_does_not_have_are_named_before_anything_starts(program):
+    result = program("run", str(program.config), "--set", "lora.target_modules=[c_attn]", code=2)
+    assert "lora.target_modules: a qwen3 layer has no linear layer named c_attn" in result.stderr
+    assert not (program.cwd / "runs").exists()
+
+
+def test_layers_of_a_model_the_planner_does_not_know_are_held_against_the_model_itself(embedded_model):
+    from transformers import AutoModelForCausalLM
+
+    from grpo_dist.config.model import LoraSection
+    from grpo_dist.errors import ModelError
+    from grpo_dist.training.model import check_target_modules
+
+    model = AutoModelForCausalLM.from_pretrained(embedded_model)
+    check_target_modules(model, LoraSection())
+    with pytest.raises(ModelError, match="Qwen3ForCausalLM has no linear layer named c_attn; it has down_proj"):
+        check_target_modules(model, LoraSection(target_modules=("c_attn",)))
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(program):
