@@ -27,7 +27,7 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$torch+cpu')" 2>/dev/null; then
   echo "install: torch $torch, CPU build" >&2
   pip install --no-deps "torch==$torch+cpu" 2>/dev/null ||
-    pip install --no-deps --index-url "$torch_index" "torch==$torch+cpu" ||
+    pip install --no-deps --retries 2 --index-url "$torch_index" "torch==$torch+cpu" 2>/dev/null ||
     die "no CPU build of torch $torch for $("$python" --version): give pip a wheel (PIP_FIND_LINKS=DIR) or let it reach $torch_index"
 fi
 echo "install: $(grep -c '==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
