@@ -32,10 +32,6 @@ class RunDirectory:
         return self.path / "plan.json"
 
     @property
-    def accelerate(self) -> Path:
-        return self.path / "accelerate.yaml"
-
-    @property
     def prepared(self) -> Path:
         """Written last by the prepare stage: what was kept and dropped."""
         return self.path / "prepared.json"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from grpo_dist.config.section import Conflict, Fraction, Name, Positive, Section
+from grpo_dist.config.section import EMBEDDED, Conflict, Fraction, Name, Positive, Section
 
 
 class SourceSection(Section):
@@ -25,7 +25,7 @@ class SourceSection(Section):
     """Our column name → theirs, e.g. `{prompt: question, answer: solution}`. A name not listed maps to itself."""
 
     def conflicts(self) -> Iterator[Conflict]:
-        if self.name_or_path == "embedded":
+        if self.name_or_path == EMBEDDED:
             for name in ("config", "revision", "columns"):
                 if getattr(self, name):
                     yield (name,), f"the embedded data has no {name}; remove it"
@@ -56,7 +56,7 @@ class DataSection(SourceSection):
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
-        if self.name_or_path == "embedded" and self.eval_split is not None:
+        if self.name_or_path == EMBEDDED and self.eval_split is not None:
             yield ("eval_split",), "the embedded data has one split, train; remove it"
         elif self.eval_split is not None and self.eval_fraction is not None:
             yield ("eval_fraction",), "problems are held out by eval_split already; remove one of the two"

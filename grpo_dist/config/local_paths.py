@@ -9,11 +9,12 @@ from grpo_dist.config.data import DataSection, SourceSection
 from grpo_dist.config.model import ModelSection
 from grpo_dist.config.rewards import RewardFunction
 from grpo_dist.config.run import RunConfig
+from grpo_dist.config.section import EMBEDDED
 
 AnySource = TypeVar("AnySource", bound=SourceSection)
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
-PRESETS = ("recipe", "tokenizer", "none", "embedded")
+PRESETS = ("recipe", "tokenizer", "none", EMBEDDED)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

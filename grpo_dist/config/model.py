@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from grpo_dist.config.data import SourceSection
-from grpo_dist.config.section import Conflict, Name, NonNegative, Positive, Section
+from grpo_dist.config.section import EMBEDDED, Conflict, Name, NonNegative, Positive, Section
 from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
 
 RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -44,7 +44,7 @@ class ModelSection(Section):
     """Further arguments of `from_pretrained`, passed as they are."""
 
     def conflicts(self) -> Iterator[Conflict]:
-        if self.name_or_path == "embedded" and self.revision is not None:
+        if self.name_or_path == EMBEDDED and self.revision is not None:
             yield ("revision",), "the embedded model is made from grpo.seed and has no revisions; remove it"
         for name in self.model_init_kwargs:
             if name in OWN_ARGUMENTS:

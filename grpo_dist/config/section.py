@@ -45,3 +45,6 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
+
+EMBEDDED = "embedded"
+"""The `name_or_path` of the model, and of the data set, that come with the package."""

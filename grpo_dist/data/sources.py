@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_dist.config.data import SourceSection
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.data.files import find_files, is_local
 from grpo_dist.data.hub import load_from_hub
 from grpo_dist.data.readers import read_files
@@ -15,8 +16,6 @@ from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-EMBEDDED = "embedded"
 
 
 def load_rows(source: SourceSection, split: str) -> Dataset:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from grpo_dist.config import RunConfig
 from grpo_dist.config.cluster import ClusterSection
 from grpo_dist.config.problems import shown, visible
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture, architecture_of
 from grpo_dist.plan.hardware import GPUS, Gpu, Link, gpu, link
@@ -51,7 +52,7 @@ class Basis:
     @property
     def assumes_prompts(self) -> bool:
         """Nothing stated bounds the prompts of data not our own."""
-        return self.prompt_source.startswith("assumed") and self.config.data.name_or_path != "embedded"
+        return self.prompt_source.startswith("assumed") and self.config.data.name_or_path != EMBEDDED
 
     @property
     def completion_tokens(self) -> int:

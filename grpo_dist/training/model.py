@@ -9,10 +9,9 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist.config.model import LoraSection, ModelSection
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import ModelError
 from grpo_dist.training.stage import Run
-
-EMBEDDED = "embedded"
 
 
 def model_path(run: Run) -> str:
@@ -118,9 +117,7 @@ class _explained:
         return None
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if not isinstance(error, OSError | ValueError | ImportError | TypeError | KeyError) or isinstance(
-            error, ModelError
-        ):
+        if not isinstance(error, OSError | ValueError | ImportError | TypeError | KeyError):
             return
         name = self.section.name_or_path
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,11 +8,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.data.messages import Messages, dresser, template_accepts_system
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.presets import chat_template, system_prompt
-from grpo_dist.data.warm_start import warm_start_examples
+from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
@@ -20,7 +21,7 @@ from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.environment import environment
-from grpo_dist.training.model import EMBEDDED, load_tokenizer, room
+from grpo_dist.training.model import load_tokenizer, room
 from grpo_dist.training.stage import Run, main
 from grpo_dist.training.warm_start import warm_start
 from grpo_dist.training.world import check_device
@@ -112,7 +113,7 @@ def _warm_start(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
 
     dress = dresser(system_prompt(config.data), template_accepts_system(render))
     question = dress([{"role": "user", "content": "?"}])
-    prefilled = render(question).rstrip().endswith("<start_working_out>")
+    prefilled = render(question).rstrip().endswith(START)
     warm_start(run, tokenizer, warm_start_examples(config.warm_start.data, dress, prefilled=prefilled))
 
 

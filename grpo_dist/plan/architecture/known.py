@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from grpo_dist.plan.architecture.model import Architecture
 
-EMBEDDED_NAME = "embedded"
-
 EMBEDDED = Architecture(
     model_type="qwen3",
     hidden_size=128,

@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from grpo_dist.config import section
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture.families import from_config
-from grpo_dist.plan.architecture.known import EMBEDDED, EMBEDDED_NAME, KNOWN, OWNERS
+from grpo_dist.plan.architecture.known import EMBEDDED, KNOWN, OWNERS
 from grpo_dist.plan.architecture.model import Architecture
 
 
@@ -28,7 +29,7 @@ def architecture_of(
     Raises:
         PlanError: nothing says what the model looks like, or it is a kind that is not planned here.
     """
-    if name_or_path == EMBEDDED_NAME:
+    if name_or_path == section.EMBEDDED:
         return EMBEDDED
     file = _config_file(name_or_path, revision or "main", os.environ if environ is None else environ)
     if file is not None:
