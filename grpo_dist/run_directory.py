@@ -67,6 +67,16 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def replicas(self) -> Path:
+        """The registry of rollout servers: one file each, and the key they ask for."""
+        return self.path / "replicas"
+
+    @property
+    def policies(self) -> Path:
+        """Adapters on their way to the rollout servers; the newest stays until the next."""
+        return self.path / "policies"
+
+    @property
     def adapter(self) -> Path:
         """The trained adapter; it stands only when training has ended."""
         return self.path / "adapter"

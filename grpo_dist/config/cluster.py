@@ -7,12 +7,33 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from grpo_dist.config.section import Conflict, Fraction, Name, Positive, Section
+from grpo_dist.config.section import Conflict, Fraction, Name, NonNegative, Positive, Section
 
 Auto = Literal["auto"]
 Above0 = Annotated[float, Field(gt=0)]
 Nodes = Annotated[int, Field(ge=1, le=10_000)]
 Processes = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class TimeoutSection(Section):
+    """Seconds after which a rollout server, or a call to one, counts as failed."""
+
+    takes = "a group of seconds"
+
+    ready: Above0 = 900.0
+    """From starting a replica until it answers: load the model, compile, capture graphs."""
+    connect: Above0 = 5.0
+    """Until a connection stands."""
+    first_token: Above0 = 600.0
+    """From a request to its first token; requests wait here for room in the engine."""
+    progress: Above0 = 120.0
+    """Between two signs of life of an engine that has work."""
+    request: Above0 = 3600.0
+    """A whole request, from first byte to last."""
+    sync: Above0 = 300.0
+    """Giving a replica a new adapter."""
+    recover: Above0 = 900.0
+    """Waiting for any replica when all are gone; then the run saves and asks to be started again."""
 
 
 class RolloutSection(Section):
@@ -34,6 +55,14 @@ class RolloutSection(Section):
     """Colocate: vLLM gives its memory back while the step is trained."""
     sync: Literal["adapter", "merged"] = "adapter"
     """What a weight sync sends: the LoRA adapter, or the whole merged model."""
+    transport: Literal["shared", "push"] = "shared"
+    """How an adapter reaches a server: `shared` through the run directory, `push` over HTTP to the server's own disk."""
+    canary_steps: NonNegative = 50
+    """Steps between two checks that servers and trainer score the same tokens alike; 0: none at all."""
+    max_restarts: NonNegative = 3
+    """Times in a row a replica that fails is started again before it is given up."""
+    timeouts: TimeoutSection = TimeoutSection()
+    """How long anything may take before it counts as failed."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.backend == "transformers":
