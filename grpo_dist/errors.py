@@ -8,6 +8,8 @@
     ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
     ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
+    ├── RolloutError         exit 1   a rollout server cannot be started or refuses its work
+    │   └── RolloutsGone     exit 75  all of them failed; the run is saved and may be continued
     └── ReportError          exit 1   a run directory does not hold what a report needs
 
 A message says what is wrong and where; `hint` says what to type next.
@@ -56,6 +58,14 @@ class RewardError(GrpoDistError):
 
 class LaunchError(GrpoDistError):
     pass
+
+
+class RolloutError(GrpoDistError):
+    pass
+
+
+class RolloutsGone(RolloutError):
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
 
 class ReportError(GrpoDistError):

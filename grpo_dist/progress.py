@@ -1,6 +1,6 @@
 """Words from a process of the run to the person at the terminal.
 
-The processes of a run print a great deal. What a person should see starts with one of three marks; everything goes
+The processes of a run print a great deal. What a person should see starts with one of these marks; everything goes
 to the log.
 """
 
@@ -13,6 +13,8 @@ from typing import TextIO
 MARK = "grpo-dist: "
 PASSING_MARK = "grpo-dist~ "
 ERROR_MARK = "grpo-dist! "
+EXIT_MARK = "grpo-dist= "
+"""Before the exit code a process is about to end with: the launchers above it make 1 of any."""
 
 
 def say(text: str) -> None:
@@ -25,9 +27,10 @@ def say_passing(text: str) -> None:
     _print(PASSING_MARK, text)
 
 
-def say_error(text: str) -> None:
-    """Give the reason why this process is about to fail."""
+def say_error(text: str, code: int = 1) -> None:
+    """Give the reason why this process is about to fail, and its exit code."""
     _print(ERROR_MARK, text)
+    _print(EXIT_MARK, str(code))
 
 
 def _print(mark: str, text: str) -> None:

@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["engines"]
+
 # A loaded machine is slow, not wrong.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -14,7 +16,7 @@ settings.load_profile("unhurried")
 REQUIRE_ALL = os.environ.get("GRPO_DIST_REQUIRE_ALL") == "1"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def missing():
     """Skip for want of a prerequisite; where nothing may be skipped (CI), fail instead."""
 

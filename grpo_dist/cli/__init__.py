@@ -12,6 +12,7 @@ from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
 from grpo_dist.cli.run import run
 from grpo_dist.cli.scale import scale
+from grpo_dist.cli.serve import serve
 from grpo_dist.errors import GrpoDistError
 
 
@@ -35,5 +36,5 @@ def main() -> None:
     """
 
 
-for command in (init, config, plan, scale, render, run, report):
+for command in (init, config, plan, scale, render, run, serve, report):
     main.add_command(command)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from grpo_dist.errors import PlanError
 from grpo_dist.plan import Topology
+from grpo_dist.plan.gpu_mask import visible_gpus
 
 
 def device_environment(topology: Topology, environ: Mapping[str, str], *, alone: bool) -> dict[str, str]:
@@ -18,7 +18,7 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
         PlanError: fewer GPUs are visible than planned.
     """
     if topology.device == "cuda":
-        visible = _visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
+        visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
         return {"CUDA_VISIBLE_DEVICES": visible[0] if alone else ",".join(visible)}
     processes = 1 if alone else topology.num_processes
     ours = {
@@ -29,16 +29,3 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
     unset = {name: value for name, value in ours.items() if name not in environ}
     # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").
     return {**unset, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
-
-
-def _visible_gpus(count: int, visible: str | None) -> list[str]:
-    """The first `count` of the GPUs this process may see."""
-    if visible is None:
-        return [str(index) for index in range(count)]
-    devices = [device for device in visible.split(",") if device]
-    if len(devices) < count:
-        raise PlanError(
-            f"cluster.gpus_per_node: {count} planned, but CUDA_VISIBLE_DEVICES shows {len(devices)} ({visible!r})",
-            hint=f"--set cluster.gpus_per_node={len(devices)}",
-        )
-    return devices[:count]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_packages, check_rewards
 from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.process import Interrupted, run_process
+from grpo_dist.cluster.servers import serving
 from grpo_dist.cluster.trackers import tracker_environment
 from grpo_dist.config import RunConfig, config_differences, load_config
-from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
+from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.accelerate import launch_arguments
 from grpo_dist.render.files import render_files
+from grpo_dist.rollout.registry import is_served
 from grpo_dist.run_directory import RunDirectory
 
 LOG_TAIL_LINES = 15
@@ -54,9 +57,12 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
     with run.locked():
         missing = [stage for stage in _stages(run, plan, config) if not stage.result.exists()]
         logs = run.new_attempt() if missing else None
-        for stage in missing:
-            devices = device_environment(plan.topology, env, alone=stage.alone)
-            _run_stage(stage, env={**env, **devices}, log=logs / f"{stage.name}.log", terminal=terminal)
+        with ExitStack() as until_the_end:
+            for stage in missing:
+                if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
+                    until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
+                devices = device_environment(plan.topology, env, alone=stage.alone)
+                _run_stage(stage, env={**env, **devices}, log=logs / f"{stage.name}.log", terminal=terminal)
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,20 @@ class Stage:
     result: Path
     alone: bool
     """One process on one device, whatever the plan has."""
+    generates: bool
+    """It asks the rollout servers, where there are any."""
 
 
 def _stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig) -> list[Stage]:
     python, where = sys.executable, str(run.path)
     launch = (python, "-m", "accelerate.commands.launch", *launch_arguments(plan, where))
     stages = [
-        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, alone=True),
-        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, alone=False),
+        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, True, False),
+        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, False, True),
     ]
     if config.evaluation.enabled:
         argv = (python, "-m", "grpo_dist.training.compare", where)
-        stages.append(Stage("compare", argv, run.comparison, alone=True))
+        stages.append(Stage("compare", argv, run.comparison, True, True))
     return stages
 
 
@@ -87,6 +95,8 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     outcome = run_process(stage.argv, env=env, log=log, terminal=terminal)
     if outcome.code == 0 and stage.result.exists():
         return
+    if outcome.code == RolloutsGone.exit_code:
+        raise RolloutsGone(f"the {stage.name} stage has saved and stopped: {outcome.reason}\n  log: {log}")
     ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
     why = outcome.reason or f"the last lines of its log:\n{_tail(log)}"
     raise LaunchError(
@@ -96,16 +106,11 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
 
 
 def _check_local(plan: LaunchPlan) -> None:
-    """This command starts processes on one machine, which generate with Transformers."""
+    """This command starts processes on one machine."""
     if plan.topology.nodes > 1:
         raise PlanError(
             f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist run` runs on one",
             hint="--set cluster.nodes=1; what the nodes would do is shown by grpo-dist plan CONFIG",
-        )
-    if plan.backend != "transformers":
-        raise PlanError(
-            f"rollout.backend: {plan.backend} planned, and `grpo-dist run` generates with Transformers only",
-            hint="--set rollout.backend=transformers, and leave out what only vLLM takes under rollout:",
         )
 
 

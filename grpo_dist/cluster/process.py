@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grpo_dist.cluster.lifeline import die_with_parent
-from grpo_dist.progress import ERROR_MARK, MARK, PASSING_MARK, Terminal
+from grpo_dist.progress import ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Terminal
 
 GRACE_SECONDS = 20.0
 
@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended: its exit code, and the reason it gave (empty if none)."""
+    """How a process ended: the exit code it stated, else its own, and the reason it gave (empty if none)."""
 
     code: int
     reason: str
@@ -46,9 +46,10 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
-    reason = []
+    reason: dict[str, None] = {}  # several ranks give the same one
+    stated = 0
     try:
-        with _signals_raise(), open(log, "ab", buffering=0) as record:
+        with signals_raise(), open(log, "ab", buffering=0) as record:
             for line in process.stdout:
                 record.write(line)
                 text = line.decode(errors="replace").rstrip("\n")
@@ -57,15 +58,20 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
                 elif text.startswith(PASSING_MARK):
                     terminal.show_passing(text.removeprefix(PASSING_MARK))
                 elif text.startswith(ERROR_MARK):
-                    reason.append(text.removeprefix(ERROR_MARK))
-            return Outcome(process.wait(), "\n".join(reason))
+                    reason[text.removeprefix(ERROR_MARK)] = None
+                elif text.startswith(EXIT_MARK):
+                    stated = max(stated, int(text.removeprefix(EXIT_MARK)))
+            code = process.wait()
+            return Outcome(code and (stated or code), "\n".join(reason))
     finally:
-        _end_group(process)
+        end_group(process)
         terminal.finish()
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM raise Interrupted."""
+
     def stop(signum: int, _frame: object) -> None:
         raise Interrupted(signum)
 
@@ -77,7 +83,7 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """Nothing of the group stays: a launcher may end and leave a rank behind."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

@@ -56,7 +56,7 @@ class RolloutSection(Section):
     sync: Literal["adapter", "merged"] = "adapter"
     """What a weight sync sends: the LoRA adapter, or the whole merged model."""
     transport: Literal["shared", "push"] = "shared"
-    """How an adapter reaches a server: `shared` through the run directory, `push` over HTTP to the server's own disk."""
+    """How an adapter reaches a server: `shared` by the run directory, `push` over HTTP to the server's own disk."""
     canary_steps: NonNegative = 50
     """Steps between two checks that servers and trainer score the same tokens alike; 0: none at all."""
     max_restarts: NonNegative = 3

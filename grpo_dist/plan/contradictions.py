@@ -13,6 +13,8 @@ from grpo_dist.plan.memory.rollout import SERVED_RANKS
 from grpo_dist.plan.topology import Topology
 
 TOKEN_MODES = ("token_truncate", "token_mask")
+UNSERVED_MODULES = ("embed_tokens", "lm_head")
+"""vLLM serves adapters on the layers between them."""
 
 
 class Contradiction(NamedTuple):
@@ -56,10 +58,10 @@ def corrects_sampling(config: RunConfig) -> bool:
 def _of_the_device(basis: Basis) -> Iterator[Contradiction]:
     config, on_cpu = basis.config, basis.config.cluster.gpus_per_node == 0
     rollout, dtype = config.rollout, config.model.dtype
-    if on_cpu and rollout.backend == "vllm" and rollout.mode == "colocate":
+    if on_cpu and rollout.backend == "vllm" and rollout.sync == "merged":
         yield Contradiction(
-            "rollout.mode: colocate puts a vLLM engine on each training GPU, and cluster.gpus_per_node is 0",
-            "--set rollout.backend=transformers, or --set rollout.mode=server, or --set cluster.gpus_per_node=1",
+            "rollout.sync: merged weights travel by NCCL, which needs CUDA, and cluster.gpus_per_node is 0",
+            "--set rollout.sync=adapter",
         )
     if on_cpu and rollout.tensor_parallel_size not in ("auto", 1):
         yield Contradiction(
@@ -91,6 +93,13 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
             f"lora.r: vLLM serves adapters up to rank {SERVED_RANKS[-1]}, not {config.lora.r}",
             f"--set lora.r={SERVED_RANKS[-1]}, or --set rollout.sync=merged to send whole weights",
         )
+    targets = () if config.lora.target_modules == "all-linear" else config.lora.target_modules
+    unserved = [name for name in targets if name.rpartition(".")[2] in UNSERVED_MODULES]
+    if config.rollout.sync == "adapter" and unserved:
+        yield Contradiction(
+            f"lora.target_modules: vLLM serves no adapter on {', '.join(unserved)}",
+            "--set lora.target_modules=all-linear adapts every linear layer between them",
+        )
     mode = extra(config, "vllm_importance_sampling_mode", "sequence_mask")
     if config.grpo.loss_type == "vespo" and corrects_sampling(config) and mode not in TOKEN_MODES:
         yield Contradiction(
@@ -120,6 +129,11 @@ def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
 
 
 def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iterator[Contradiction]:
+    if config.rollout.sync == "merged" and len(where.replicas) > 1:
+        yield Contradiction(
+            f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
+            "--set rollout.sync=adapter, or --set rollout.replicas=1",
+        )
     strategy, optim = config.distributed.strategy, config.grpo.optim
     if strategy != "ddp" and where.num_processes == 1:
         yield Contradiction(

@@ -159,8 +159,9 @@ def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
 
 
 def _time(basis: Basis, choice: Choice) -> dict[str, Any] | None:
-    on_cpu = not basis.config.cluster.gpus_per_node
-    if basis.architecture is None or choice.fitted is None or (on_cpu and choice.split.replicas):
+    config = basis.config
+    unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
+    if basis.architecture is None or choice.fitted is None or unknown:
         return None
     return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted))
 
@@ -188,7 +189,7 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
             f"{basis.prompt_tokens} tokens, and longer ones may not fit"
         )
-    if where.device == "cpu" and where.replicas:
+    if where.device == "cpu" and config.rollout.backend == "vllm":
         yield "rollout: memory and time of vLLM on CPU are not estimated"
     if where.idle_gpus:
         yield f"{where.idle_gpus} of {where.nodes * where.gpus_per_node} GPUs are used by nothing"

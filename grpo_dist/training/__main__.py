@@ -4,7 +4,14 @@ from grpo_dist.training.stage import Run, main
 
 
 def _train(run: Run) -> None:
-    from grpo_dist.training.train import train  # takes seconds; the lifeline is tied before
+    # Both take seconds; the lifeline is tied before.
+    from trl import import_utils
+
+    if run.plan.topology.mode != "colocate" and run.config.rollout.sync != "merged":
+        # TRL imports all of vLLM where it is installed, and only an engine in this process needs it.
+        import_utils.is_vllm_available = lambda **_: False
+
+    from grpo_dist.training.train import train
 
     train(run)
 

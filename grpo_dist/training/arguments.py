@@ -6,6 +6,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from grpo_dist.rollout.command import longest_text
 from grpo_dist.training.stage import Run
 
 
@@ -16,6 +17,7 @@ def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
     return GRPOConfig(
         **{"project": "grpo-dist", **stated},
         **_batch(run),
+        **_vllm(run),
         **precision(config.model.dtype),
         reward_weights=reward_weights,
         output_dir=str(run.directory.path),
@@ -42,4 +44,18 @@ def _batch(run: Run) -> dict[str, Any]:
         "per_device_train_batch_size": batch.per_device_train_batch_size,
         "gradient_accumulation_steps": batch.gradient_accumulation_steps,
         "steps_per_generation": batch.steps_per_generation,
+    }
+
+
+def _vllm(run: Run) -> dict[str, Any]:
+    plan, rollout = run.plan, run.config.rollout
+    if plan.backend != "vllm":
+        return {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": plan.topology.mode,
+        "vllm_max_model_length": longest_text(run.config),
+        "vllm_tensor_parallel_size": plan.topology.tensor_parallel_size,
+        "vllm_gpu_memory_utilization": plan.gpu_memory_utilization or 0.3,
+        "vllm_enable_sleep_mode": rollout.enable_sleep_mode,
     }

@@ -18,7 +18,8 @@ class StepRecorder(TrainerCallback):
     """Writes each logged step to `metrics.jsonl`, with throughput beside TRL's metrics, and tells the terminal.
 
     `perf/tokens_per_second` counts prompt and completion tokens of all processes over the wall time since the line
-    before; `perf/completion_tokens_per_second` the generated ones. Both include training time.
+    before; `perf/prompt_tokens_per_second` and `perf/completion_tokens_per_second` are its parts. All include training
+    time. `perf/idle_share` is the part of that time in which training waited for completions and syncs, 0 to 1.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,9 +56,12 @@ class StepRecorder(TrainerCallback):
         self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
         rounds = steps / args.num_iterations
         completion_tokens = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size * rounds
+        waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
         return {
             "perf/tokens_per_second": tokens / seconds,
+            "perf/prompt_tokens_per_second": (tokens - completion_tokens) / seconds,
             "perf/completion_tokens_per_second": completion_tokens / seconds,
+            "perf/idle_share": waited / seconds,
         }
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:

@@ -26,14 +26,14 @@ class Run:
 
 
 def main(stage: Callable[[Run], None]) -> None:
-    """Run one stage for the run directory named in argv; exit 1 with one clear message on a known error."""
+    """Run one stage for the run directory named in argv; exit with one clear message on a known error."""
     die_with_parent()
     directory = RunDirectory(Path(sys.argv[1]))
     try:
         stage(Run(directory, load_config(directory.config), LaunchPlan.from_json(directory.plan.read_text())))
     except GrpoDistError as error:
-        say_error(str(error))
-        sys.exit(1)
+        say_error(str(error), error.exit_code)
+        sys.exit(error.exit_code)
     except Exception as error:  # a library's own; its words, and where it happened for the log
         traceback.print_exc()
         say_error(f"{type(error).__name__}: {error}")

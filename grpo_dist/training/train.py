@@ -13,8 +13,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from grpo_dist import metrics
 from grpo_dist.checkpoints import discard_after, newest_complete, step_of
-from grpo_dist.errors import LaunchError
-from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
@@ -30,20 +28,12 @@ def train(run: Run) -> None:
     if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
         keep_to_gloo()
     check_world(run.plan)
-    _check_backend(run.plan)
     checkpoint = newest_complete(run.directory.checkpoints)
     if checkpoint is None or not _is_last(checkpoint):
         checkpoint = _train_from(run, checkpoint)
     if PartialState().is_main_process:
         _keep_adapter(checkpoint, run.directory.adapter)
-
-
-def _check_backend(plan: LaunchPlan) -> None:
-    if plan.backend != "transformers":
-        raise LaunchError(
-            f"rollout.backend: {plan.backend} is planned and rendered by this version, which trains with Transformers",
-            hint="--set rollout.backend=transformers",
-        )
+        shutil.rmtree(run.directory.policies, ignore_errors=True)
 
 
 def _train_from(run: Run, checkpoint: Path | None) -> Path:
@@ -68,6 +58,7 @@ def _trainer(run: Run) -> Trainer:
     # ZeRO-3 gathers parameters of one dtype only; TRL sees to it for the adapter it makes itself.
     warm, zero3 = run.directory.warm_start, run.plan.strategy == "zero3"
     trainer = Trainer(
+        run=run,
         model=load_adapter(model, warm, trainable=True, float32=not zero3) if warm.exists() else model,
         peft_config=None if warm.exists() else lora_config(run.config.lora),
         reward_funcs=list(rewards),

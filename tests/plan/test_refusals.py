@@ -66,7 +66,21 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         {"cluster": cluster(1, 0), "distributed": {"strategy": "fsdp2", "num_processes": 2}},
         r"runs fsdp2 on CPU as plain DDP",
     ),
-    ("colocated vLLM on CPU", {"cluster": cluster(1, 0), "rollout": COLOCATE}, r"colocate puts a vLLM engine on each"),
+    (
+        "merged weights on CPU",
+        {"cluster": cluster(1, 0), "rollout": {**COLOCATE, "sync": "merged"}},
+        r"merged weights travel by NCCL, which needs CUDA",
+    ),
+    (
+        "merged weights to a pool",
+        {"cluster": cluster(1, 8), "rollout": {**SERVER, "sync": "merged", "replicas": 4}},
+        r"TRL sends merged weights to one server, and there are 4",
+    ),
+    (
+        "an adapter on the embedding",
+        {"cluster": NODE, "rollout": COLOCATE, "lora": {"target_modules": ["q_proj", "embed_tokens"]}},
+        r"vLLM serves no adapter on embed_tokens",
+    ),
     ("vespo", {"cluster": NODE, "rollout": COLOCATE, "grpo": {"loss_type": "vespo"}}, r"vespo .* is sequence_mask"),
     ("bfloat16 on a T4", {"cluster": cluster(1, 1, "t4")}, r"model\.dtype: t4 has no bfloat16"),
     ("no GPU left to train", {"rollout": SERVER}, r"a server takes the only GPU"),

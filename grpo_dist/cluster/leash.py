@@ -1,0 +1,154 @@
+"""Hold one program and everything it starts; when it ends, or whoever asked for it does, nothing of it stays.
+
+    python -m grpo_dist.cluster.leash PARENT FD GRACE SCRATCH -- PROGRAM ARGUMENTS…
+
+A program of several processes (vLLM's server and its engine cores) leaves some behind when one is killed, and shared
+memory with them. The leash stands between it and its parent: SIGTERM, or the death of the parent, ends the program with
+GRACE seconds to do it itself; SIGQUIT ends it at once. Then its files in /dev/shm and the directory SCRATCH go too.
+The program's process id is written to the file descriptor FD. The exit code is the program's, 128 + n for signal n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from grpo_dist.cluster.lifeline import adopt_orphans, die_with_parent
+
+SHARED_MEMORY = Path("/dev/shm")
+LOOK_SECONDS = 5.0
+"""Between two looks at the shared memory in use: a process killed from outside cannot be asked any more."""
+POLL_SECONDS = 0.05
+TRACKER = b"multiprocessing.resource_tracker"
+"""Python's own cleaner: it unlinks what processes have named, mapped or not, when the last of them is gone."""
+TRACKER_SECONDS = 3.0
+"""For it to do so."""
+AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
+
+
+def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> int:
+    """Run argv to its end, or until told; return its exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # taken one by one below; none is lost
+    die_with_parent(signal.SIGTERM, parent)
+    adopt_orphans()
+    foreign = set(_names(SHARED_MEMORY))
+    used: set[Path] = set()
+    try:
+        program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_freed)
+        os.write(fd, f"{program.pid}\n".encode())
+        os.close(fd)
+        _wait(program, grace, lambda: used.update(_shared_memory()))
+        return program.returncode if program.returncode >= 0 else 128 - program.returncode
+    finally:
+        used.update(_shared_memory())
+        _kill_descendants()
+        for path in used:
+            if path.name not in foreign:
+                path.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _freed() -> None:
+    """In the program, before it is one: our blocked signals are not its, our end is."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+    die_with_parent()
+
+
+def _wait(program: subprocess.Popen[bytes], grace: float, look: Callable[[], None]) -> None:
+    """Return when the program has ended, by itself or because we are told to end it."""
+    while program.poll() is None:
+        told = signal.sigtimedwait(AWAITED, LOOK_SECONDS)
+        look()
+        _reap(program.pid)
+        if told is not None and told.si_signo != signal.SIGCHLD:
+            _end(program, 0.0 if told.si_signo == signal.SIGQUIT else grace)
+            return
+
+
+def _end(program: subprocess.Popen[bytes], grace: float) -> None:
+    deadline = time.monotonic() + grace
+    if grace:
+        program.terminate()
+    while program.poll() is None and time.monotonic() < deadline:
+        told = signal.sigtimedwait(AWAITED, POLL_SECONDS)
+        if told is not None and told.si_signo == signal.SIGQUIT:
+            break
+    program.kill()
+    program.wait()
+
+
+def _reap(but: int) -> None:
+    """Collect orphans that have ended; the program itself is left to its Popen."""
+    for pid in _children(os.getpid()):
+        if pid != but:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _kill_descendants() -> None:
+    """Kill until there are none: a killed one's children become ours. Trackers of resources may end by themselves."""
+    spared_until = time.monotonic() + TRACKER_SECONDS
+    while descendants := list(_descendants(os.getpid())):
+        for pid in descendants:
+            if time.monotonic() > spared_until or not _is_tracker(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(POLL_SECONDS)
+
+
+def _is_tracker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for child in _children(pid):
+        yield child
+        yield from _descendants(child)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in _names(Path(f"/proc/{pid}/task")):
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return found
+
+
+def _shared_memory() -> Iterator[Path]:
+    """Files in /dev/shm that the program's processes have open or mapped."""
+    for pid in _descendants(os.getpid()):
+        named: list[str] = []
+        with contextlib.suppress(OSError):
+            named += [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+        for fd in _names(Path(f"/proc/{pid}/fd")):
+            with contextlib.suppress(OSError):
+                named.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        for name in named:
+            path = Path(name.rstrip("\n"))
+            if path.parent == SHARED_MEMORY and not name.endswith(" (deleted)"):
+                yield path
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    separator = sys.argv.index("--")
+    parent, fd, grace, scratch = sys.argv[1:separator]
+    sys.exit(hold(int(parent), int(fd), float(grace), Path(scratch), sys.argv[separator + 1 :]))

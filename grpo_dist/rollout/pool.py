@@ -1,0 +1,310 @@
+"""All rollout servers of a run as one: work goes to whoever is free, and from whoever fails to the others.
+
+Which server samples a completion changes nothing about it: its seed belongs to its place in the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from grpo_dist.config.cluster import TimeoutSection
+from grpo_dist.errors import RolloutsGone
+from grpo_dist.progress import say
+from grpo_dist.rollout.client import Client, Policy, Prompt, ReplicaFailed, Sampled, UnknownAdapter
+from grpo_dist.rollout.frames import Frame
+from grpo_dist.rollout.registry import read_key, read_replicas
+
+Result = TypeVar("Result")
+
+BACK_OFF_SECONDS = (0.5, 10.0)
+"""First and longest pause between two attempts to reach a server that failed."""
+
+
+@dataclass
+class Member:
+    """One server as this process knows it."""
+
+    name: str
+    url: str
+    outstanding: int = 0
+    """Tokens this process may still get from it."""
+    requests: int = 0
+    down: bool = False
+    failure: str = ""
+    """Why it was counted out."""
+    pause: float = 0.0
+    """Seconds between the last two attempts to reach it, and `retry_at` (monotonic) the next."""
+    retry_at: float = 0.0
+
+    def wait_longer(self) -> None:
+        first, longest = BACK_OFF_SECONDS
+        self.pause = min(2 * self.pause, longest) if self.pause else first
+        self.retry_at = time.monotonic() + self.pause
+
+
+class Pool:
+    """The run's servers, for one process of the run.
+
+    Args:
+        registry: the run's directory of servers (`rollout/registry.py`); read again whenever one has failed.
+        rank: this process's number; where two servers are equally free, processes choose differently.
+        requests_per_replica: most prompts this process has at one server; what is left waits and goes to the next one
+            that has room, so that slow and fast servers end together.
+        push: adapters are sent over HTTP, not read by the servers from the run directory.
+    """
+
+    def __init__(
+        self, registry: Path, timeouts: TimeoutSection, *, rank: int, requests_per_replica: int, push: bool
+    ) -> None:
+        self.registry, self.timeouts, self.rank = registry, timeouts, rank
+        self.requests_per_replica, self.push = requests_per_replica, push
+        self.headers = {"Authorization": f"Bearer {read_key(registry)}"}
+        self.members = [Member(entry.name, entry.url) for entry in read_replicas(registry)]
+
+    def generate(
+        self, prompts: Sequence[Prompt], policy: Policy | None, sampling: Mapping[str, Any]
+    ) -> list[list[Sampled]]:
+        """Completions of each prompt, in the order of the prompts.
+
+        Raises:
+            RolloutsGone: no server answered for `timeouts.recover` seconds.
+            RolloutError: a request was refused.
+        """
+        return asyncio.run(self._generate(prompts, policy, sampling))
+
+    def load(self, policy: Policy) -> None:
+        """Give every server that answers the adapter; those that do not get it when they are back.
+
+        Raises:
+            RolloutsGone: none took it for `timeouts.recover` seconds.
+        """
+        asyncio.run(self._load(policy))
+
+    def unload_others(self, kept: Policy | None) -> None:
+        """Take all adapters but this one from every server that answers; an attempt that was killed leaves some."""
+
+        async def unload(client: Client) -> None:
+            for name in (await client.status())["adapters"]:
+                if kept is None or name != kept.name:
+                    await client.unload(name)
+
+        asyncio.run(self._each(unload))
+
+    def ask_all(
+        self, prompts: Sequence[Prompt], policy: Policy, sampling: Mapping[str, Any]
+    ) -> dict[str, list[Sampled]]:
+        """The completions of all prompts, one after the other, from each server that answers, by its name."""
+
+        async def ask(client: Client) -> list[Sampled]:
+            groups = [await client.generate(prompt, policy.name, sampling, lambda _: None) for prompt in prompts]
+            return [sampled for group in groups for sampled in group]
+
+        return asyncio.run(self._each(ask))
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """The status of each server that answers, by its name."""
+        return asyncio.run(self._each(Client.status))
+
+    async def _generate(
+        self, prompts: Sequence[Prompt], policy: Policy | None, sampling: Mapping[str, Any]
+    ) -> list[list[Sampled]]:
+        results: list[list[Sampled] | None] = [None] * len(prompts)
+        waiting, running = deque(range(len(prompts))), {}
+        async with self._session() as session, _cancelled_at_the_end(running):
+            revivals = self._revivals(session, policy)
+            while any(result is None for result in results):
+                while waiting and (member := self._freest()) is not None:
+                    index = waiting.popleft()
+                    debt = _Debt(member, prompts[index].n, sampling["max_tokens"])
+                    ask = self._ask(session, debt, prompts[index], policy, sampling)
+                    running[asyncio.create_task(ask)] = (index, member)
+                for task in await revivals.wait(running):
+                    index, member = running.pop(task)
+                    try:
+                        results[index] = task.result()
+                    except ReplicaFailed as failure:
+                        waiting.appendleft(index)
+                        revivals.start(member, failure)
+        return results
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        debt: _Debt,
+        prompt: Prompt,
+        policy: Policy | None,
+        sampling: Mapping[str, Any],
+    ) -> list[Sampled]:
+        client = Client(session, debt.member.url, self.timeouts)
+        try:
+            while True:
+                try:
+                    return await client.generate(prompt, policy and policy.name, sampling, debt.received)
+                except UnknownAdapter as error:  # it was started again since the last sync
+                    if policy is None:
+                        raise ReplicaFailed(str(error)) from error
+                    await client.load(policy, push=self.push)
+        finally:
+            debt.settle()
+
+    async def _load(self, policy: Policy) -> None:
+        async with self._session() as session:
+            revivals = self._revivals(session, policy)
+            tasks = {
+                asyncio.create_task(Client(session, member.url, self.timeouts).load(policy, push=self.push)): member
+                for member in self.members
+                if not member.down
+            }
+            async with _cancelled_at_the_end(tasks):
+                loaded = False
+                while tasks or not loaded:
+                    for task in await revivals.wait(tasks):
+                        member = tasks.pop(task)
+                        try:
+                            task.result()
+                            loaded = True
+                        except ReplicaFailed as failure:
+                            revivals.start(member, failure)
+                    # One that came back has the adapter.
+                    loaded = loaded or revivals.revived
+
+    async def _each(self, call: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
+        """What every server answers; those that fail are left out."""
+        async with self._session() as session:
+            members = [member for member in self.members if not member.down]
+            calls = (call(Client(session, member.url, self.timeouts)) for member in members)
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ReplicaFailed | UnknownAdapter):
+                raise answer
+        return {m.name: a for m, a in zip(members, answers, strict=True) if not isinstance(a, BaseException)}
+
+    def _freest(self) -> Member | None:
+        """The server that owes this process the fewest tokens, if any has room."""
+        count = len(self.members)
+        ready = [
+            (member.outstanding, (place - self.rank) % count, member)
+            for place, member in enumerate(self.members)
+            if not member.down and member.requests < self.requests_per_replica
+        ]
+        return min(ready, key=lambda entry: entry[:2])[2] if ready else None
+
+    def _revivals(self, session: aiohttp.ClientSession, policy: Policy | None) -> _Revivals:
+        return _Revivals(self, session, policy)
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(headers=self.headers, connector=aiohttp.TCPConnector(limit=0))
+
+
+class _Debt:
+    """What one request may still bring, counted at its server."""
+
+    def __init__(self, member: Member, n: int, max_tokens: int) -> None:
+        self.member, self.left = member, [max_tokens] * n
+        member.outstanding += n * max_tokens
+        member.requests += 1
+
+    def received(self, frame: Frame) -> None:
+        paid = self.left[frame.index] if frame.finish else min(len(frame.token_ids), self.left[frame.index])
+        self.left[frame.index] -= paid
+        self.member.outstanding -= paid
+
+    def settle(self) -> None:
+        self.member.outstanding -= sum(self.left)
+        self.member.requests -= 1
+
+
+class _Revivals:
+    """Servers that failed, and the waiting for their return."""
+
+    def __init__(self, pool: Pool, session: aiohttp.ClientSession, policy: Policy | None) -> None:
+        self.pool, self.session, self.policy = pool, session, policy
+        self.tasks: dict[asyncio.Task[None], Member] = {}
+        self.alone_since: float | None = None
+        self.revived = False
+        for member in pool.members:
+            if member.down:
+                self._begin(member)
+
+    def start(self, member: Member, failure: ReplicaFailed) -> None:
+        """Count a server out until it answers again."""
+        if not member.down:
+            say(f"rollout server {member.name} failed ({failure}); its work goes to the others")
+            member.down, member.failure, member.pause = True, str(failure), 0.0
+            member.wait_longer()
+            self._begin(member)
+
+    async def wait(self, running: Mapping[asyncio.Task[Any], Any]) -> list[asyncio.Task[Any]]:
+        """Tasks of `running` that are done; empty when a server came back instead.
+
+        Raises:
+            RolloutsGone: all servers are down, and none came back in time.
+        """
+        everything = {*running, *self.tasks}
+        done, _ = await asyncio.wait(everything, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
+        for task in done & self.tasks.keys():
+            member = self.tasks.pop(task)
+            task.result()
+            member.down, self.revived = False, True
+            say(f"rollout server {member.name} is back")
+        if not done and self.alone_since is not None:
+            raise self._gone(f"none came back within {self.pool.timeouts.recover:.0f} s")
+        return [task for task in done if task in running]
+
+    def _patience(self) -> float | None:
+        """Seconds left for one to come back when all are down; None while any is up."""
+        if not all(member.down for member in self.pool.members):
+            self.alone_since = None
+            return None
+        if all(entry.state == "dropped" for entry in read_replicas(self.pool.registry)):
+            raise self._gone("they were given up after too many restarts")
+        self.alone_since = self.alone_since or time.monotonic()
+        return max(0.0, self.alone_since + self.pool.timeouts.recover - time.monotonic())
+
+    def _gone(self, why: str) -> RolloutsGone:
+        failures = "; ".join(f"{member.name}: {member.failure}" for member in self.pool.members)
+        return RolloutsGone(
+            f"all {len(self.pool.members)} rollout servers are gone ({failures}); {why}",
+            hint="their logs say why (logs/attempt-N/replica-*.log in the run directory); then continue with --resume",
+        )
+
+    def _begin(self, member: Member) -> None:
+        self.tasks[asyncio.create_task(self._revive(member))] = member
+
+    async def _revive(self, member: Member) -> None:
+        """Ends when the server answers and has the newest adapter."""
+        while True:
+            await asyncio.sleep(max(0.0, member.retry_at - time.monotonic()))
+            entries = {entry.name: entry for entry in read_replicas(self.pool.registry)}
+            entry = entries.get(member.name)
+            if entry is not None and entry.state == "ready":
+                member.url = entry.url  # it may have had to take another port
+                client = Client(self.session, entry.url, self.pool.timeouts)
+                try:
+                    await client.status()
+                    if self.policy is not None:
+                        await client.load(self.policy, push=self.pool.push)
+                    return
+                except ReplicaFailed as failure:
+                    member.failure = str(failure)
+            member.wait_longer()
+
+
+@asynccontextmanager
+async def _cancelled_at_the_end(tasks: Mapping[asyncio.Task[Any], Any]) -> Any:
+    """An error of one request ends the others; the servers notice and stop sampling for them."""
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

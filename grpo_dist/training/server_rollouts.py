@@ -1,0 +1,115 @@
+"""Generation on the run's pool of vLLM servers: every training process asks for its own share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any
+
+from grpo_dist.plan.memory.rollout import RolloutSetup
+from grpo_dist.rollout.client import Policy, Prompt, Sampled
+from grpo_dist.rollout.pool import Pool
+from grpo_dist.training.rollouts import AdapterRollouts, together
+
+MOST_PER_REQUEST = 16
+"""Completions of one request. A larger group is several, so that no server is left alone with a whole one."""
+
+
+class ServerRollouts(AdapterRollouts):
+    """Rollouts of the servers that are registered in the run directory."""
+
+    def _init_vllm(self) -> None:
+        rollout, accelerator = self.run.config.rollout, self.accelerator
+        self.pool = Pool(
+            self.run.directory.replicas,
+            rollout.timeouts,
+            rank=accelerator.process_index,
+            requests_per_replica=max(1, RolloutSetup.max_num_seqs // MOST_PER_REQUEST // accelerator.num_processes),
+            push=rollout.transport == "push",
+        )
+        self.utilization = Utilization(self.pool)
+        # TRL asks its client for this alone; every server was started with it, and checked.
+        info = {"model_config": {"logprobs_mode": "processed_logprobs"}}
+        self.vllm_client = SimpleNamespace(get_server_info=lambda: info)
+
+    def generate(
+        self, prompts: list[list[int]], images: None, num_generations: int, profiler: Any = None
+    ) -> tuple[list[list[int]], list[list[int]], list[list[list[float]]], None]:
+        """Completions of this process's prompts, each prompt as often as it stands there.
+
+        Returns:
+            prompt ids, completion ids, log-probabilities of the sampled tokens (each a list of one), None.
+        """
+        requests = list(_requests(prompts, self.next_seed(len(prompts))))
+        completions: list[Sampled] = []
+
+        def ask() -> None:
+            for group in self.pool.generate(requests, self.policy, self._sampling()):
+                completions.extend(group)
+
+        together(ask)
+        if self.accelerator.is_main_process:
+            self.metrics |= self.utilization.measure()
+        logprobs = [[[value] for value in one.logprobs] for one in completions]
+        return prompts, [one.token_ids for one in completions], logprobs, None
+
+    def _sampling(self) -> dict[str, Any]:
+        regex = self.structured_outputs_regex
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p or 0.0,
+            "repetition_penalty": self.repetition_penalty,
+            "max_tokens": self.max_completion_length,
+            **({"structured_outputs": {"regex": regex}} if regex else {}),
+            **self.generation_kwargs,
+        }
+
+    def release(self) -> None:
+        if self.accelerator.is_main_process:
+            self.pool.unload_others(None)
+
+    def _deliver(self, policy: Policy) -> None:
+        if self.accelerator.is_main_process:
+            self.pool.load(policy)
+            self.pool.unload_others(policy)
+
+    def _canary_answers(self) -> dict[str, list[Sampled]]:
+        if not self.accelerator.is_main_process:
+            return {}
+        answers = self.pool.ask_all(self.canary.prompts, self.policy, self.canary.sampling)
+        return {f"rollout server {name}": sampled for name, sampled in answers.items()}
+
+
+class Utilization:
+    """How much of the time the servers had work."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.last: Mapping[str, tuple[int, float]] = {}
+        self.time = time.monotonic()
+
+    def measure(self) -> dict[str, float]:
+        """Share of the time since the last call, 0 to 1, averaged over the servers that ran all through it."""
+        status, now = self.pool.status(), time.monotonic()
+        seen = {name: (one["incarnation"], one["busy_seconds"]) for name, one in status.items()}
+        shares = [
+            (busy - self.last[name][1]) / (now - self.time)
+            for name, (incarnation, busy) in seen.items()
+            if name in self.last and self.last[name][0] == incarnation
+        ]
+        self.last, self.time = seen, now
+        return {"perf/replica_utilization": min(1.0, sum(shares) / len(shares))} if shares else {}
+
+
+def _requests(prompts: Sequence[list[int]], seed: int) -> Iterator[Prompt]:
+    """Equal neighbours are one request, of MOST_PER_REQUEST completions at most."""
+    for ids, group in groupby(prompts):
+        left = len(list(group))
+        while left:
+            n = min(left, MOST_PER_REQUEST)
+            yield Prompt(tuple(ids), n, seed)
+            seed, left = seed + n, left - n

@@ -1,0 +1,209 @@
+"""Whole runs on real vLLM engines: as good as without, whatever fails, and true in what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import yaml
+from program import SETTINGS, Program, processes_in
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.heavy
+
+TINY = Path(__file__).parent.parent.parent / "configs" / "tiny-cpu.yaml"
+SERVER = {"backend": "vllm", "mode": "server", "replicas": 1}
+GAP = 1e-4
+"""Largest mean difference of log-probabilities between servers and trainer in float32."""
+
+
+def config(path: Path, model: Path, **rollout) -> Path:
+    sections = {
+        **SETTINGS,
+        "model": {"name_or_path": str(model), "dtype": "float32", "max_length": 64},
+        "data": {**SETTINGS["data"], "max_prompt_length": 16},
+        "rollout": {**SERVER, **rollout},
+        "evaluation": {"enabled": False},
+    }
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def on(registry: Path, stated: Path, run: Path, *overrides: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parent / "on_engines.py"
+    command = [sys.executable, str(script), str(stated), str(run), str(registry), *overrides]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == code, f"{result.stdout}\n{result.stderr}"
+    return result
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def sampled(run: Path) -> list[tuple]:
+    """What every step drew: tokens and rewards tell completions apart."""
+    return [(line["num_tokens"], line["reward"], line["completions/mean_length"]) for line in metrics(run)]
+
+
+def gaps(run: Path) -> list[float]:
+    return [line["sampling/sampling_logp_difference/mean"] for line in metrics(run)]
+
+
+def adapter(run: Path) -> dict:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def same_adapter(one: Path, other: Path, tolerance: float = 1e-4) -> bool:
+    first, second = adapter(one), adapter(other)
+    return all((first[name] - second[name]).abs().max() < tolerance for name in first)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, engine) -> tuple[Path, Path]:
+    """Configuration and run directory of six steps on one server."""
+    directory = tmp_path_factory.mktemp("reference")
+    stated = config(directory / "config.yaml", engine.model_directory)
+    on(engine.registry, stated, directory / "run")
+    return stated, directory / "run"
+
+
+def test_every_step_is_sampled_from_the_policy_it_trains(reference):
+    _, run = reference
+    lines = metrics(run)
+    assert [line["perf/policy_version"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert max(gaps(run)) < GAP
+    assert lines[0]["perf/canary_difference"] < GAP and lines[1]["perf/canary_difference"] < GAP
+    size = (run / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert all(size <= line["perf/sync_bytes"] < size + 5_000 for line in lines)
+    assert all(line["perf/sync_seconds"] > 0 and line["perf/generation_seconds"] > 0 for line in lines)
+    assert all(0 < line["perf/idle_share"] < 1 for line in lines)
+    assert all(0 < line["perf/replica_utilization"] <= 1 for line in lines[1:])
+    tables = sorted((run / "completions").glob("*.parquet"))
+    versions = [set(pyarrow.parquet.read_table(path)["policy_version"].to_pylist()) for path in tables]
+    assert versions == [{0}, {1}, {2}, {3}, {4}, {5}]
+    assert not (run / "policies").exists()
+
+
+def test_engines_in_the_training_process_draw_the_same(tmp_path, reference, engine):
+    stated, served = reference
+    colocated = ("rollout.mode=colocate", "rollout.replicas=auto", "grpo.max_steps=3", "grpo.lr_scheduler_type=linear")
+    on(engine.registry, stated, tmp_path / "run", *colocated)
+    assert max(gaps(tmp_path / "run")) < GAP
+    assert sampled(tmp_path / "run")[0] == sampled(served)[0]
+    assert metrics(tmp_path / "run")[0]["perf/canary_difference"] < GAP
+
+
+def test_zero3_sends_the_gathered_adapter_by_http(tmp_path, reference, engine):
+    stated, served = reference
+    sharded = ("distributed.strategy=zero3", "distributed.num_processes=2", "rollout.transport=push")
+    on(engine.registry, stated, tmp_path / "run", *sharded, "grpo.max_steps=3")
+    assert max(gaps(tmp_path / "run")) < GAP
+    assert sampled(tmp_path / "run")[0] == sampled(served)[0]
+
+
+def test_a_killed_run_draws_again_what_it_had_drawn(tmp_path, reference, engine):
+    stated, served = reference
+    script = Path(__file__).parent / "on_engines.py"
+    run = tmp_path / "run"
+    command = [sys.executable, str(script), str(stated), str(run), str(engine.registry)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 3:
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    on(engine.registry, stated, run)
+    assert sampled(run) == sampled(served)
+    assert same_adapter(run, served, tolerance=1e-6)
+
+
+def test_another_runs_key_opens_nothing(tmp_path, reference, engine):
+    stated, _ = reference
+    registry = tmp_path / "replicas"
+    registry.mkdir()
+    for file in engine.registry.glob("*.json"):
+        (registry / file.name).write_text(file.read_text())
+    (registry / "key").write_text("0" * 64)
+    result = on(registry, stated, tmp_path / "run", code=1)
+    assert "does not take this run's key" in result.stderr
+
+
+def test_no_room_for_an_adapter_ends_the_run_and_leaves_nothing_of_it(tmp_path, reference, engine, missing):
+    stated, _ = reference
+    run = tmp_path / "run"
+    on(engine.registry, stated, run, "grpo.max_steps=1")  # makes the directory; what follows is another run in it
+    again = tmp_path / "again"
+    script = "import sys; from on_engines import *; from pathlib import Path\n"
+    script += "stated = load_config(sys.argv[1]); open_run(stated, Path(sys.argv[2]), resume=False)"
+    subprocess.run([sys.executable, "-c", script, str(stated), str(again)], check=True, cwd=Path(__file__).parent)
+    (again / "policies").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(again / "policies")]).returncode:
+        missing("mounting a small file system needs root")
+    try:
+        result = on(engine.registry, stated, again, code=1)
+        assert "cannot be written: No space left on device" in result.stderr
+        assert "make room there, then continue with --resume" in result.stderr
+        assert list((again / "policies").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(again / "policies")], check=True)
+
+
+def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engine):
+    """The engine of the other tests stands for another run on the machine."""
+    program = Program(tmp_path, TINY)
+    overrides = ["rollout.backend=vllm", "rollout.mode=server", "rollout.replicas=2", "distributed.num_processes=2"]
+    process = program.start("run", str(TINY), *(word for one in overrides for word in ("--set", one)))
+    run, keys = tmp_path / "runs" / "tiny-cpu", set()
+    while process.poll() is None:
+        time.sleep(0.2)
+        if (run / "replicas" / "key").exists():
+            try:
+                keys.add((run / "replicas" / "key").read_text().strip())
+                visible = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_in(run))
+            except FileNotFoundError:
+                continue
+            assert not any(key.encode() in visible for key in keys)
+    assert process.returncode == 0
+    figures = program.report("runs/tiny-cpu")
+    assert figures["base"]["greedy_accuracy"] <= 0.70
+    assert figures["trained"]["greedy_accuracy"] >= 0.95
+    assert figures["difference"]["low"] > 0
+    assert max(gaps(run)) < GAP
+
+    (key,) = keys
+    assert key != engine.key
+    logs = b"".join(path.read_bytes() for path in run.rglob("*.log"))
+    assert key.encode() not in logs
+    assert processes_in(run) == []
+    assert [path.name for path in (run / "replicas").iterdir() if not path.name.startswith(".")] == []
+
+
+def test_when_its_only_server_is_gone_a_run_saves_and_asks_to_be_continued(tmp_path, reference, engine):
+    stated, served = reference
+    program = Program(tmp_path, stated)
+    given_up = ("--set", "rollout.max_restarts=0", "--output", "run")
+    process = program.start("run", str(stated), *given_up)
+    run = tmp_path / "run"
+    deadline = time.monotonic() + 300
+    while len(program.metrics("run")) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    (entry,) = (json.loads(path.read_text()) for path in (run / "replicas").glob("*.json"))
+    os.kill(entry["pid"], signal.SIGKILL)
+    assert process.wait(240) == 75
+    saved = max(int(path.name.split("-")[1]) for path in (run / "checkpoints").glob("checkpoint-*"))
+    assert saved == len(program.metrics("run"))
+    assert processes_in(run) == []
+
+    program("run", str(stated), *given_up, "--resume")
+    assert sampled(run) == sampled(served)
+    assert same_adapter(run, served)
