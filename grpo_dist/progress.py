@@ -27,10 +27,11 @@ def say_passing(text: str) -> None:
     _print(PASSING_MARK, text)
 
 
-def say_error(text: str, code: int = 1) -> None:
-    """Give the reason why this process is about to fail, and its exit code."""
+def say_error(text: str, code: int | None = None) -> None:
+    """Give the reason why this process is about to fail, and the exit code if it matters to whoever started it."""
     _print(ERROR_MARK, text)
-    _print(EXIT_MARK, str(code))
+    if code is not None:
+        _print(EXIT_MARK, str(code))
 
 
 def _print(mark: str, text: str) -> None:

@@ -157,7 +157,7 @@ def test_a_server_that_was_started_again_gets_the_adapter_before_it_answers(tmp_
 
 
 def test_a_server_that_moved_is_found(tmp_path, servers, policy):
-    (server,) = servers(1)
+    servers(1)
     clients = pool(tmp_path)
     clients.load(policy)
     clients.members[0].url = "http://127.0.0.1:9"  # where it was before
@@ -170,7 +170,7 @@ def test_when_all_are_gone_it_waits_and_then_says_so(tmp_path, servers, policy):
     clients.load(policy)
     for server in running:
         server.silent.set()
-    with pytest.raises(RolloutsGone, match="all 2 rollout servers are gone .*none came back within 2 s") as gone:
+    with pytest.raises(RolloutsGone, match=r"all 2 rollout servers are gone .*none came back within 2 s") as gone:
         clients.generate(PROMPTS, policy, SAMPLING)
     assert gone.value.exit_code == 75
     assert "--resume" in gone.value.hint
