@@ -8,7 +8,8 @@
     ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
     ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
-    └── ReportError          exit 1   a run directory does not hold what a report needs
+    ├── ReportError          exit 1   a run directory does not hold what a report needs
+    └── PushError            exit 1   the Hub takes no upload
 
 A message says what is wrong and where; `hint` says what to type next.
 """
@@ -59,4 +60,8 @@ class LaunchError(GrpoDistError):
 
 
 class ReportError(GrpoDistError):
+    pass
+
+
+class PushError(GrpoDistError):
     pass
