@@ -97,6 +97,8 @@ def check_adapter(weights: Path) -> str:
         raise ModelError(f"{weights}: not a readable adapter: {error}", hint="export a checkpoint instead") from error
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     empty = [name for name, tensor in tensors.items() if not tensor.any() and ".experts." not in name]
+    if not tensors:
+        raise ModelError(f"{weights}: it holds no tensor", hint="export a checkpoint instead")
     for names, what in ((broken, "holds values that are not finite"), (empty, "is all zero: it was never trained")):
         if names:
             more = f", and so do {len(names) - 1} of {len(tensors)} more" if len(names) > 1 else ""

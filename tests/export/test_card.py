@@ -12,7 +12,14 @@ from grpo_dist.export.card import Export, model_card
 from grpo_dist.report import RunRecord
 from grpo_dist.report.comparison import Comparison
 
-CHECK = {"reader": "transformers", "tokens": 1234, "mean_gap": 0.0021, "max_gap": 0.5, "tolerance": 0.05, "base_gap": 0.3}
+CHECK = {
+    "reader": "transformers",
+    "tokens": 1234,
+    "mean_gap": 0.0021,
+    "max_gap": 0.5,
+    "tolerance": 0.05,
+    "base_gap": 0.3,
+}
 EXPORT = Export("our-run", "merged", "bfloat16", None, "Qwen/Qwen3-4B-Base", (CHECK,), {"trl": "1.16.0"})
 
 
