@@ -82,10 +82,12 @@ def _config(source: ModelSource) -> RunConfig:
 
 def _check_push(request: ExportRequest) -> None:
     """What can be told before anything is made."""
+    from grpo_dist.cluster.checks import check_packages
     from grpo_dist.errors import PushError
     from grpo_dist.export.card import on_the_hub
     from grpo_dist.export.push import check_token
 
+    check_packages(())  # huggingface_hub comes with them
     base = _config(request.source).model.name_or_path
     if request.to == "adapter" and not on_the_hub(base):
         raise PushError(

@@ -12,7 +12,7 @@ from typing import Any
 from grpo_dist.cluster.checks import check_packages
 from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.local import QUIET, log_tail
-from grpo_dist.cluster.process import run_process
+from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.errors import LaunchError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import Terminal
@@ -39,7 +39,11 @@ def run_beside(module: str, request: Mapping[str, Any], *, run: Path, result: Pa
             f"{log.parent}: cannot be written ({error.strerror})", hint="choose another place with --output"
         ) from error
     argv = [sys.executable, "-m", module, json.dumps(request)]
-    outcome = run_process(argv, env=_environment(run), log=log, terminal=terminal)
+    try:
+        outcome = run_process(argv, env=_environment(run), log=log, terminal=terminal)
+    except Interrupted:
+        log.unlink(missing_ok=True)
+        raise
     if outcome.code or not result.exists():
         why = outcome.reason or f"exit code {outcome.code}, the last lines of its log:\n{log_tail(log)}"
         raise LaunchError(f"{why}\n  log: {log}")

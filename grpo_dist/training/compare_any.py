@@ -22,7 +22,7 @@ from grpo_dist.run_directory import RunDirectory, write_json
 from grpo_dist.training.answering import LocalModel
 from grpo_dist.training.compare import Contest, bootstrap
 from grpo_dist.training.prepare import data_model
-from grpo_dist.training.sources import device_at_hand, free_memory, load_source, load_tokenizer_of
+from grpo_dist.training.sources import device_at_hand, free_memory, load_source, load_tokenizer_of, own_run
 from grpo_dist.training.stage import Run, as_process, open_run
 
 
@@ -33,6 +33,7 @@ def compare_any(request: CompareRequest) -> None:
     contest = Contest(run.config, rows)
     answers, seconds = {}, {}
     for source in request.models:
+        _tell_other_prompts(source, run)
         answers[source.name], seconds[source.name] = _answers(source, run, contest)
         free_memory()
     known = {source.name: _trained_on(source, rows) for source in request.models}
@@ -47,6 +48,13 @@ def compare_any(request: CompareRequest) -> None:
         }
     data = run.config.data.name_or_path if request.other_data else f"held out by {run.directory.path}"
     write_json(Path(request.result), {"data": data, "scorer": run.config.evaluation.scorer.name, **result})
+
+
+def _tell_other_prompts(source: ModelSource, run: Run) -> None:
+    """All models read the same prompts, those of `run`; one that was trained on others has a handicap."""
+    own, ours = own_run(source, run).config.data.system_prompt, run.config.data.system_prompt
+    if own != ours:
+        say(f"warning: {source.name} was trained with data.system_prompt {own!r}, and is asked with {ours!r}")
 
 
 def _answers(source: ModelSource, run: Run, contest: Contest) -> tuple[list[Answered], float]:

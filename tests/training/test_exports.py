@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +89,7 @@ def test_other_problems_are_read_as_the_runs_own_and_known_ones_are_counted(trai
     import pyarrow.parquet
 
     known = pyarrow.parquet.read_table(trained.cwd / "run" / "data" / "train.parquet").to_pylist()[:3]
-    rows = [{"q": row["prompt"][-1]["content"], "a": row["answer"]} for row in known] + [{"q": "11+11=", "a": "22"}]
+    rows = [{"q": row["prompt"][-1]["content"], "a": row["answer"]} for row in known] + [{"q": "1+1=", "a": "2"}]
     (trained.cwd / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = "data.columns={prompt: q, answer: a}"
     result = trained("compare", "run", "--checkpoints", "--data", "more.jsonl", "--set", columns, "--output", "c.json")
@@ -114,6 +116,18 @@ def test_an_export_that_is_not_the_trained_model_is_not_kept(trained, monkeypatc
     with pytest.raises(ModelError, match="is not the trained one"):
         exporting.export(ExportRequest(source, "merged", "float32", str(output), str(draft)))
     assert not output.exists()
+
+
+@heavy
+def test_a_stopped_export_leaves_nothing(trained):
+    process = trained.start("export", "run", "--to", "merged", "--output", "stopped/here")
+    place = trained.cwd / "stopped"
+    while not list(place.glob(".here.draft-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(place.iterdir()) == []
 
 
 @heavy
