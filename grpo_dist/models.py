@@ -16,7 +16,8 @@ from grpo_dist.run_directory import RunDirectory
 BASE = "base"
 EXPORT_RECORD = "export.json"
 """Where an export says what it was made from."""
-ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MODEL_CONFIG = "config.json"
 
 Kind = Literal["base", "run", "checkpoint", "adapter", "model"]
 

@@ -119,6 +119,7 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
     Raises:
         ConfigError: a setting is wrong, or concerns neither data nor evaluation.
     """
+    from grpo_dist.cluster.checks import check_rewards
     from grpo_dist.config import load_config
     from grpo_dist.errors import ConfigError
     from grpo_dist.run_directory import RunDirectory
@@ -129,7 +130,7 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
                 f"--set {setting}: a comparison takes settings of data and evaluation; the rest is the run's",
                 hint="for example: --set evaluation.num_samples=16",
             )
-    load_config(RunDirectory(run).config, settings)
+    check_rewards(load_config(RunDirectory(run).config, settings))
 
 
 def _file_name(sources: list[ModelSource], settings: tuple[str, ...]) -> str:

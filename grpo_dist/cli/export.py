@@ -103,6 +103,7 @@ def _stands(request: ExportRequest) -> bool:
         RunDirectoryError: something else stands in its place.
     """
     from grpo_dist.errors import RunDirectoryError
+    from grpo_dist.export.request import made_from
     from grpo_dist.models import EXPORT_RECORD
 
     place = Path(request.output)
@@ -110,11 +111,10 @@ def _stands(request: ExportRequest) -> bool:
         return False
     try:
         record = json.loads((place / EXPORT_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = {}
-    asked = {"source": request.source.path, "to": request.to, "dtype": request.dtype}
-    if record and all(record.get(key) == value for key, value in asked.items()):
-        return True
+        if record.items() >= made_from(Path(request.source.path), request.to, request.dtype).items():
+            return True
+    except (OSError, ValueError, AttributeError):
+        pass  # not an export of ours
     raise RunDirectoryError(
         f"{place}: something else stands there already", hint="choose another place with --output DIR"
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal
 
-from grpo_dist.models import ModelSource
+from grpo_dist.models import ADAPTER_WEIGHTS, ModelSource
 
 Form = Literal["adapter", "merged", "vllm"]
-FORMS: tuple[str, ...] = get_args(Form)
-DTYPES = ("float32", "bfloat16", "float16")
 HALF = ("bfloat16", "float16")
 """What vLLM serves a model in; it would cast float32 by itself, unchecked."""
 
@@ -40,3 +40,9 @@ def export_dtype(to: Form, stated: str | None, trained: str) -> str:
     if stated is not None:
         return stated
     return "bfloat16" if to == "vllm" and trained not in HALF else trained
+
+
+def made_from(adapter: Path, to: Form, dtype: str) -> dict[str, str]:
+    """What makes two exports the same, wherever the run lies; part of `export.json`."""
+    digest = hashlib.sha256((adapter / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
+    return {"adapter_sha256": digest, "to": to, "dtype": dtype}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -19,8 +18,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from grpo_dist.checkpoints import step_of
 from grpo_dist.errors import ModelError
 from grpo_dist.export.card import Export, model_card
-from grpo_dist.export.request import ExportRequest
-from grpo_dist.models import ADAPTER_CONFIG, EXPORT_RECORD
+from grpo_dist.export.request import ExportRequest, made_from
+from grpo_dist.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD
 from grpo_dist.progress import say
 from grpo_dist.report import read_run
 from grpo_dist.run_directory import write_atomically, write_json
@@ -32,7 +31,6 @@ from grpo_dist.training.sources import device_at_hand, free_memory, load_directo
 from grpo_dist.training.stage import Run, as_process, open_run
 from grpo_dist.training.vllm_logprobs import vllm_is_here, vllm_logprobs
 
-WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 PROMPTS, MOST_TOKENS = 8, 64
 """Texts that trained and exported model are compared on, and the length of their completions."""
@@ -61,7 +59,7 @@ def export(request: ExportRequest) -> None:
         ModelError: the adapter is empty or damaged, or what was written is not the trained model.
     """
     run, source, draft = open_run(Path(request.source.run)), Path(request.source.path), Path(request.draft)
-    digest = check_adapter(source / WEIGHTS)
+    check_adapter(source / ADAPTER_WEIGHTS)
     draft.mkdir()
     reference = _write(request, run, draft)
     free_memory()
@@ -69,9 +67,7 @@ def export(request: ExportRequest) -> None:
     record = {
         "run": str(run.directory.path),
         "source": str(source),
-        "adapter_sha256": digest,
-        "to": request.to,
-        "dtype": request.dtype,
+        **made_from(source, request.to, request.dtype),
         "base_model": model_path(run),
         "checks": checks,
         "versions": _versions(),
@@ -81,8 +77,8 @@ def export(request: ExportRequest) -> None:
     draft.rename(request.output)
 
 
-def check_adapter(weights: Path) -> str:
-    """The file's SHA-256, when it holds an adapter that has learned something.
+def check_adapter(weights: Path) -> None:
+    """Whether a file holds an adapter that has learned something.
 
     A layer whose second matrix is all zero has never been updated. Experts are left out: one that no token was
     routed to has not been, rightly.
@@ -92,7 +88,6 @@ def check_adapter(weights: Path) -> str:
     """
     try:
         tensors = load_file(weights)
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except Exception as error:  # safetensors has its own, outside OSError
         raise ModelError(f"{weights}: not a readable adapter: {error}", hint="export a checkpoint instead") from error
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -103,7 +98,6 @@ def check_adapter(weights: Path) -> str:
         if names:
             more = f", and so do {len(names) - 1} of {len(tensors)} more" if len(names) > 1 else ""
             raise ModelError(f"{weights}: {names[0]} {what}{more}", hint="export an earlier checkpoint of the run")
-    return digest
 
 
 def _write(request: ExportRequest, run: Run, draft: Path) -> Reference:
@@ -136,7 +130,7 @@ def _reference(run: Run, trained: PeftModel, tokenizer: PreTrainedTokenizerBase)
 
 def _write_adapter(run: Run, source: Path, draft: Path) -> None:
     """Adapter and configuration; it names the base that others can find, not the one that PEFT happened to note."""
-    shutil.copy2(source / WEIGHTS, draft / WEIGHTS)
+    shutil.copy2(source / ADAPTER_WEIGHTS, draft / ADAPTER_WEIGHTS)
     stated = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     revision = run.config.model.revision
     write_json(draft / ADAPTER_CONFIG, {**stated, "base_model_name_or_path": model_path(run), "revision": revision})

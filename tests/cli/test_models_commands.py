@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
 from grpo_dist.config import load_config
+from grpo_dist.export.request import made_from
 from grpo_dist.plan import plan_run
 from grpo_dist.render.files import render_files
 from grpo_dist.run_directory import RunDirectory
@@ -33,6 +34,7 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str = "embe
     directory = RunDirectory(tmp_path / "run")
     directory.create(render_files(config, plan_run(config)))
     directory.adapter.mkdir()
+    (directory.adapter / "adapter_model.safetensors").write_bytes(b"one")
     return directory.path
 
 
@@ -45,7 +47,7 @@ def asked(monkeypatch) -> list[dict]:
         requests.append({"module": module, **request})
         if module.endswith("export"):
             result.mkdir(parents=True)
-            record = {"source": request["source"]["path"], "to": request["to"], "dtype": request["dtype"]}
+            record = made_from(Path(request["source"]["path"]), request["to"], request["dtype"])
             (result / "export.json").write_text(json.dumps(record))
         else:
             result.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,7 @@ def test_other_data_does_not_inherit_configuration_and_revision(run, asked):
         (("run", "--checkpoints"), "no whole checkpoint"),
         (("base", "run", "--set", "grpo.seed=1"), "a comparison takes settings of data and evaluation"),
         (("base", "run", "--set", "evaluation.num_sample=1"), "did you mean evaluation.num_samples?"),
+        (("base", "run", "--set", "evaluation.scorer=acuracy"), "accuracy"),
         (("run", "run"), "name two different models"),
         (("base", "rum", "--run", "run"), "there is no such directory"),
     ],
@@ -110,8 +113,13 @@ def test_an_export_made_once_stands_and_another_does_not_replace_it(run, asked):
     assert grpo_dist("export", "run", "--to", "merged").output == f"{made}\n"
     assert "as exported before" in grpo_dist("export", "run", "--to", "merged").output
     assert len(asked) == 1
+    run = run.rename(run.with_name("moved"))
+    assert "as exported before" in grpo_dist("export", "moved", "--to", "merged").output
+    run = run.rename(run.with_name("run"))
     refused = grpo_dist("export", "run", "--to", "merged", "--dtype", "bfloat16", code=2)
     assert "--output DIR" in refused.output
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"two")
+    grpo_dist("export", "run", "--to", "merged", code=2)
     grpo_dist("export", "run", "--to", "vllm", "--output", "there")
     assert (asked[1]["dtype"], asked[1]["output"]) == ("bfloat16", str(run.parent / "there"))
 
