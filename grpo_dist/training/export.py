@@ -96,7 +96,7 @@ def check_adapter(weights: Path) -> None:
         raise ModelError(f"{weights}: it holds no tensor", hint="export a checkpoint instead")
     for names, what in ((broken, "holds values that are not finite"), (empty, "is all zero: it was never trained")):
         if names:
-            more = f", and so do {len(names) - 1} of {len(tensors)} more" if len(names) > 1 else ""
+            more = f"; so it is with {len(names)} of {len(tensors)} tensors" if len(names) > 1 else ""
             raise ModelError(f"{weights}: {names[0]} {what}{more}", hint="export an earlier checkpoint of the run")
 
 
