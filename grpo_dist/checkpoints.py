@@ -34,7 +34,12 @@ def step_of(checkpoint: Path) -> int:
 
 def newest_complete(checkpoints: Path) -> Path | None:
     """The latest checkpoint a run can be resumed from."""
-    return max(filter(is_complete, _all(checkpoints)), key=step_of, default=None)
+    return next(reversed(all_complete(checkpoints)), None)
+
+
+def all_complete(checkpoints: Path) -> list[Path]:
+    """Every checkpoint that may be trusted, in the order of their steps."""
+    return sorted(filter(is_complete, _all(checkpoints)), key=step_of)
 
 
 def discard_after(checkpoints: Path, step: int) -> None:

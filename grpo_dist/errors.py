@@ -10,7 +10,8 @@
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
     ├── RolloutError         exit 1   a rollout server cannot be started or refuses its work
     │   └── RolloutsGone     exit 75  all of them failed; the run is saved and may be continued
-    └── ReportError          exit 1   a run directory does not hold what a report needs
+    ├── ReportError          exit 1   a run directory does not hold what a report needs
+    └── PushError            exit 1   the Hub takes no upload
 
 A message says what is wrong and where; `hint` says what to type next.
 """
@@ -69,4 +70,8 @@ class RolloutsGone(RolloutError):
 
 
 class ReportError(GrpoDistError):
+    pass
+
+
+class PushError(GrpoDistError):
     pass

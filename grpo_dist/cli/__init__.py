@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.compare import compare
 from grpo_dist.cli.config import config
+from grpo_dist.cli.export import export
 from grpo_dist.cli.init import init
 from grpo_dist.cli.plan import plan
 from grpo_dist.cli.render import render
@@ -36,5 +38,5 @@ def main() -> None:
     """
 
 
-for command in (init, config, plan, scale, render, run, serve, report):
+for command in (init, config, plan, scale, render, run, serve, report, compare, export):
     main.add_command(command)

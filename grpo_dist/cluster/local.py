@@ -98,7 +98,7 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     if outcome.code == RolloutsGone.exit_code:
         raise RolloutsGone(f"the {stage.name} stage has saved and stopped: {outcome.reason}\n  log: {log}")
     ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
-    why = outcome.reason or f"the last lines of its log:\n{_tail(log)}"
+    why = outcome.reason or f"the last lines of its log:\n{log_tail(log)}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
         hint="mend the cause, then run the same command with --resume",
@@ -130,9 +130,10 @@ def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume:
         )
 
 
-def _tail(log: Path) -> str:
+def log_tail(log: Path) -> str:
+    """The last lines of a log, for an error message."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
-__all__ = ["Interrupted", "execute", "open_run"]
+__all__ = ["Interrupted", "execute", "log_tail", "open_run"]

@@ -47,8 +47,8 @@ def compare(
         "problems": len(problems),
         "k": base[0].samples,
         "confidence": bootstrap.confidence,
-        "base": _summary(base, bootstrap),
-        "trained": _summary(trained, bootstrap),
+        "base": scores(base, bootstrap),
+        "trained": scores(trained, bootstrap),
         "difference": asdict(bootstrap.mean([t.greedy_correct - b.greedy_correct for _, b, t in pairs])),
         "gained": len(gained),
         "lost": len(lost),
@@ -57,13 +57,13 @@ def compare(
             "lost": [_example(*p) for p in lost[:EXAMPLES]],
         },
         "per_problem": [
-            {"index": i, **asdict(problem), "base": _result(b), "trained": _result(t)}
+            {"index": i, **asdict(problem), "base": result(b), "trained": result(t)}
             for i, (problem, b, t) in enumerate(pairs)
         ],
     }
 
 
-def _summary(answers: Sequence[Answered], bootstrap: Bootstrap) -> dict[str, Any]:
+def scores(answers: Sequence[Answered], bootstrap: Bootstrap) -> dict[str, Any]:
     """mean_at_k is the share of samples that are right, pass_at_k the share of problems with a right one among k."""
     sampled = answers[0].samples > 0
     return {
@@ -75,7 +75,7 @@ def _summary(answers: Sequence[Answered], bootstrap: Bootstrap) -> dict[str, Any
     }
 
 
-def _result(answer: Answered) -> dict[str, Any]:
+def result(answer: Answered) -> dict[str, Any]:
     return {
         "greedy_correct": answer.greedy_correct,
         "samples_correct": answer.samples_correct,

@@ -49,12 +49,7 @@ def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     scorers = _scorers(config)
     prepared = prepare_data(
         config.data,
-        Model(
-            render=lambda messages: _render(tokenizer, messages),
-            count_tokens=lambda prompts: _lengths(tokenizer, prompts),
-            room=room(run),
-            max_completion_length=_longest_completion(config),
-        ),
+        data_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers=any("answer" in reward.columns for reward in scorers),
         hold_out=config.evaluation.enabled,
@@ -72,6 +67,16 @@ def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     held = f", {len(prepared.heldout):,} held out" if prepared.heldout is not None else ""
     say(f"data: {len(prepared.train):,} problems to train on{held}")
     return prepared
+
+
+def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """What the data room has to know of the run's model."""
+    return Model(
+        render=lambda messages: _render(tokenizer, messages),
+        count_tokens=lambda prompts: _lengths(tokenizer, prompts),
+        room=room(run),
+        max_completion_length=_longest_completion(run.config),
+    )
 
 
 def _check_enough(run: Run, train: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,23 @@ class Run:
     plan: LaunchPlan
 
 
+def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """What stands in a run directory, with settings of its configuration overridden (`a.b=v`)."""
+    directory = RunDirectory(path)
+    config = load_config(directory.config, overrides)
+    return Run(directory, config, LaunchPlan.from_json(directory.plan.read_text()))
+
+
 def main(stage: Callable[[Run], None]) -> None:
     """Run one stage for the run directory named in argv; exit with one clear message on a known error."""
+    as_process(lambda: stage(open_run(Path(sys.argv[1]))))
+
+
+def as_process(work: Callable[[], None]) -> None:
+    """Do the work of this process, and exit with one clear message on a known error."""
     die_with_parent()
-    directory = RunDirectory(Path(sys.argv[1]))
     try:
-        stage(Run(directory, load_config(directory.config), LaunchPlan.from_json(directory.plan.read_text())))
+        work()
     except GrpoDistError as error:
         say_error(str(error), error.exit_code)
         sys.exit(error.exit_code)

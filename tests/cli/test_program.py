@@ -50,7 +50,8 @@ def test_planning_imports_nothing_heavy():
 
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
-    assert set(main.commands) == {"init", "config", "plan", "scale", "render", "run", "serve", "report"}
+    commands = {"init", "config", "plan", "scale", "render", "run", "serve", "report", "compare", "export"}
+    assert set(main.commands) == commands
     for name in main.commands:
         assert name in result.output
 

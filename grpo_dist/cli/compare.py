@@ -1,0 +1,141 @@
+"""`grpo-dist compare`: any models on the same problems."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grpo_dist.cli.options import console, json_option, overrides_option
+
+if TYPE_CHECKING:
+    from grpo_dist.models import ModelSource
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--checkpoints", is_flag=True, help="Each MODEL is a run: its base, then its checkpoints in order.")
+@click.option("--data", metavar="DATA", help="Other problems: a file, a directory or a Hub id.  [default: held out]")
+@click.option(
+    "--run", "judge", type=click.Path(path_type=Path), metavar="RUN", help="Whose problems, settings and judge to take."
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Where to write JSON.")
+@overrides_option
+@json_option
+def compare(
+    models: tuple[str, ...],
+    checkpoints: bool,
+    data: str | None,
+    judge: Path | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Let models answer the same problems, each against the first.
+
+    \b
+    A MODEL is
+      base                     what the run started from
+      RUN                      the trained model of a run directory
+      RUN/checkpoints/…        a checkpoint of it
+      DIR                      an export, or any model or adapter directory
+
+    Problems, judge and sampling are those of the first MODEL's run that is known, or of --run; --set changes what
+    stands under data and evaluation in its configuration. The numbers are those of the report: greedy accuracy,
+    mean@k and pass@k with intervals, and paired differences.
+
+    \b
+    grpo-dist compare base runs/a runs/b
+    grpo-dist compare runs/a --checkpoints             the way of the training
+    grpo-dist compare base runs/a --data more.jsonl --set 'data.columns={prompt: question}'
+    """
+    from grpo_dist.cli.stopping import until_stopped
+    from grpo_dist.cluster.beside import run_beside
+    from grpo_dist.evaluation.request import CompareRequest
+    from grpo_dist.progress import Terminal
+
+    sources = _sources(models, checkpoints, judge)
+    run = _judge(sources, judge)
+    settings = (*_data_settings(data), *overrides)
+    _check_settings(run, settings)
+    result = (output or run / "comparisons" / _file_name(sources, settings)).absolute()
+    other = any(setting.lstrip().startswith("data") for setting in settings)
+    request = CompareRequest(str(run), tuple(sources), settings, other, str(result))
+    with until_stopped():
+        run_beside("grpo_dist.training.compare_any", request.to_json(), run=run, result=result, terminal=Terminal())
+    found = json.loads(result.read_text(encoding="utf-8"))
+    if as_json:
+        click.echo(json.dumps({"file": str(result), **found}, indent=2, ensure_ascii=False))
+        return
+    from grpo_dist.cli.compare_view import print_models
+
+    print_models(found, console())
+    click.echo(f"written to {output or result}")
+
+
+def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> list[ModelSource]:
+    """Raises ModelError, or UsageError when there are not two of them."""
+    from grpo_dist.models import BASE, base_of, checkpoints_of, find_model, told_apart
+
+    if checkpoints:
+        found = [source for name in models if name != BASE for source in checkpoints_of(Path(name))]
+        if not found:
+            raise click.UsageError("--checkpoints needs a run: grpo-dist compare RUN --checkpoints")
+        return told_apart([base_of(judge or Path(found[0].run)), *found])
+    named = [None if name == BASE else find_model(Path(name)) for name in models]
+    run = judge or next((Path(source.run) for source in named if source and source.run), None)
+    if None in named and run is None:
+        raise click.UsageError("base of which run? name one beside it, or with --run RUN")
+    sources = told_apart([source or base_of(run) for source in named])
+    if len(sources) < 2:
+        raise click.UsageError(f"one model is nothing to compare; for example: grpo-dist compare base {models[0]}")
+    return sources
+
+
+def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
+    """The run directory whose settings hold."""
+    from grpo_dist.models import check_run
+
+    known = judge or next((Path(source.run) for source in sources if source.run), None)
+    if known is None:
+        raise click.UsageError("none of these models comes from a run that is there; name one: --run RUN")
+    check_run(known)
+    return known.absolute()
+
+
+def _data_settings(data: str | None) -> tuple[str, ...]:
+    """What --data stands for; configuration and revision belong to the run's own data."""
+    if data is None:
+        return ()
+    return f"data.name_or_path={json.dumps(data)}", "data.config=null", "data.revision=null", "data.split=train"
+
+
+def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
+    """Find mistakes before a process is started.
+
+    Raises:
+        ConfigError: a setting is wrong, or concerns neither data nor evaluation.
+    """
+    from grpo_dist.cluster.checks import check_rewards
+    from grpo_dist.config import load_config
+    from grpo_dist.errors import ConfigError
+    from grpo_dist.run_directory import RunDirectory
+
+    for setting in settings:
+        if setting.partition("=")[0].strip().partition(".")[0] not in ("data", "evaluation"):
+            raise ConfigError(
+                f"--set {setting}: a comparison takes settings of data and evaluation; the rest is the run's",
+                hint="for example: --set evaluation.num_samples=16",
+            )
+    check_rewards(load_config(RunDirectory(run).config, settings))
+
+
+def _file_name(sources: list[ModelSource], settings: tuple[str, ...]) -> str:
+    """`base-against-tiny-cpu-1f2e3d4c.json`: the same question has the same name, another question another."""
+    first, *others = (Path(source.name).name for source in sources)
+    asked = json.dumps([[(source.kind, source.path) for source in sources], settings])
+    against = others[0] if len(others) == 1 else len(others)
+    return f"{first}-against-{against}-{sha256(asked.encode()).hexdigest()[:8]}.json"

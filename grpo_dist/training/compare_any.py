@@ -1,0 +1,113 @@
+"""`python -m grpo_dist.training.compare_any REQUEST`: any models on the same problems."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from grpo_dist.data.holdout import limit, problem_key
+from grpo_dist.data.prepare import prepare
+from grpo_dist.errors import DataError
+from grpo_dist.evaluation.comparison import Answered
+from grpo_dist.evaluation.request import CompareRequest
+from grpo_dist.evaluation.several import compare_all
+from grpo_dist.models import ModelSource
+from grpo_dist.progress import say
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.run_directory import RunDirectory, write_json
+from grpo_dist.training.answering import LocalModel
+from grpo_dist.training.compare import Contest, bootstrap
+from grpo_dist.training.prepare import data_model
+from grpo_dist.training.sources import device_at_hand, free_memory, load_source, load_tokenizer_of, own_run
+from grpo_dist.training.stage import Run, as_process, open_run
+
+
+def compare_any(request: CompareRequest) -> None:
+    """Let one model after the other answer the problems, and write the result."""
+    run = open_run(Path(request.run), request.overrides)
+    rows = _other_problems(run) if request.other_data else _heldout(run)
+    contest = Contest(run.config, rows)
+    answers, seconds = {}, {}
+    for source in request.models:
+        _tell_other_prompts(source, run)
+        answers[source.name], seconds[source.name] = _answers(source, run, contest)
+        free_memory()
+    known = {source.name: _trained_on(source, rows) for source in request.models}
+    result = compare_all(contest.problems, answers, bootstrap(run.config))
+    for entry, source in zip(result["models"], request.models, strict=True):
+        entry |= {
+            "kind": source.kind,
+            "run": source.run,
+            "path": source.path,
+            "trained_on": known[source.name],
+            "seconds": seconds[source.name],
+        }
+    data = run.config.data.name_or_path if request.other_data else f"held out by {run.directory.path}"
+    write_json(Path(request.result), {"data": data, "scorer": run.config.evaluation.scorer.name, **result})
+
+
+def _tell_other_prompts(source: ModelSource, run: Run) -> None:
+    """All models read the same prompts, those of `run`; one that was trained on others has a handicap."""
+    own, ours = own_run(source, run).config.data.system_prompt, run.config.data.system_prompt
+    if own != ours:
+        say(f"warning: {source.name} was trained with data.system_prompt {own!r}, and is asked with {ours!r}")
+
+
+def _answers(source: ModelSource, run: Run, contest: Contest) -> tuple[list[Answered], float]:
+    """In a function of its own, so that one model is gone before the next is loaded."""
+    model = load_source(source, run).to(device_at_hand(run)).eval()
+    tokenizer = load_tokenizer_of(source, run)
+    return contest.answers(LocalModel(source.name, model, tokenizer, run.config.evaluation.batch_size))
+
+
+def _heldout(run: Run) -> Dataset:
+    """The problems that the run held out, at most as many as are asked for."""
+    path = run.directory.heldout_data
+    if not path.is_file():
+        raise DataError(f"{run.directory.path}: the run held no problems out", hint="name some: --data FILE")
+    rows = Dataset.from_parquet(str(path), keep_in_memory=True)
+    return limit(rows, run.config.evaluation.num_problems, run.config.grpo.seed)
+
+
+def _other_problems(run: Run) -> Dataset:
+    """Other data, read as the run reads its own; nothing is dropped but what does not fit into the model."""
+    config = run.config
+    everything = {
+        "eval_split": None,
+        "eval_fraction": None,
+        "max_prompt_length": None,
+        "max_prompt_length_quantile": None,
+        "max_samples": config.evaluation.num_problems,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
+    [scorer] = load_rewards((config.evaluation.scorer,))
+    prepared = prepare(
+        config.data.model_copy(update=everything),
+        data_model(run, tokenizer),
+        seed=config.grpo.seed,
+        need_answers="answer" in scorer.columns,
+        hold_out=False,
+    )
+    for note in prepared.notes:
+        say(note)
+    return prepared.train
+
+
+def _trained_on(source: ModelSource, rows: Dataset) -> int | None:
+    """How many of the problems the model was trained on; None where its run is not known."""
+    if source.kind == "base" or source.run is None:
+        return 0 if source.kind == "base" else None
+    trained = Dataset.from_parquet(str(RunDirectory(Path(source.run)).train_data), keep_in_memory=True)
+    keys = {problem_key(prompt) for prompt in trained["prompt"][:]}
+    known = sum(problem_key(prompt) in keys for prompt in rows["prompt"][:])
+    if known:
+        say(f"warning: {source.name} was trained on {known:,} of these {len(rows):,} problems")
+    return known
+
+
+if __name__ == "__main__":
+    as_process(lambda: compare_any(CompareRequest.from_json(json.loads(sys.argv[1]))))
