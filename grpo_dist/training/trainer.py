@@ -1,15 +1,15 @@
-"""TRL's trainer, with checkpoints where a run directory has them."""
+"""TRL's trainer, with less work per step and checkpoints where a run directory has them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trl import GRPOTrainer
-
 from grpo_dist.checkpoints import seal
+from grpo_dist.training.micro_batches import TightMicroBatches
+from grpo_dist.training.scoring import DeferredScoring
 
 
-class Trainer(GRPOTrainer):
+class Trainer(TightMicroBatches, DeferredScoring):
     """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
 
     def _get_output_dir(self, trial: object) -> str:
