@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from grpo_dist.checkpoints import seal
+from grpo_dist.training.dynamic_sampling import DynamicSampling
 from grpo_dist.training.micro_batches import TightMicroBatches
 from grpo_dist.training.scoring import DeferredScoring
 
 
-class Trainer(TightMicroBatches, DeferredScoring):
+class Trainer(DynamicSampling, TightMicroBatches, DeferredScoring):
     """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
 
     def _get_output_dir(self, trial: object) -> str:
