@@ -59,6 +59,8 @@ class GrpoSection(Section):
     """Different prompts per optimizer step, over all processes."""
     num_generations: int = Field(default=8, ge=2)
     """Completions per prompt: the group whose rewards are compared."""
+    max_num_gen_batches: Positive = 1
+    """Most generation batches per step: groups whose rewards are all alike are replaced from later ones; 1 is off."""
     max_completion_length: Positive = 512
     """Longest completion, in tokens."""
     max_steps: int = Field(default=-1, ge=-1)
@@ -118,6 +120,7 @@ class GrpoSection(Section):
     def conflicts(self) -> Iterator[Conflict]:
         yield from self._schedule_conflicts()
         yield from self._loss_conflicts()
+        yield from self._dynamic_sampling_conflicts()
         yield from self._importance_sampling_conflicts()
         yield from self._generation_conflicts()
         yield from self._dataloader_conflicts()
@@ -141,6 +144,16 @@ class GrpoSection(Section):
         if low > high:
             where = "entropy_coef_min" if self._extra("entropy_coef_min") is not None else "entropy_coef_max"
             yield (where,), f"entropy_coef_min {low} is above entropy_coef_max {high}; set it to at most {high}"
+
+    def _dynamic_sampling_conflicts(self) -> Iterator[Conflict]:
+        """A group that takes another's place keeps its advantages, so they must not depend on the rest of its batch."""
+        if self.max_num_gen_batches == 1:
+            return
+        if self.scale_rewards == "batch":
+            yield ("scale_rewards",), "cannot be batch with grpo.max_num_gen_batches above 1; set group or none"
+        if self._extra("multi_objective_aggregation") == "normalize_then_sum":
+            why = "normalizes over a batch, of which grpo.max_num_gen_batches above 1 replaces groups; remove one"
+            yield ("multi_objective_aggregation",), f"normalize_then_sum {why}"
 
     def _importance_sampling_conflicts(self) -> Iterator[Conflict]:
         """TRL's own rules (`GRPOConfig.__post_init__`), with its defaults."""

@@ -13,7 +13,7 @@ from grpo_dist.training.stage import Run
 def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
     """Every field the user stated under `grpo:`, and those the plan owns."""
     config, plan = run.config, run.plan
-    stated = config.grpo.model_dump(exclude={"prompts_per_step", "save_steps"})
+    stated = config.grpo.model_dump(exclude={"prompts_per_step", "max_num_gen_batches", "save_steps"})
     return GRPOConfig(
         **{"project": "grpo-dist", **stated},
         **_batch(run),

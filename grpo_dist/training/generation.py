@@ -51,18 +51,23 @@ def settings(
     per_prompt: int,
     **sampling: float | int | bool | None,
 ) -> GenerationConfig:
-    """Every end token the model declares ends a completion, not only the tokenizer's (as in `GRPOTrainer`)."""
-    declared = model.generation_config.eos_token_id
-    ends = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    """As `GenerationConfig`, with the ids that pad, begin and end."""
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_return_sequences=per_prompt,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=sorted({*ends, tokenizer.eos_token_id}),
+        eos_token_id=end_tokens(model.generation_config, tokenizer),
         disable_compile=True,
         **sampling,
     )
+
+
+def end_tokens(declared: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every end token the model declares ends a completion, not only the tokenizer's (as in `GRPOTrainer`)."""
+    ids = declared.eos_token_id
+    ends = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    return sorted({*ends, tokenizer.eos_token_id})
 
 
 def _completion(row: torch.Tensor, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig) -> Completion:

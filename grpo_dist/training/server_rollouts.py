@@ -8,27 +8,18 @@ from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
-from grpo_dist.plan.memory.rollout import RolloutSetup
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.rollout.pool import Pool
+from grpo_dist.training.generation import end_tokens
 from grpo_dist.training.rollouts import AdapterRollouts, together
-
-MOST_PER_REQUEST = 16
-"""Completions of one request. A larger group is several, so that no server is left alone with a whole one."""
+from grpo_dist.training.run_pool import MOST_PER_REQUEST, pool_of
 
 
 class ServerRollouts(AdapterRollouts):
     """Rollouts of the servers that are registered in the run directory."""
 
     def _init_vllm(self) -> None:
-        rollout, accelerator = self.run.config.rollout, self.accelerator
-        self.pool = Pool(
-            self.run.directory.replicas,
-            rollout.timeouts,
-            rank=accelerator.process_index,
-            requests_per_replica=max(1, RolloutSetup.max_num_seqs // MOST_PER_REQUEST // accelerator.num_processes),
-            push=rollout.transport == "push",
-        )
+        self.pool = pool_of(self.run, rank=self.accelerator.process_index)
         self.utilization = Utilization(self.pool)
         # TRL asks its client for this alone; every server was started with it, and checked.
         info = {"model_config": {"logprobs_mode": "processed_logprobs"}}
@@ -64,6 +55,7 @@ class ServerRollouts(AdapterRollouts):
             "min_p": self.min_p or 0.0,
             "repetition_penalty": self.repetition_penalty,
             "max_tokens": self.max_completion_length,
+            "stop_token_ids": end_tokens(self.model.generation_config, self.processing_class),
             **({"structured_outputs": {"regex": regex}} if regex else {}),
             **self.generation_kwargs,
         }

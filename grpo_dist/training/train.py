@@ -65,6 +65,7 @@ def _trainer(run: Run) -> Trainer:
         args=arguments,
         train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),
         processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
+        max_num_gen_batches=run.config.grpo.max_num_gen_batches,
     )
     trainer.remove_callback(PrinterCallback)
     # First, so that the trackers behind it receive what it adds.

@@ -441,6 +441,13 @@ FILES = {
         GOOD + "grpo: {delta: 1.1}\n",
         "x.yaml:3: grpo.delta: 1.1 clips inside the range epsilon leaves free; set more than 1.2",
     ),
+    "groups replaced where a batch is normalized whole": (
+        GOOD + "grpo: {max_num_gen_batches: 3, scale_rewards: batch, "
+        "multi_objective_aggregation: normalize_then_sum}\n",
+        "x.yaml:3: grpo.scale_rewards: cannot be batch with grpo.max_num_gen_batches above 1; set group or none\n"
+        "x.yaml:3: grpo.multi_objective_aggregation: normalize_then_sum normalizes over a batch, of which "
+        "grpo.max_num_gen_batches above 1 replaces groups; remove one",
+    ),
     "importance sampling bounds": (
         GOOD + "grpo:\n  vllm_importance_sampling_mode: token_truncate\n  vllm_importance_sampling_clip_max: null\n",
         "x.yaml:4: grpo.vllm_importance_sampling_mode: token_truncate needs a bound to truncate at; "

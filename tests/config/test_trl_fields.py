@@ -18,7 +18,8 @@ from grpo_dist.config.trl_fields import (
     SchedulerName,
 )
 
-EXPLICIT = set(GrpoSection.model_fields) - {"prompts_per_step"}
+NOT_TRL = {"prompts_per_step", "max_num_gen_batches"}
+EXPLICIT = set(GrpoSection.model_fields) - NOT_TRL
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_a_section_with_everything_reaches_trl():
     from trl import GRPOConfig
 
     section = GrpoSection(adam_beta1="0.8", delta=2, disable_dropout="no", liger_kernel_config={"rope": True})
-    stated = section.model_dump(exclude={"prompts_per_step"})
+    stated = section.model_dump(exclude=NOT_TRL)
     config = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, **stated)
     assert (config.adam_beta1, config.delta, config.disable_dropout) == (0.8, 2.0, False)
     assert config.liger_kernel_config == {"rope": True}

@@ -1,0 +1,219 @@
+"""Seconds of a training step: TRL's trainer against ours, on the same completions of uneven length.
+
+    python benchmarks/less_work.py
+
+Prints JSON, and writes it to `benchmarks/results/less_work-MACHINE.json`. Generation is not in it: completions are
+random tokens, log-normally long, with the log-probabilities a uniform model would give them. What is timed is the rest
+of the step: scoring, micro-batches, loss, backward pass and update, by the trainer's own `training_step`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer import grpo_trainer
+
+from grpo_dist.embedded.tokenizer import character_tokenizer
+from grpo_dist.plan.architecture.known import EMBEDDED
+from grpo_dist.training.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+GROUP = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """A random Qwen3 and the completions it is trained on."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    completions: int
+    micro_batch: int
+    longest: int
+    median: int
+
+
+EMBEDDED_SIZE = Size(
+    EMBEDDED.hidden_size,
+    EMBEDDED.intermediate_size,
+    EMBEDDED.num_hidden_layers,
+    EMBEDDED.num_attention_heads,
+    EMBEDDED.num_key_value_heads,
+    EMBEDDED.head_dim,
+    vocab_size=256,
+    completions=64,
+    micro_batch=8,
+    longest=192,
+    median=48,
+)
+LARGER = {
+    "cpu": Size(256, 768, 4, 4, 2, 64, vocab_size=2048, completions=64, micro_batch=8, longest=192, median=48),
+    # Qwen3-0.6B's shape
+    "cuda": Size(
+        1024, 3072, 28, 16, 8, 128, vocab_size=151936, completions=64, micro_batch=8, longest=2048, median=512
+    ),
+}
+
+
+class FixedRollouts:
+    """In place of TRL's `VLLMGeneration`."""
+
+    def __init__(self, **_: Any) -> None:
+        self.rng = random.Random(0)
+
+    def sync_weights(self) -> None:
+        pass
+
+    def generate(self, prompts: list[list[int]], **_: Any) -> tuple[Any, ...]:
+        size: Size = self.size
+        lengths = [
+            min(size.longest, max(2, round(self.rng.lognormvariate(math.log(size.median), 0.8)))) for _ in prompts
+        ]
+        completions = [[self.rng.randrange(10, 100) for _ in range(length)] for length in lengths]
+        logps = [[[-math.log(size.vocab_size) + self.rng.gauss(0, 0.01)] for _ in ids] for ids in completions]
+        return prompts, completions, logps, None
+
+
+class Timer(TrainerCallback):
+    """Seconds of each optimizer step, from its first micro-step to its update."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.began = _now()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(_now() - self.began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
+    parser.add_argument("--beta", type=float, default=0.0, help="above 0 the reference model is run too")
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    measured = {
+        "embedded size": compare(EMBEDDED_SIZE, device, arguments.steps, arguments.beta),
+        "larger": compare(LARGER[device], device, arguments.steps, arguments.beta),
+    }
+    result = {
+        "what": "seconds of a training step without generation, median",
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in ("torch", "trl", "transformers", "peft")},
+        "date": datetime.now(UTC).date().isoformat(),
+        "beta": arguments.beta,
+        "timed_steps": arguments.steps,
+        **measured,
+    }
+    text = json.dumps(result, indent=2)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"less_work-{_slug(name)}.json").write_text(text + "\n")
+    print(text)
+
+
+def compare(size: Size, device: str, steps: int, beta: float) -> dict[str, Any]:
+    """TRL's steps and ours, one after the other, from the same weights and with the same completions."""
+    trl, ours = (median_step(kind, size, device, steps, beta) for kind in (GRPOTrainer, Trainer))
+    return {"trl": round(trl, 4), "ours": round(ours, 4), "ratio": round(trl / ours, 2), **vars(size)}
+
+
+def median_step(kind: type[GRPOTrainer], size: Size, device: str, steps: int, beta: float) -> float:
+    timer = Timer()
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = make_trainer(kind, size, device, steps + 1, beta, directory)
+        trainer.remove_callback(PrinterCallback)  # standard output is for the result
+        trainer.add_callback(timer)
+        trainer.train()
+    return statistics.median(timer.seconds[1:])
+
+
+def make_trainer(
+    kind: type[GRPOTrainer], size: Size, device: str, steps: int, beta: float, directory: str
+) -> GRPOTrainer:
+    grpo_trainer.VLLMGeneration = type("Rollouts", (FixedRollouts,), {"size": size})
+    tokenizer = character_tokenizer(size.longest + 64)
+    rows = [{"prompt": [{"role": "user", "content": f"{i}+{i}="}]} for i in range(size.completions // GROUP * steps)]
+    micro_batches = size.completions // size.micro_batch
+    return kind(
+        model=_model(size, tokenizer),
+        peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+        reward_funcs=lambda completions, **_: [float(len(one[0]["content"]) % 7) for one in completions],
+        args=GRPOConfig(
+            output_dir=directory,
+            per_device_train_batch_size=size.micro_batch,
+            gradient_accumulation_steps=micro_batches,
+            steps_per_generation=micro_batches,
+            num_generations=GROUP,
+            max_completion_length=size.longest,
+            max_steps=steps,
+            beta=beta,
+            use_vllm=True,
+            vllm_mode="colocate",
+            use_cpu=device == "cpu",
+            bf16=device == "cuda",
+            gradient_checkpointing=device == "cuda",
+            save_strategy="no",
+            report_to="none",
+            logging_steps=steps,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def _model(size: Size, tokenizer: Any) -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    shape = {name: getattr(size, name) for name in (*names, "head_dim", "vocab_size")}
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    return Qwen3ForCausalLM(Qwen3Config(**shape, **ids, tie_word_embeddings=True))
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _processor() -> str:
+    lines: Iterator[str] = iter(())
+    if sys.platform == "linux":
+        lines = iter(Path("/proc/cpuinfo").read_text().splitlines())
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+if __name__ == "__main__":
+    main()

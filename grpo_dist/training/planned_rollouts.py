@@ -1,0 +1,62 @@
+"""Completions from where the plan has them, and how long they took."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from datasets import Dataset
+from transformers.trainer_utils import TrainOutput
+from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer import grpo_trainer
+
+from grpo_dist.training.replaced import replaced
+from grpo_dist.training.stage import Run
+
+
+class PlannedRollouts(GRPOTrainer):
+    """Generates with the model itself, on the run's servers, or on engines of its own; `perf/*` says what it took."""
+
+    def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
+        self.run = run
+        generation = partial(_generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset)
+        with replaced(grpo_trainer, "VLLMGeneration", generation):
+            super().__init__(train_dataset=train_dataset, **arguments)
+
+    def train(self, *arguments: Any, **keywords: Any) -> TrainOutput:
+        output = super().train(*arguments, **keywords)
+        if self.use_vllm:
+            self.vllm_generation.release()
+        return output
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
+        began = time.perf_counter()
+        answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
+        seconds = time.perf_counter() - began
+        perf = self.vllm_generation.take_metrics() if self.use_vllm else {}
+        perf["perf/generation_seconds"] = seconds - perf.get("perf/sync_seconds", 0.0)
+        for name, value in perf.items():
+            self._metrics["train"][name].append(value)
+        if self.use_vllm:
+            self._log_completion_extra("policy_version", [int(perf["perf/policy_version"])] * len(prompt_ids))
+        return answer
+
+
+def _generation_of(run: Run) -> type[VLLMGeneration]:
+    """The class that stands in for TRL's; imported where it is needed, for the engine comes with it."""
+    mode = run.plan.topology.mode
+    if mode == "transformers":
+        return VLLMGeneration
+    if run.config.rollout.sync == "merged":
+        from grpo_dist.training.merged_rollouts import MergedRollouts
+
+        return MergedRollouts
+    if mode == "colocate":
+        from grpo_dist.training.colocated_rollouts import ColocatedRollouts
+
+        return ColocatedRollouts
+    from grpo_dist.training.server_rollouts import ServerRollouts
+
+    return ServerRollouts

@@ -1,0 +1,84 @@
+"""The models of a run as its rollout servers have them: base and adapter side by side, nothing loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from grpo_dist.rollout.client import Policy, Prompt, Sampled
+from grpo_dist.rollout.pool import Pool
+from grpo_dist.training.answering import Sampling
+from grpo_dist.training.generation import Completion, Message, end_tokens
+from grpo_dist.training.model import model_path
+from grpo_dist.training.policy import DIGITS, WEIGHTS
+from grpo_dist.training.stage import Run
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Answers through the pool; without a policy the base model's."""
+
+    name: str
+    pool: Pool
+    policy: Policy | None
+    tokenizer: PreTrainedTokenizerBase
+    ends: list[int]
+    seed: int
+    at_once: int
+    """Completions asked for together; answers come in such portions."""
+
+    def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
+        ids = [
+            self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+            for prompt in prompts
+        ]
+        asked = [
+            Prompt(tuple(one), how.num_samples, self.seed + place * how.num_samples) for place, one in enumerate(ids)
+        ]
+        stride = max(1, self.at_once // how.num_samples)
+        for start in range(0, len(asked), stride):
+            for group in self.pool.generate(asked[start : start + stride], self.policy, self._sampling(how)):
+                yield [self._completion(sampled) for sampled in group]
+
+    def _sampling(self, how: Sampling) -> dict[str, Any]:
+        drawn = {"temperature": 0.0}
+        if how.temperature is not None:
+            drawn = {
+                "temperature": how.temperature,
+                "top_p": how.top_p,
+                "top_k": how.top_k,
+                "min_p": how.min_p or 0.0,
+            }
+        return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends}
+
+    def _completion(self, sampled: Sampled) -> Completion:
+        text = self.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
+        return Completion(text, len(sampled.token_ids), sampled.clipped)
+
+
+def served_models(run: Run, pool: Pool) -> tuple[ServedModel, ServedModel]:
+    """Base and trained; the adapter of the run is given to the servers here.
+
+    Raises:
+        RolloutsGone, RolloutError: they do not take it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
+    digest = sha256((run.directory.adapter / WEIGHTS).read_bytes()).hexdigest()[:DIGITS]
+    trained = Policy(f"trained-{digest}", 0, run.directory.adapter.absolute(), 0)
+    pool.load(trained)
+    ends = end_tokens(_declared(run), tokenizer)
+    seed, size = run.config.grpo.seed, run.config.evaluation.batch_size
+    base = ServedModel("base model", pool, None, tokenizer, ends, seed, size)
+    return base, ServedModel("trained model", pool, trained, tokenizer, ends, seed, size)
+
+
+def _declared(run: Run) -> GenerationConfig:
+    """The model's generation_config.json; an empty one where it has none."""
+    try:
+        return GenerationConfig.from_pretrained(model_path(run), revision=run.config.model.revision or "main")
+    except OSError:
+        return GenerationConfig()
