@@ -8,6 +8,7 @@
     ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
     ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
+    ├── SlurmError           exit 1   one of Slurm's programs is missing, does not answer, or refuses
     └── ReportError          exit 1   a run directory does not hold what a report needs
 
 A message says what is wrong and where; `hint` says what to type next.
@@ -55,6 +56,10 @@ class RewardError(GrpoDistError):
 
 
 class LaunchError(GrpoDistError):
+    pass
+
+
+class SlurmError(GrpoDistError):
     pass
 
 

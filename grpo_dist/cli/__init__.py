@@ -5,13 +5,18 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.cancel import cancel
 from grpo_dist.cli.config import config
 from grpo_dist.cli.init import init
+from grpo_dist.cli.logs import logs
 from grpo_dist.cli.plan import plan
 from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
 from grpo_dist.cli.run import run
 from grpo_dist.cli.scale import scale
+from grpo_dist.cli.status import status
+from grpo_dist.cli.submit import submit
+from grpo_dist.cli.sweep import sweep
 from grpo_dist.errors import GrpoDistError
 
 
@@ -35,5 +40,5 @@ def main() -> None:
     """
 
 
-for command in (init, config, plan, scale, render, run, report):
+for command in (init, config, plan, scale, render, run, submit, sweep, status, logs, cancel, report):
     main.add_command(command)

@@ -107,9 +107,13 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
     return [_one_line(option) for option in [*stated, "--requeue", *map(_further, cluster.sbatch)]]
 
 
-def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, str]]:
-    """Variables of the training processes, as `grpo-dist run` sets them."""
-    values = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, str | Shell]]:
+    """Variables of the training processes: those `grpo-dist run` sets, and what the nodes' own settings ask for."""
+    values: dict[str, str | Shell] = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if interface := config.cluster.network_interface:
+        values |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    if scratch := config.cluster.scratch:
+        values["TMPDIR"] = Shell(with_variables(scratch))
     if plan.topology.device == "cpu":
         values |= {
             "CUDA_VISIBLE_DEVICES": "",
@@ -117,6 +121,12 @@ def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, s
             "OMP_NUM_THREADS": str(config.cluster.cpus_per_gpu),
         }
     return ((Shell(name), value) for name, value in values.items())
+
+
+def with_variables(text: str) -> str:
+    """The text as one word of shell code in which `$NAME` and `${NAME}` are looked up on the node, nothing else."""
+    parts = re.split(r"(\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\}))", text)
+    return "".join(f'"{part}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part)
 
 
 def _job_name(config: RunConfig) -> str:
