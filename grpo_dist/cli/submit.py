@@ -51,6 +51,8 @@ def submit(
     path = output or Path("runs") / Path(config).stem
     job_id = submit_run(RunDirectory(path.absolute()), what, resume=resume)
     click.echo(job_id)
+    if why := sbatch.never_starts(what.script):
+        click.echo(f"warning: it is queued, and may wait there for ever: {why}", err=True)
     where = shlex.quote(str(path))
     click.echo(f"run directory: {path}; logs: {path / 'logs'} and {path / f'slurm-{job_id}.out'}", err=True)
     click.echo(f"follow it: grpo-dist logs {where} --follow", err=True)

@@ -6,7 +6,7 @@ import fcntl
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from grpo_dist.cluster.checks import check_rewards
@@ -71,8 +71,7 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
             _check_not_queued(run)
             make_or_take_up(what.config, what.plan, run, again=f"grpo-dist submit {run.config} --resume")
             return _queue(run)
-    run.create(what.files)
-    with removed_on_failure(run), alone(run):
+    with made(run, what.files), alone(run):
         return _queue(run)
 
 
@@ -123,12 +122,21 @@ def alone(run: RunDirectory) -> Iterator[None]:
 
 
 @contextmanager
-def removed_on_failure(run: RunDirectory) -> Iterator[None]:
-    """A directory that was made for a job does not outlive its refusal."""
+def made(run: RunDirectory, files: Mapping[str, str]) -> Iterator[None]:
+    """The directory with these files; of one that was made for a job Slurm refuses nothing stays.
+
+    Raises:
+        RunDirectoryError: it cannot be made.
+    """
+    parents = [parent for parent in run.path.parents if not parent.exists()]
+    run.create(files)
     try:
         yield
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):
+                parent.rmdir()
         raise
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from grpo_dist.cluster.slurm import sbatch
 from grpo_dist.cluster.slurm.record import write_job
-from grpo_dist.cluster.submission import PlannedRun, alone, cancelled_on_failure, planned, removed_on_failure
+from grpo_dist.cluster.submission import PlannedRun, alone, cancelled_on_failure, made, planned
 from grpo_dist.config import load_config
 from grpo_dist.config.site import SiteSection
 from grpo_dist.errors import ConfigError, PlanError, RunDirectoryError
@@ -98,8 +98,7 @@ def submit_sweep(path: Path, config: str, found: Sequence[Member], throttle: int
             hint="start another sweep with --output DIR; one run of a sweep is continued with "
             "grpo-dist submit RUN/config.yaml --output RUN --resume",
         )
-    sweep.create(_files(config, found))
-    with removed_on_failure(sweep), alone(sweep):
+    with made(sweep, _files(config, found)), alone(sweep):
         limit = f"%{throttle}" if throttle else ""
         options = [f"--array=0-{len(found) - 1}{limit}", f"--job-name={_job_name(path)}", "--output=array-%A_%a.out"]
         job_id = sbatch.submit(sweep.path / ARRAY_FILE, sweep.path, options)

@@ -54,6 +54,18 @@ def test_only(script: str, options: Sequence[str] = ()) -> str:
     return (said + more).strip()
 
 
+def never_starts(script: str) -> str | None:
+    """Why Slurm sees no way to start a script that it queued none the less: more nodes than there are, for example.
+
+    None where it sees one, or cannot be asked.
+    """
+    try:
+        test_only(script)
+    except SlurmError as error:
+        return str(error)
+    return None
+
+
 def advice(words: str) -> str | None:
     """What to type about a refusal, with the nearest partition there is."""
     said = words.lower()
