@@ -60,14 +60,18 @@ def whole(path: Path) -> Iterator[bytes]:
 
 
 def follow(
-    run: RunDirectory, wanted: Wanted, alive: Callable[[], bool], pause: Callable[[float], None] = time.sleep
+    run: RunDirectory,
+    wanted: Wanted,
+    alive: Callable[[], bool],
+    pause: Callable[[float], None] = time.sleep,
+    ask_every: float = ALIVE_SECONDS,
 ) -> Iterator[tuple[Path, bytes]]:
     """(log, what was added to it), until the run has ended; goes on with the next stage's log, and the next attempt's.
 
     Raises:
         RunDirectoryError: as `find`.
     """
-    shown, offset, ended, asked = None, 0, False, 0.0
+    shown, offset, ended, asked = None, 0, False, None
     while True:
         newest = find(run, wanted)
         added = _from(shown, offset) if shown else b""
@@ -80,7 +84,7 @@ def follow(
             return
         else:
             # What was written before the end is read once more after it is known.
-            if not asked or time.monotonic() - asked > ALIVE_SECONDS:
+            if asked is None or time.monotonic() - asked >= ask_every:
                 ended, asked = not alive(), time.monotonic()
             if not ended:
                 pause(POLL_SECONDS)

@@ -24,7 +24,7 @@ State = Literal["new", "queued", "running", "stopped", "failed", "finished"]
 FAILED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 """Slurm's words for a job that ended badly; the others were ended by somebody, or by the time limit."""
 FAILURE_FILE = "failure.json"
-"""In the run directory; its `cause` is why the last attempt failed."""
+"""In the run directory: why the last attempt failed, as `cause` (the likely one) and `why`."""
 RECENT_STEPS = 20
 
 
@@ -165,13 +165,12 @@ def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | Non
 
 
 def _told(run: RunDirectory) -> str | None:
-    """The first line of what the run wrote about its failure."""
+    """What the run wrote about its failure: the likely cause, else what happened."""
     try:
         failure = json.loads((run.path / FAILURE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return failure.get("cause") or failure.get("why")
+    except (OSError, ValueError, AttributeError):
         return None
-    text = failure.get("cause") if isinstance(failure, dict) else None
-    return str(text).partition("\n")[0] if text else None
 
 
 def _seconds_left(record: RunRecord, max_steps: int | None) -> float | None:

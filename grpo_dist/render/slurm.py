@@ -14,6 +14,7 @@ from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render.accelerate import DEEPSPEED_FILE, is_deepspeed
+from grpo_dist.render.node_setup import setup_lines
 
 PLANNED = {
     "nodes": "cluster.nodes",
@@ -72,7 +73,7 @@ def job_script(config: RunConfig, plan: LaunchPlan) -> str:
     return _TEMPLATES.get_template("job.sh.jinja").render(
         options=sbatch_options(config, plan),
         nodes=plan.topology.trainer_nodes,
-        setup=[Shell(line) for line in config.cluster.setup],
+        setup=[Shell(line) for line in setup_lines(config.cluster)],
         environment=_environment(config, plan),
         deepspeed_files=[DEEPSPEED_FILE] if is_deepspeed(plan) else [],
         afterwards=[("compare", "comparison.json", "grpo_dist.training.compare")] if config.evaluation.enabled else [],
@@ -107,13 +108,9 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
     return [_one_line(option) for option in [*stated, "--requeue", *map(_further, cluster.sbatch)]]
 
 
-def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, str | Shell]]:
-    """Variables of the training processes: those `grpo-dist run` sets, and what the nodes' own settings ask for."""
-    values: dict[str, str | Shell] = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if interface := config.cluster.network_interface:
-        values |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
-    if scratch := config.cluster.scratch:
-        values["TMPDIR"] = Shell(with_variables(scratch))
+def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, str]]:
+    """Variables of the training processes, as `grpo-dist run` sets them."""
+    values = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if plan.topology.device == "cpu":
         values |= {
             "CUDA_VISIBLE_DEVICES": "",
@@ -121,12 +118,6 @@ def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, s
             "OMP_NUM_THREADS": str(config.cluster.cpus_per_gpu),
         }
     return ((Shell(name), value) for name, value in values.items())
-
-
-def with_variables(text: str) -> str:
-    """The text as one word of shell code in which `$NAME` and `${NAME}` are looked up on the node, nothing else."""
-    parts = re.split(r"(\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\}))", text)
-    return "".join(f'"{part}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part)
 
 
 def _job_name(config: RunConfig) -> str:
