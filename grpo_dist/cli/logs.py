@@ -18,7 +18,7 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     Without --stage that is the last stage that has begun. Names of files go to standard error.
     """
     from grpo_dist.cluster import logs as run_logs
-    from grpo_dist.cluster.status import going_on
+    from grpo_dist.cluster.status import going_on, state_in_words
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.report.locate import is_run, not_a_run
     from grpo_dist.run_directory import RunDirectory
@@ -43,3 +43,5 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
         return  # the way to stop following
+    if follow:
+        click.echo(f"{run}: {state_in_words(run)}", err=True)

@@ -107,6 +107,15 @@ def going_on(path: Path) -> bool:
         return True
 
 
+def state_in_words(path: Path) -> str:
+    """The state, and why it is that; as far as it is known without Slurm where Slurm does not answer."""
+    try:
+        found = status_of(path, queue())
+    except SlurmError:
+        found = status_of(path, [])
+    return f"{found.state}: {found.reason}" if found.reason else found.state
+
+
 def active_jobs(path: Path) -> list[str]:
     """The jobs of a run, or of the runs of a sweep, that are queued or running.
 

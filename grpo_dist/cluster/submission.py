@@ -69,10 +69,14 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
         _check_open(run, resume=resume)
         with alone(run), _files_as_before(run):
             _check_not_queued(run)
-            make_or_take_up(what.config, what.plan, run, again=f"grpo-dist submit {run.config} --resume")
+            make_or_take_up(what.config, what.plan, run, again=_again(run))
             return _queue(run)
     with made(run, what.files), alone(run):
         return _queue(run)
+
+
+def _again(run: RunDirectory) -> str:
+    return shlex.join(["grpo-dist", "submit", str(run.config), "--output", str(run.path), "--resume"])
 
 
 def _queue(run: RunDirectory) -> str:
@@ -83,7 +87,7 @@ def _queue(run: RunDirectory) -> str:
 
 
 def _check_open(run: RunDirectory, *, resume: bool) -> None:
-    """Whether there is anything to submit; asks no Slurm, so that it holds where there is none."""
+    """Whether there is anything to submit, and resuming it is what is wanted."""
     where = shlex.quote(str(run.path))
     if run.report.exists() and run.adapter.exists():
         raise RunDirectoryError(f"{run.path}: this run has ended", hint=f"grpo-dist report {where}")

@@ -159,15 +159,15 @@ class ClusterSection(Section):
     """Slurm's `--qos`."""
     constraint: Name | None = None
     """Slurm's `--constraint`."""
-    cpus_per_gpu: Positive = 8
-    """CPUs a job asks for with each GPU."""
-    sbatch: tuple[Name, ...] = ()
-    """Further options of sbatch, one each, e.g. `--mem=0`."""
-    setup: tuple[Name, ...] = ()
-    """Shell lines that make the environment ready on a node, e.g. `module load cuda`, `source .venv/bin/activate`."""
     scratch: Name | None = None
     """Directory on each node's own disk for temporary files; may name variables, e.g. `/local/$SLURM_JOB_ID`."""
     network_interface: Name | None = None
     """Interface the nodes talk over, e.g. `ib0`; the one on the route to the first node when not given."""
     container: ContainerSection | None = None
     """The container a job runs in; none when not given."""
+    cpus_per_gpu: Positive = 8
+    """CPUs a job asks for with each GPU."""
+    sbatch: tuple[Name, ...] = ()
+    """Further options of sbatch, one each, e.g. `--mem=0`."""
+    setup: tuple[Name, ...] = ()
+    """Shell lines that make the environment ready on a node, e.g. `module load cuda`, `source .venv/bin/activate`."""

@@ -175,4 +175,6 @@ def test_following_goes_from_stage_to_stage_and_ends_with_the_run(local):
 
 def test_following_a_run_that_has_ended_prints_it_and_returns(slurm, local):
     log(local, 1, "train", "all\n")
-    assert run("logs", "runs/tiny", "--follow").stdout == "all\n"
+    followed = run("logs", "runs/tiny", "--follow")
+    assert followed.stdout == "all\n"
+    assert followed.stderr.endswith("runs/tiny: stopped\n")
