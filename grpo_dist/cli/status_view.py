@@ -13,6 +13,8 @@ from grpo_dist.report.numbers import NOTHING, duration, number
 
 COLUMNS = ("run", "state", "job", "nodes", "step", "reward", "tokens/s", "attempts", "steps' time left", "limit's")
 COLOURS = {"running": "green", "finished": "bold green", "queued": "yellow", "stopped": "yellow", "failed": "red"}
+PLAIN = ("RUNNING", "COMPLETED")
+"""Slurm's words that say no more than ours."""
 
 
 def print_status(runs: Sequence[RunStatus], console: Console) -> None:
@@ -24,9 +26,8 @@ def print_status(runs: Sequence[RunStatus], console: Console) -> None:
         table.add_row(Text(str(run.run)), Text(run.state, style=COLOURS.get(run.state, "")), *_cells(run))
     console.print(table)
     for run in runs:
-        if run.reason:
-            state = f" ({run.queue_state})" if run.queue_state else ""
-            console.print(Text(f"{run.run}: {run.state}{state}: {run.reason}", style=COLOURS.get(run.state, "")))
+        if why := ": ".join(word for word in (run.queue_state, run.reason) if word and word not in PLAIN):
+            console.print(Text(f"{run.run}: {run.state}: {why}", style=COLOURS.get(run.state, "")))
 
 
 def _cells(run: RunStatus) -> Iterator[Text]:

@@ -34,7 +34,7 @@ class RunStatus:
 
     run: Path
     state: State
-    """`new`: rendered and never started; `stopped`: can be continued; `failed`: so can it, once the cause is mended."""
+    """`new`: neither started nor submitted; `stopped`: can be continued; `failed`: so can it, with its cause mended."""
     job_id: str | None
     queue_state: str | None
     """Slurm's word."""
@@ -79,7 +79,7 @@ def status_of(path: Path, jobs: Sequence[QueuedJob]) -> RunStatus:
     run, record = RunDirectory(path), read_run(path)
     submitted, job = read_job(run), job_of(run, jobs)
     attempts = len(list(run.logs.glob("attempt-*")))
-    state = _state(run, record, job, attempts)
+    state = _state(run, record, job, started=bool(attempts or submitted))
     last = record.metrics[-1] if record.metrics else {}
     max_steps = record.planned("max_steps")
     return RunStatus(
@@ -137,7 +137,7 @@ def active_jobs(path: Path) -> list[str]:
     return [job.job_id for job in found]
 
 
-def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, attempts: int) -> State:
+def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, *, started: bool) -> State:
     if job and not job.ended:
         return "queued" if job.state == "PENDING" else "running"
     if _ended(record):
@@ -146,7 +146,7 @@ def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, attempts
         return "running"
     if (run.path / FAILURE_FILE).exists() or (job and job.state in FAILED):
         return "failed"
-    return "stopped" if attempts or job else "new"
+    return "stopped" if started or job else "new"
 
 
 def _ended(record: RunRecord) -> bool:
@@ -170,7 +170,9 @@ def _held(run: RunDirectory) -> bool:
 def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | None:
     if state == "failed" and (told := _told(run)):
         return told
-    return job.reason or None if job else None
+    if job is None or job.state == "CANCELLED":
+        return None  # squeue goes on to say why it had waited
+    return job.reason or None
 
 
 def _told(run: RunDirectory) -> str | None:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from grpo_dist.cluster.slurm import sbatch
-from grpo_dist.cluster.slurm.record import write_job
+from grpo_dist.cluster.slurm.record import read_job, write_job
 from grpo_dist.cluster.submission import PlannedRun, alone, cancelled_on_failure, made, planned
 from grpo_dist.config import load_config
 from grpo_dist.config.site import SiteSection
@@ -93,8 +93,9 @@ def submit_sweep(path: Path, config: str, found: Sequence[Member], throttle: int
     """
     sweep = RunDirectory(path.absolute())
     if sweep.path.exists():
+        job = read_job(sweep)
         raise RunDirectoryError(
-            f"{path}: something stands there already",
+            f"{path}: something stands there already{f', submitted as job {job.job_id}' if job else ''}",
             hint="start another sweep with --output DIR; one run of a sweep is continued with "
             "grpo-dist submit RUN/config.yaml --output RUN --resume",
         )

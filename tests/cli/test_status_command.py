@@ -68,6 +68,10 @@ def test_a_job_waits_runs_and_ends(slurm, workplace):
     assert running["seconds_left_of_steps"] == 25 * 2, "the pause between attempts is no step's time"
     slurm.queue(f"41|TIMEOUT|TimeLimit|0:00|node[1-2]|{there.path}")
     assert (status()["state"], status()["reason"]) == ("stopped", "TimeLimit")
+    slurm.queue(f"41|CANCELLED|Priority|0:00||{there.path}")
+    assert (status()["state"], status()["reason"]) == ("stopped", None), "that it waited is no reason any more"
+    slurm.queue()
+    assert status()["state"] == "stopped", "Slurm has forgotten the job"
     slurm.queue(f"41|FAILED|NonZeroExitCode|0:00|node1|{there.path}")
     (there.path / "failure.json").write_text(json.dumps({"why": "train ended", "cause": "the disk is full"}))
     assert (status()["state"], status()["reason"]) == ("failed", "the disk is full")

@@ -99,6 +99,12 @@ def test_a_refused_array_leaves_nothing_behind(slurm, workplace):
     assert not (workplace / "runs").exists()
 
 
+def test_a_sweep_is_not_submitted_twice(slurm):
+    run("sweep", "tiny.yaml", *SIX)
+    assert "submitted as job 41" in run("sweep", "tiny.yaml", *SIX, code=2).stderr
+    assert len(slurm.submissions()) == 1
+
+
 @pytest.mark.parametrize(("values", "told"), [("1,,2", "missing between two commas"), ("1,2,1", "stands there twice")])
 def test_slips_in_the_values_are_told(slurm, values, told):
     assert told in run("sweep", "tiny.yaml", "--set", f"grpo.seed={values}", code=2).stderr
