@@ -10,7 +10,9 @@ import click
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def cancel(run: Path) -> None:
-    """End the job of the run in directory RUN, or all jobs of a sweep, and print the job id.
+    """End the job of a run, or all jobs of a sweep.
+
+    RUN is a run directory, or a sweep's. Prints the job ids.
 
     What the run has done stays; `grpo-dist submit … --resume` continues it.
     """
