@@ -10,6 +10,7 @@
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
     ├── RolloutError         exit 1   a rollout server cannot be started or refuses its work
     │   └── RolloutsGone     exit 75  all of them failed; the run is saved and may be continued
+    ├── SlurmError           exit 1   one of Slurm's programs is missing, does not answer, or refuses
     ├── ReportError          exit 1   a run directory does not hold what a report needs
     └── PushError            exit 1   the Hub takes no upload
 
@@ -67,6 +68,10 @@ class RolloutError(GrpoDistError):
 
 class RolloutsGone(RolloutError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+
+
+class SlurmError(GrpoDistError):
+    pass
 
 
 class ReportError(GrpoDistError):

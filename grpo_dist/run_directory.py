@@ -90,6 +90,11 @@ class RunDirectory:
         return self.path / "report.html"
 
     @property
+    def job(self) -> Path:
+        """The Slurm job it was submitted as, the last one."""
+        return self.path / "job.json"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 
@@ -101,7 +106,7 @@ class RunDirectory:
         return self.config.is_file()
 
     def create(self, files: Mapping[str, str]) -> None:
-        """Make the directory with these files (name → text), all of them or nothing.
+        """Make the directory with these files (path in it → text), all of them or nothing.
 
         Raises:
             RunDirectoryError: something else stands there already, or it cannot be written.
@@ -110,6 +115,7 @@ class RunDirectory:
         try:
             draft.mkdir(parents=True)
             for name, text in files.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 (draft / name).write_text(text, encoding="utf-8")
             # Fails on anything but an empty directory, so two runs cannot both win.
             os.rename(draft, self.path)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.cancel import cancel
 from grpo_dist.cli.compare import compare
 from grpo_dist.cli.config import config
 from grpo_dist.cli.export import export
 from grpo_dist.cli.init import init
+from grpo_dist.cli.logs import logs
 from grpo_dist.cli.plan import plan
 from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
 from grpo_dist.cli.run import run
 from grpo_dist.cli.scale import scale
 from grpo_dist.cli.serve import serve
+from grpo_dist.cli.status import status
+from grpo_dist.cli.submit import submit
+from grpo_dist.cli.sweep import sweep
 from grpo_dist.errors import GrpoDistError
 
 
@@ -38,5 +43,9 @@ def main() -> None:
     """
 
 
-for command in (init, config, plan, scale, render, run, serve, report, compare, export):
+for command in (
+    *(init, config, plan, scale, render, run, serve),
+    *(submit, sweep, status, logs, cancel),
+    *(report, compare, export),
+):
     main.add_command(command)

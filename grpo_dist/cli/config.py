@@ -16,10 +16,14 @@ def config() -> None:
 @click.argument("config")
 @overrides_option
 def show(config: str, overrides: tuple[str, ...]) -> None:
-    """Print CONFIG with every default written out, as a run directory keeps it."""
-    from grpo_dist.config import dump_config, load_config
+    """Print CONFIG with every default written out, as the run directory of a job keeps it.
 
-    click.echo(dump_config(load_config(config, overrides)), nl=False)
+    What its cluster: does not state is taken from the site's settings, ~/.config/grpo-dist/site.yaml or the file that
+    GRPO_DIST_SITE names, where there is one.
+    """
+    from grpo_dist.config import dump_config, load_config, load_site
+
+    click.echo(dump_config(load_config(config, overrides, load_site())), nl=False)
 
 
 @config.command()

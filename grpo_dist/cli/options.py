@@ -19,6 +19,7 @@ WIDTH_OF_A_FILE = 140
 overrides_option = click.option(
     "--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated."
 )
+nodes_option = click.option("--nodes", type=click.IntRange(1), metavar="N", help="The same as --set cluster.nodes=N.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 calibrate_option = click.option(
     "--calibrate",
@@ -47,6 +48,11 @@ class Numbers(click.ParamType):
         if wrong:
             self.fail(f"{wrong[0]} is not between {self.least} and {self.most}", param, ctx)
         return numbers
+
+
+def with_nodes(overrides: tuple[str, ...], nodes: int | None) -> tuple[str, ...]:
+    """The overrides, with what --nodes says as the last."""
+    return overrides if nodes is None else (*overrides, f"cluster.nodes={nodes}")
 
 
 def measured(calibrate: Path | None) -> Measured | None:

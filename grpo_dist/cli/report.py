@@ -1,31 +1,56 @@
-"""`grpo-dist report`: what a run came to."""
+"""`grpo-dist report`: what runs came to."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from grpo_dist.cli.options import json_option
+from grpo_dist.cli.options import console, json_option
+
+if TYPE_CHECKING:
+    from grpo_dist.report import RunRecord
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @json_option
-def report(run: Path, as_json: bool) -> None:
+def report(runs: tuple[Path, ...], as_json: bool) -> None:
     """Show what the run in directory RUN came to.
 
     A run that is still going on or was stopped is shown as far as it has come. Writes RUN/report.html too.
+
+    Several runs, or a directory with runs in it, for example a sweep's, are shown beside one another: the settings in
+    which they differ, and what became of each.
     """
+    from grpo_dist.report import read_run
+    from grpo_dist.report.locate import is_run, runs_below
+
+    if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
+        return _one(read_run(runs[0]), as_json)
+    _several([read_run(path) for path in dict.fromkeys(path for run in runs for path in runs_below(run))], as_json)
+
+
+def _one(record: RunRecord, as_json: bool) -> None:
     from rich.console import Console
 
-    from grpo_dist.report import print_summary, read_run, summary, write_html
+    from grpo_dist.report import print_summary, summary, write_html
 
-    record = read_run(run)
     page = write_html(record)
     if as_json:
         click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
     else:
         print_summary(record, Console())
         click.echo(page)
+
+
+def _several(records: list[RunRecord], as_json: bool) -> None:
+    from grpo_dist.report.several import print_several, rows
+
+    compared = rows(records)
+    if as_json:
+        click.echo(json.dumps(compared, indent=2, allow_nan=False))
+    else:
+        print_several(compared, console())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ Auto = Literal["auto"]
 Above0 = Annotated[float, Field(gt=0)]
 Nodes = Annotated[int, Field(ge=1, le=10_000)]
 Processes = Annotated[int, Field(ge=1, le=100_000)]
+TimeLimit = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
 
 
 class TimeoutSection(Section):
@@ -116,6 +118,22 @@ class GpuFigures(Section):
     """Fastest type of 16 bits."""
 
 
+class ContainerSection(Section):
+    """The container in which the processes of a job run."""
+
+    runtime: Literal["pyxis", "apptainer"]
+    """`pyxis`: srun starts it (NVIDIA's plugin, with enroot); `apptainer`: the program of that name does."""
+    image: Name
+    """What the runtime calls the image: a file, or e.g. `nvcr.io#nvidia/pytorch:26.09-py3` for pyxis."""
+    mounts: tuple[Name, ...] = ()
+    """`/on/the/node:/in/the/container`, one each; the run and the directory of submission are mounted anyway."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        for index, mount in enumerate(self.mounts):
+            if not re.fullmatch(r"/[^:,]*(:/[^:,]*(:[^:,]+)?)?", mount):
+                yield ("mounts", index), f"{mount!r} is no mount; write for example `/data:/data`"
+
+
 class ClusterSection(Section):
     """The machines, and what Slurm has to be told about them."""
 
@@ -131,7 +149,7 @@ class ClusterSection(Section):
     """Link between the GPUs of a node, a name of the planner's table; the GPU's usual one when not given."""
     inter_node_link: Name = "infiniband_ndr"
     """Link between nodes, a name of the planner's table."""
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "24:00:00"
+    time: TimeLimit = "24:00:00"
     """Slurm's `--time`: minutes, hours:minutes:seconds, or days-hours:minutes:seconds."""
     partition: Name | None = None
     """Slurm's `--partition`."""
@@ -141,6 +159,12 @@ class ClusterSection(Section):
     """Slurm's `--qos`."""
     constraint: Name | None = None
     """Slurm's `--constraint`."""
+    scratch: Name | None = None
+    """Directory on each node's own disk for temporary files; may name variables, e.g. `/local/$SLURM_JOB_ID`."""
+    network_interface: Name | None = None
+    """Interface the nodes talk over, e.g. `ib0`; the one on the route to the first node when not given."""
+    container: ContainerSection | None = None
+    """The container a job runs in; none when not given."""
     cpus_per_gpu: Positive = 8
     """CPUs a job asks for with each GPU."""
     sbatch: tuple[Name, ...] = ()

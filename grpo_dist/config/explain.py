@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from grpo_dist.config.kinds import LARGEST_INTEGER, Member, choices, describe, is_section, members
 from grpo_dist.config.problems import Path, Problem, dotted, shown
+from grpo_dist.config.run import RunConfig
 from grpo_dist.config.schema import lookup
-from grpo_dist.config.suggestions import closest, unknown_setting
+from grpo_dist.config.suggestions import closest, unknown_in, unknown_setting
 from grpo_dist.config.yaml_source import Source
 
 EXAMPLES = {
@@ -22,20 +23,22 @@ EXAMPLES = {
     "warm_start.data.name_or_path": "name_or_path: examples.jsonl",
     "rewards.functions.name": "name: notebook",
     "evaluation.scorer.name": "name: accuracy",
+    "cluster.container.runtime": "runtime: pyxis",
+    "cluster.container.image": "image: /images/grpo.sqsh",
 }
 """Required setting → a line that states it."""
 
-FORMS = {"cluster.time": "time: 24:00:00"}
-"""Setting with a form of its own → a line that has it."""
+FORMS = {"time": "time: 24:00:00"}
+"""Name of a setting with a form of its own → a line that has it."""
 
 WITH_COLONS = "; put each setting on a line of its own, with a space after its colon"
 
 
-def problems(invalid: ValidationError, source: Source) -> Iterator[Problem]:
-    """One problem per setting that is wrong and of which the source has none yet."""
+def problems(invalid: ValidationError, source: Source, root: Any = RunConfig) -> Iterator[Problem]:
+    """One problem per setting that is wrong and of which the source has none yet; root is the section validated."""
     found: dict[Path, Problem] = {}
     for one in invalid.errors(include_url=False):
-        problem = _problem(one, source)
+        problem = _problem(one, source, root)
         found.setdefault(problem.path, problem)
     for known in source.problems:
         found.pop(known.path, None)
@@ -45,23 +48,23 @@ def problems(invalid: ValidationError, source: Source) -> Iterator[Problem]:
             yield problem
 
 
-def _problem(found: Mapping[str, Any], source: Source) -> Problem:
+def _problem(found: Mapping[str, Any], source: Source, root: Any) -> Problem:
     path: Path = found["loc"]
     _, place = source.nearest(path)
     kind = found["type"]
     if kind == "missing":
-        return Problem(place, path, f"missing; add `{EXAMPLES[_without_indices(path)]}`")
+        return Problem(place, path, f"missing; add `{_example(path)}`")
     if kind == "extra_forbidden":
-        return Problem(place, path, unknown_setting(path))
+        return Problem(place, path, unknown_setting(path) if root is RunConfig else unknown_in(root, path))
     if kind == "conflict":
         return Problem(place, path, found["msg"])
     if kind == "string_pattern_mismatch" and found["input"]:
-        what = f"{shown(found['input'])} is not of the form it takes; write for example `{FORMS[dotted(path)]}`"
+        what = f"{shown(found['input'])} is not of the form it takes; write for example `{FORMS[path[-1]]}`"
         return Problem(place, path, what)
-    known, member = lookup(path)
+    known, member = lookup(path, root)
     stated, place = source.nearest(known)
     if stated != known and found["input"] == "":
-        known, member = lookup(stated)
+        known, member = lookup(stated, root)
     return Problem(place, stated, _unsuitable(found["input"], known, member, place.text))
 
 
@@ -70,15 +73,17 @@ def _unsuitable(value: Any, path: Path, member: Member, text: str | None) -> str
     takes = describe(*member)
     if value in (None, "", [], ()):
         missing = f"{'has no value' if value is None else 'is empty'}; "
-        example = EXAMPLES.get(_without_indices(path))
+        example = _example(path)
         return missing + (f"write `{example}`" if example else f"give {takes}, or leave it out")
     written = text if text is not None and isinstance(value, (int, float)) else None
     hint = _hint(value, path, member[0], written)
     return f"must be {takes}, not {written or shown(value)}{hint}"
 
 
-def _without_indices(path: Path) -> str:
-    return dotted(tuple(key for key in path if isinstance(key, str)))
+def _example(path: Path) -> str | None:
+    """A line that states a required setting; a site file states settings of cluster: without that word."""
+    name = dotted(tuple(key for key in path if isinstance(key, str)))
+    return EXAMPLES.get(name) or EXAMPLES.get(f"cluster.{name}")
 
 
 def _hint(value: Any, path: Path, annotation: Any, written: str | None) -> str:

@@ -13,19 +13,24 @@ from grpo_dist.config.local_paths import with_absolute_paths
 from grpo_dist.config.overrides import apply
 from grpo_dist.config.problems import Place, Problem, Unreadable
 from grpo_dist.config.run import RunConfig
+from grpo_dist.config.site import SiteSection, site_file, with_site
 from grpo_dist.config.yaml_source import Source
 from grpo_dist.errors import ConfigError
 
 LARGEST_FILE = 256 * 1024
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSection | None = None) -> RunConfig:
     """The configuration in a YAML file, with `a.b=v` overrides; relative paths in it become absolute.
+
+    Of a site's settings those count which neither the file nor an override states.
 
     Raises:
         ConfigError: one line for each problem: `path:line: setting: what is wrong; what to type`.
     """
     source = apply(read_source(Path(path)), overrides)
+    if site:
+        source.data = with_site(source.data, site)
     config = None
     try:
         config = RunConfig.model_validate(source.data)
@@ -36,7 +41,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return with_absolute_paths(config)
 
 
-def read_source(path: Path) -> Source:
+def load_site() -> SiteSection | None:
+    """The site settings, None where there is no such file.
+
+    Raises:
+        ConfigError: as `load_config`; or the file that GRPO_DIST_SITE names is not there.
+    """
+    path, named = site_file()
+    if not (named or path.is_file()):
+        return None
+    source = read_source(path, needs="the settings of this site, e.g. partition: gpu")
+    site = None
+    try:
+        site = SiteSection.model_validate(source.data)
+    except ValidationError as invalid:
+        source.problems.extend(explain.problems(invalid, source, SiteSection))
+    if site is None or source.problems:
+        raise problems.error(source.problems)
+    return site
+
+
+def read_source(path: Path, needs: str = "at least the sections model: and data:") -> Source:
     """What a file states, unchecked but for its being YAML with sections in it.
 
     Raises:
@@ -52,7 +77,7 @@ def read_source(path: Path) -> Source:
     except Unreadable as unreadable:
         raise problems.error([unreadable.problem]) from unreadable
     if source.data is None and not source.problems:
-        raise ConfigError(f"{path}: the file is empty; it needs at least the sections model: and data:")
+        raise ConfigError(f"{path}: the file is empty; it needs {needs}")
     if not isinstance(source.data, dict):
         source.problems.append(Problem(source.places[()], (), _no_sections(source.data)))
         raise problems.error(source.problems)

@@ -12,16 +12,14 @@ from grpo_dist.config.problems import Path
 from grpo_dist.config.run import RunConfig
 from grpo_dist.config.trl_fields import PASSED_ON
 
-ROOT: Member = (RunConfig, ())
 
-
-def lookup(path: Path) -> tuple[Path, Member]:
+def lookup(path: Path, root: Any = RunConfig) -> tuple[Path, Member]:
     """The path without what the schema does not know in it, and (annotation, constraints) of the setting there.
 
     Pydantic puts names such as `tuple[str, ...]` into a path to tell the members of a union apart; they drop out.
     """
     known: Path = ()
-    member = ROOT
+    member: Member = (root, ())
     for key in path:
         inner = _inside(member[0], key)
         if inner is not None:

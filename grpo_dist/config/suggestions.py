@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 from grpo_dist.config.grpo import GrpoSection
+from grpo_dist.config.kinds import is_section, members
 from grpo_dist.config.problems import Path, dotted
 from grpo_dist.config.schema import all_settings, keys, lookup, section_at
 from grpo_dist.config.trl_fields import OWNED
@@ -82,6 +84,15 @@ def unknown_setting(path: Path) -> str:
     if section_at(path[:-1]) is GrpoSection:
         return "neither a setting of ours nor a field of TRL's GRPOConfig; check its spelling, or remove it"
     return f"unknown setting; {_listing(path[:-1])}"
+
+
+def unknown_in(root: Any, path: Path) -> str:
+    """The same for a file that states another section than a whole configuration."""
+    known, (annotation, _) = lookup(path[:-1], root)
+    section = next(kind for kind, _ in members(annotation) if is_section(kind))
+    if near := closest(str(path[-1]), keys(section)):
+        return f"unknown setting; did you mean {dotted((*known, near))}?"
+    return f"unknown setting; {dotted(known) or 'this file'} has {', '.join(keys(section))}"
 
 
 def closest(word: str, words: list[str], cutoff: float = 0.6) -> str | None:

@@ -14,6 +14,7 @@ from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render.accelerate import DEEPSPEED_FILE, is_deepspeed
+from grpo_dist.render.node_setup import setup_lines
 
 PLANNED = {
     "nodes": "cluster.nodes",
@@ -72,7 +73,7 @@ def job_script(config: RunConfig, plan: LaunchPlan) -> str:
     return _TEMPLATES.get_template("job.sh.jinja").render(
         options=sbatch_options(config, plan),
         nodes=plan.topology.trainer_nodes,
-        setup=[Shell(line) for line in config.cluster.setup],
+        setup=[Shell(line) for line in setup_lines(config.cluster)],
         environment=_environment(config, plan),
         deepspeed_files=[DEEPSPEED_FILE] if is_deepspeed(plan) else [],
         afterwards=[("compare", "comparison.json", "grpo_dist.training.compare")] if config.evaluation.enabled else [],

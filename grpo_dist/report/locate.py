@@ -10,11 +10,31 @@ from grpo_dist.errors import ReportError
 
 MARKS = ("config.yaml", "plan.json", "metrics.jsonl")
 """A directory with one of these files is a run directory."""
+SWEEP_FILE = "sweep.json"
+"""A directory with this file holds the runs of a sweep."""
 SHOWN = 8
 
 
 def is_run(path: Path) -> bool:
     return any(os.path.isfile(path / name) for name in MARKS)
+
+
+def is_sweep(path: Path) -> bool:
+    return os.path.isfile(path / SWEEP_FILE)
+
+
+def runs_below(path: Path) -> list[Path]:
+    """The run itself, or the runs in a directory and in the sweeps of it, by name.
+
+    Raises:
+        ReportError: there are none.
+    """
+    if is_run(path):
+        return [path]
+    found = [run for inner in _runs_in(path, sweeps=True) for run in ([inner] if is_run(inner) else _runs_in(inner))]
+    if not found:
+        raise not_a_run(path)
+    return found
 
 
 def not_a_run(path: Path) -> ReportError:
@@ -41,9 +61,11 @@ def _meant(path: Path) -> str:
     return f"{question}Runs beside it: {_listed(beside)}"
 
 
-def _runs_in(folder: Path) -> list[Path]:
+def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
+    """By name; hidden ones are drafts."""
     try:
-        return sorted(path for path in folder.iterdir() if is_run(path) and not path.name.startswith("."))
+        shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return [path for path in shown if is_run(path) or (sweeps and is_sweep(path))]
     except OSError:
         return []
 

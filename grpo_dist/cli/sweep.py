@@ -1,0 +1,54 @@
+"""`grpo-dist sweep`: many runs as one job array."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from grpo_dist.cli.options import nodes_option, overrides_option, with_nodes
+
+
+@click.command()
+@click.argument("config")
+@overrides_option
+@nodes_option
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where the runs lie.  [default: runs/NAME-sweep]"
+)
+@click.option("--throttle", type=click.IntRange(1), metavar="N", help="Most runs at a time; all at once if not given.")
+@click.option("--dry-run", is_flag=True, help="Print the array's script and name the runs; make and submit nothing.")
+def sweep(
+    config: str,
+    overrides: tuple[str, ...],
+    nodes: int | None,
+    output: Path | None,
+    throttle: int | None,
+    dry_run: bool,
+) -> None:
+    """Queue a run for each combination of values and print the job id.
+
+    A setting with several values, separated by commas, is varied:
+
+    \b
+        grpo-dist sweep configs/tiny-cpu.yaml --set grpo.num_generations=8,16 --set grpo.seed=1,2,3
+
+    is six runs. A list, or text with commas, is written in brackets or quotes. All runs are planned before any is
+    submitted; together they are one job array. `grpo-dist report DIR` compares them, at any time.
+    """
+    from grpo_dist.cluster.sweep import array_script, members, submit_sweep
+    from grpo_dist.config import load_site
+
+    found = members(config, with_nodes(overrides, nodes), load_site())
+    path = output or Path("runs") / f"{Path(config).stem}-sweep"
+    if dry_run:
+        click.echo(array_script(found), nl=False)
+    else:
+        click.echo(submit_sweep(path, config, found, throttle))
+    for member in found:
+        click.echo(f"{path / member.name}: {' '.join(member.settings)}", err=True)
+    if not dry_run:
+        where = shlex.quote(str(path))
+        click.echo(f"see how far they are: grpo-dist status {where}; end them: grpo-dist cancel {where}", err=True)
+        click.echo(f"compare them: grpo-dist report {where}", err=True)

@@ -1,0 +1,170 @@
+"""Handing a run to Slurm: planned, its directory made, queued once, and remembered by its job id."""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from grpo_dist.cluster.checks import check_rewards
+from grpo_dist.cluster.opening import make_or_take_up
+from grpo_dist.cluster.slurm import sbatch
+from grpo_dist.cluster.slurm.queue import cancel, my_jobs
+from grpo_dist.cluster.slurm.record import job_of, write_job
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError, RunDirectoryError
+from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.render.files import JOB_FILE, RENDERED, render_files
+from grpo_dist.run_directory import RunDirectory, write_atomically
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A configuration that can run, and all files of its run directory."""
+
+    config: RunConfig
+    plan: LaunchPlan
+    files: Mapping[str, str]
+
+    @property
+    def script(self) -> str:
+        return self.files[JOB_FILE]
+
+
+def planned(config: RunConfig) -> PlannedRun:
+    """Everything that can be told before a job is queued; no effects.
+
+    Raises:
+        ConfigError: the configuration cannot run, or not as a job.
+    """
+    plan = plan_run(config)
+    check_rewards(config)
+    files = render_files(config, plan)
+    if JOB_FILE not in files:
+        raise PlanError(
+            f"rollout.backend: {plan.backend} planned, and this version starts no such job",
+            hint="--set rollout.backend=transformers, and leave out what only vLLM takes under rollout:",
+        )
+    container = config.cluster.container
+    if container and shlex.quote(container.image) not in files[JOB_FILE]:
+        raise PlanError(
+            "cluster.container: the job script of this version starts no container",
+            hint="make the environment ready with cluster.setup",
+        )
+    return PlannedRun(config, plan, files)
+
+
+def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
+    """Queue the run and give its job id. If Slurm refuses, all is as it was before.
+
+    Raises:
+        RunDirectoryError: a run stands there and resume is off, it has ended, or its job is queued or running.
+        PlanError: the run that stands there cannot be continued so.
+        SlurmError: there is no Slurm, or it refuses the job.
+    """
+    if run.exists():
+        _check_open(run, resume=resume)
+        with alone(run), _files_as_before(run):
+            _check_not_queued(run)
+            make_or_take_up(what.config, what.plan, run, again=_again(run))
+            return _queue(run)
+    with made(run, what.files), alone(run):
+        return _queue(run)
+
+
+def _again(run: RunDirectory) -> str:
+    return shlex.join(["grpo-dist", "submit", str(run.config), "--output", str(run.path), "--resume"])
+
+
+def _queue(run: RunDirectory) -> str:
+    job_id = sbatch.submit(run.path / JOB_FILE, run.path)
+    with cancelled_on_failure(job_id):
+        write_job(run, job_id)
+    return job_id
+
+
+def _check_open(run: RunDirectory, *, resume: bool) -> None:
+    """Whether there is anything to submit, and resuming it is what is wanted."""
+    where = shlex.quote(str(run.path))
+    if run.report.exists() and run.adapter.exists():
+        raise RunDirectoryError(f"{run.path}: this run has ended", hint=f"grpo-dist report {where}")
+    if not resume:
+        _check_not_queued(run)
+        raise RunDirectoryError(
+            f"{run.path}: a run stands there already",
+            hint="continue it with --resume, or start another with --output DIR",
+        )
+
+
+def _check_not_queued(run: RunDirectory) -> None:
+    job = job_of(run, my_jobs())
+    if job and not job.ended:
+        where = shlex.quote(str(run.path))
+        raise RunDirectoryError(
+            f"{run.path}: submitted already, as job {job.job_id} ({job.state})",
+            hint=f"grpo-dist status {where}, or end it with grpo-dist cancel {where}",
+        )
+
+
+@contextmanager
+def alone(run: RunDirectory) -> Iterator[None]:
+    """Submit the run alone. Not `RunDirectory.locked`, which the job wants as soon as it starts.
+
+    Raises:
+        RunDirectoryError: another process is submitting it.
+    """
+    with open(run.path / ".submit", "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = f"grpo-dist status {shlex.quote(str(run.path))}"
+            raise RunDirectoryError(f"{run.path}: is being submitted just now", hint=hint) from error
+        yield
+
+
+@contextmanager
+def made(run: RunDirectory, files: Mapping[str, str]) -> Iterator[None]:
+    """The directory with these files; of one that was made for a job Slurm refuses nothing stays.
+
+    Raises:
+        RunDirectoryError: it cannot be made.
+    """
+    parents = [parent for parent in run.path.parents if not parent.exists()]
+    run.create(files)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def cancelled_on_failure(job_id: str) -> Iterator[None]:
+    """A job that no run directory remembers is not left in the queue."""
+    try:
+        yield
+    except BaseException:
+        cancel(job_id)
+        raise
+
+
+@contextmanager
+def _files_as_before(run: RunDirectory) -> Iterator[None]:
+    """What was rendered for a job that is refused is put back."""
+    paths = [run.path / name for name in RENDERED]
+    before = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            if path in before:
+                write_atomically(path, before[path])
+            else:
+                path.unlink(missing_ok=True)
+        raise

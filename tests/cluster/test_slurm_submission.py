@@ -1,0 +1,83 @@
+"""submit, status, logs, cancel and sweep on a real Slurm. Only the stages themselves are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.heavy
+
+SECONDS = 120
+
+
+@pytest.fixture
+def program(fake):
+    """Calls grpo-dist where the configuration run.yaml lies."""
+    (fake.home / "run.yaml").write_text(yaml.safe_dump(fake.base))
+    env = {**fake.cluster.environment, **fake.environment, "XDG_CONFIG_HOME": str(fake.home)}
+
+    def call(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "grpo_dist", *arguments]
+        done = subprocess.run(words, cwd=fake.home, env=env, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def status(program, *runs: str) -> list[dict]:
+    return json.loads(program("status", *runs, "--json").stdout)
+
+
+def test_a_run_is_submitted_once_followed_and_finished(program, fake):
+    job_id = program("submit", "run.yaml").stdout.strip()
+    again = program("submit", "run.yaml", "--resume", code=2).stderr
+    assert f"submitted already, as job {job_id}" in again
+    followed = program("logs", "runs/run", "--follow")
+    assert "train.log <==" in followed.stderr
+    (ended,) = status(program)
+    assert (ended["state"], ended["job_id"], ended["step"]) == ("finished", job_id, 12)
+    assert (fake.home / "runs" / "run" / f"slurm-{job_id}.out").exists()
+    assert "has ended" in program("submit", "run.yaml", "--resume", code=2).stderr
+
+
+def test_a_cancelled_run_is_continued(program, fake):
+    job_id = program("submit", "run.yaml", "--set", "grpo.max_steps=40").stdout.strip()
+    end = time.monotonic() + SECONDS
+    while (running := status(program)[0])["step"] < 4:
+        assert time.monotonic() < end, running
+    assert (running["state"], running["queue_state"]) == ("running", "RUNNING")
+    assert program("cancel", "runs/run").stdout.strip() == job_id
+    program("logs", "runs/run", "--follow")
+    assert status(program)[0]["state"] in ("stopped", "failed")
+    program("submit", "run.yaml", "--set", "grpo.max_steps=40", "--resume")
+    program("logs", "runs/run", "--follow")
+    (ended,) = status(program)
+    assert (ended["state"], ended["step"], ended["attempts"]) == ("finished", 40, 2)
+
+
+def test_slurms_refusal_and_ours(program, fake):
+    told = program("submit", "run.yaml", "--set", "cluster.partition=nonesuch", code=1).stderr
+    assert "invalid partition specified: nonesuch" in told and "--set cluster.partition=" in told
+    assert not (fake.home / "runs").exists()
+    assert "to start at" in program("submit", "run.yaml", "--test-only").stdout
+    assert "node" in program("submit", "run.yaml", "--nodes", "99", "--test-only", code=1).stderr
+
+
+def test_a_sweep_is_one_array_with_a_run_each(program, fake):
+    job_id = program("sweep", "run.yaml", "--nodes", "1", "--set", "grpo.seed=1,2,3", "--throttle", "2").stdout.strip()
+    runs = sorted(path for path in Path(fake.home / "runs" / "run-sweep").iterdir() if path.is_dir())
+    for run in runs:
+        program("logs", str(run), "--follow")
+    found = status(program, "runs/run-sweep")
+    assert [one["state"] for one in found] == ["finished"] * 3, [one["reason"] for one in found]
+    assert [one["job_id"] for one in found] == [f"{job_id}_{task}" for task in range(3)]
+    rows = json.loads(program("report", "runs/run-sweep", "--json").stdout)
+    assert [row["settings"] for row in rows] == [{"grpo.seed": seed} for seed in (1, 2, 3)]
+    assert {row["steps"] for row in rows} == {12}
