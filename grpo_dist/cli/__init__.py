@@ -6,6 +6,7 @@ import click
 
 from grpo_dist import __version__
 from grpo_dist.cli.config import config
+from grpo_dist.cli.doctor import doctor
 from grpo_dist.cli.init import init
 from grpo_dist.cli.plan import plan
 from grpo_dist.cli.render import render
@@ -14,6 +15,7 @@ from grpo_dist.cli.rewards import rewards
 from grpo_dist.cli.run import run
 from grpo_dist.cli.scale import scale
 from grpo_dist.errors import GrpoDistError
+
 
 class Program(click.Group):
     """Turns the errors a user is meant to read into their text and exit code."""
@@ -25,6 +27,7 @@ class Program(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
 
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="grpo-dist")
 def main() -> None:
@@ -33,5 +36,6 @@ def main() -> None:
     Start with: grpo-dist run configs/tiny-cpu.yaml
     """
 
-for command in (init, config, plan, scale, render, rewards, run, report):
+
+for command in (init, doctor, config, plan, scale, render, rewards, run, report):
     main.add_command(command)

@@ -23,10 +23,12 @@ HEAVY = {
     "pandas",
 }
 
+
 def modules_after(statement: str) -> set[str]:
     code = f"import sys, json\n{statement}\nprint(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return set(json.loads(output.splitlines()[-1]))
+
 
 def test_the_program_imports_nothing_heavy():
     loaded = modules_after(
@@ -36,6 +38,7 @@ def test_the_program_imports_nothing_heavy():
     )
     assert not loaded & (HEAVY | {"pydantic", "yaml", "jinja2", "rich"})
 
+
 def test_planning_imports_nothing_heavy():
     loaded = modules_after(
         "from grpo_dist.cluster import local\n"
@@ -44,17 +47,20 @@ def test_planning_imports_nothing_heavy():
     )
     assert not loaded & HEAVY
 
+
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
-    assert set(main.commands) == {*("init", "config", "plan", "scale", "render", "rewards", "run", "report")}
+    assert set(main.commands) == {*("init", "config", "doctor", "plan", "scale", "render", "rewards", "run", "report")}
     for name in main.commands:
         assert name in result.output
+
 
 def test_python_dash_m_is_the_program():
     result = subprocess.run(
         [sys.executable, "-m", "grpo_dist", "--version"], capture_output=True, text=True, check=True
     )
     assert result.stdout.split()[-1] == __version__
+
 
 def test_an_unknown_command_exits_2():
     assert CliRunner().invoke(main, ["lauch"]).exit_code == 2
