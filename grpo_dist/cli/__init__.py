@@ -9,6 +9,7 @@ from grpo_dist.cli.config import config
 from grpo_dist.cli.doctor import doctor
 from grpo_dist.cli.init import init
 from grpo_dist.cli.plan import plan
+from grpo_dist.cli.prefetch import prefetch
 from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
 from grpo_dist.cli.rewards import rewards
@@ -37,5 +38,5 @@ def main() -> None:
     """
 
 
-for command in (init, doctor, config, plan, scale, render, rewards, run, report):
+for command in (init, doctor, prefetch, config, plan, scale, render, rewards, run, report):
     main.add_command(command)

@@ -50,7 +50,9 @@ def test_planning_imports_nothing_heavy():
 
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
-    assert set(main.commands) == {*("init", "config", "doctor", "plan", "scale", "render", "rewards", "run", "report")}
+    assert set(main.commands) == {
+        *("init", "config", "doctor", "plan", "prefetch", "scale", "render", "rewards", "run", "report")
+    }
     for name in main.commands:
         assert name in result.output
 
