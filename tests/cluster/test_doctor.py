@@ -264,6 +264,16 @@ def test_what_is_in_the_cache_in_part_or_nowhere(tmp_path, answering_hub):
     snapshot(home, "model-00002-of-00002.safetensors")
     assert look(offline)["model"].what == "owner/model is in the cache"
 
+    data = {"name_or_path": "owner/My-Data", "config": "main"}
+    assert look(offline, data=data)["data"].status == "error"
+    made = home / "datasets" / "owner___my-data" / "main" / "0.0.0" / "c0ffee"
+    made.mkdir(parents=True)
+    assert look(offline, data=data)["data"].status == "error"
+    (made / "dataset_info.json").write_text("{}")
+    assert look(offline, data=data)["data"].what == "owner/My-Data is in the cache"
+    assert look(offline, data={**data, "config": "other"})["data"].status == "error"
+    assert "may not be v2" in look(offline, data={**data, "revision": "v2"})["data"].what
+
     online = {"HF_HOME": str(home), "HF_ENDPOINT": answering_hub[0], "HF_TOKEN": "hf_verysecret"}
     there = look(online, data={"name_or_path": "owner/there"})["data"]
     assert (there.status, there.what) == ("ok", "owner/there is not in the cache; the Hub has it")

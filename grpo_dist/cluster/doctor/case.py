@@ -49,3 +49,9 @@ def case_of(
     """The case on this machine. Inside a Slurm job, and where no Slurm answers, training would run here."""
     inside = "SLURM_JOB_ID" in environ
     return Case(config, plan, environ, directory, here=inside or not commands.answers("sinfo", "--version"))
+
+
+def hub_home(environ: Mapping[str, str]) -> Path:
+    """Where the Hub's programs keep their token and caches, by their own rules."""
+    default = os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(environ.get("HF_HOME") or default).expanduser()

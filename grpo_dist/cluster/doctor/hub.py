@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from grpo_dist.cluster.doctor.case import Case
+from grpo_dist.cluster.doctor.case import Case, hub_home
 from grpo_dist.config.data import SourceSection
 from grpo_dist.config.model import ModelSection
 from grpo_dist.config.section import EMBEDDED
@@ -33,27 +34,53 @@ def findings(case: Case) -> Iterator[Finding]:
 
 
 def _available(case: Case, section: str, kind: str, stated: ModelSection | SourceSection) -> Finding:
-    what, name, revision = section.replace(".", "-").replace("_", "-"), stated.name_or_path, stated.revision
+    what, name = section.replace(".", "-").replace("_", "-"), stated.name_or_path
     if name == EMBEDDED:
         return Finding(what, "ok", "embedded in the program")
     if Path(name).expanduser().exists():
         return Finding(what, "ok", f"{name} is there")
     if name.startswith(("/", "./", "../", "~")) or (kind == "datasets" and is_local(name)):
         return Finding(what, "error", f"{name} is not there", f"--set {section}.name_or_path=PATH")
-    snapshot = cached_snapshot(case.environ, kind, name, revision)
-    missing = missing_files(snapshot) if kind == "models" and snapshot else []
-    if snapshot and not missing:
-        return Finding(what, "ok", f"{name} is in the cache")
-    partly = f"{name} is in the cache but for {', '.join(missing[:3])}" if missing else f"{name} is not in the cache"
+    ready, cached = _cached(case.environ, stated)
+    if ready:
+        return Finding(what, "ok", cached)
     obstacle = _obstacle(case.environ, kind, name)
     if obstacle is None:
-        return Finding(what, "ok", f"{partly}; the Hub has it")
-    return Finding(what, "error", f"{partly}, and the Hub does not help: {obstacle}", PREFETCH)
+        return Finding(what, "ok", f"{cached}; the Hub has it")
+    return Finding(what, "error", f"{cached}, and the Hub does not help: {obstacle}", PREFETCH)
 
 
-def cached_snapshot(environ: Mapping[str, str], kind: str, name: str, revision: str | None) -> Path | None:
-    """The folder of a revision in the Hub cache (`models--owner--name/snapshots/…`), None when nothing is in it."""
-    repository = hub_cache(environ) / f"{kind}--{name.replace('/', '--')}"
+def _cached(environ: Mapping[str, str], stated: ModelSection | SourceSection) -> tuple[bool, str]:
+    """Whether a run would load it without a network, and in words what the cache has of it."""
+    name, revision = stated.name_or_path, stated.revision
+    if isinstance(stated, ModelSection):
+        snapshot = cached_snapshot(environ, name, revision)
+        missing = missing_files(snapshot) if snapshot else []
+        if missing:
+            return False, f"{name} is in the cache but for {', '.join(missing[:3])}"
+        cached = snapshot is not None
+    else:
+        cached = cached_data(environ, name, stated.config)
+        if cached and revision is not None:  # that cache cannot tell one revision from another: a run does not use it
+            return False, f"{name} is in the cache, of a revision that may not be {revision}"
+    return cached, f"{name} is {'' if cached else 'not '}in the cache"
+
+
+def cached_data(environ: Mapping[str, str], name: str, config: str | None) -> bool:
+    """Whether `datasets` has made its own cache of a data set (`owner___name/config/…/dataset_info.json`)."""
+    cache = Path(environ.get("HF_DATASETS_CACHE") or hub_home(environ) / "datasets").expanduser()
+    ours = [folder for folder in cache.glob("*___*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
+    return any(any(folder.glob(f"{config or '*'}/**/dataset_info.json")) for folder in ours)
+
+
+def _plain(name: str) -> str:
+    """`datasets` writes a name in snake case."""
+    return re.sub(r"[_-]", "", name).lower()
+
+
+def cached_snapshot(environ: Mapping[str, str], name: str, revision: str | None) -> Path | None:
+    """The folder of a model's revision in the Hub cache, None when nothing is in it."""
+    repository = hub_cache(environ) / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or "main"
     snapshot = repository / "snapshots" / commit

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from grpo_dist.cluster.doctor.case import Case
+from grpo_dist.cluster.doctor.case import Case, hub_home
 from grpo_dist.cluster.trackers import has_wandb_key
 from grpo_dist.findings import Finding
 
@@ -24,8 +23,7 @@ def findings(case: Case) -> Iterator[Finding]:
 def _hub_token(case: Case) -> str:
     if case.environ.get("HF_TOKEN"):
         return "HF_TOKEN is set"
-    home = case.environ.get("HF_HOME") or os.path.join(case.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    file = Path(case.environ.get("HF_TOKEN_PATH") or Path(home) / "token").expanduser()
+    file = Path(case.environ.get("HF_TOKEN_PATH") or hub_home(case.environ) / "token").expanduser()
     if file.is_file():
         return f"in {file}"
     return "none; public models and data need none (for others: export HF_TOKEN=<your token>)"
