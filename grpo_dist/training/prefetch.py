@@ -64,7 +64,14 @@ def _finding(name: str, step: Callable[[], str]) -> Finding:
         return Finding(name, "error", error.message, error.hint)
     except Exception as error:  # httpx's, huggingface_hub's, transformers' own
         reason = (str(error).strip().splitlines() or [""])[0]
-        return Finding(name, "error", f"{type(error).__name__}: {reason}", AGAIN)
+        return Finding(name, "error", f"{type(error).__name__}: {reason}", _hint(error))
+
+
+def _hint(error: Exception) -> str:
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)  # the first is a gated one's too
+    return "check the spelling; for what is private or gated: export HF_TOKEN=<your token>" if refused else AGAIN
 
 
 def _model_on_hub(section: ModelSection) -> bool:
@@ -134,7 +141,10 @@ def _data_files(builder: object, name: str) -> dict[str, dict[str, int]]:
     for url in sorted({str(url) for urls in listed.values() for url in urls if str(url).startswith(prefix)}):
         commit, _, path = url.removeprefix(prefix).partition("/")
         found.setdefault(commit, []).append(path)
-    infos = {commit: HfApi().get_paths_info(name, paths, repo_type="dataset") for commit, paths in found.items()}
+    api = HfApi()
+    infos = {
+        commit: api.get_paths_info(name, paths, repo_type="dataset", revision=commit) for commit, paths in found.items()
+    }
     return {commit: {one.path: one.size for one in files} for commit, files in infos.items()}
 
 

@@ -20,7 +20,7 @@ from grpo_dist.rewards.preflight.cases import Case
 from grpo_dist.rewards.preflight.tried import Tried, Values
 from grpo_dist.training.reward_worker import Answer
 
-CALL_SECONDS = 60.0
+CALL_SECONDS = 120.0
 START_SECONDS = 300.0
 """For the user's imports."""
 

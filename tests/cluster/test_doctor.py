@@ -110,6 +110,9 @@ def test_versions_that_were_not_tested_and_packages_that_are_missing(tmp_path, p
     assert found["trl"].status == "ok"
     assert found["trl-on-cpu"].status == "error"
     assert (found["wombat"].status, found["wombat"].hint) == ("error", "pip install 'grpo-dist[train]'")
+    flash = {"model": {"name_or_path": "embedded", "attn_implementation": "flash_attention_2"}}
+    attention = by_name(packages.findings(case(tmp_path, **CPU, **flash)))["attention"]
+    assert (attention.status, attention.hint) == ("error", "--set model.attn_implementation=sdpa")
     assert "wombat" not in by_name(packages.findings(case_of(None, None)))
 
 

@@ -137,6 +137,7 @@ def test_what_cannot_be_had_is_named_and_the_rest_is_fetched(tmp_path, hub_root)
     with fake_hub(hub_root) as endpoint:
         found = machine.findings(endpoint, 1)
     assert found["model"]["status"] == "error"
+    assert "HF_TOKEN" in found["model"]["hint"]
     assert found["data"]["status"] == "ok"
     assert "model-offline" not in found
 

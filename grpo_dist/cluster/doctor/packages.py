@@ -56,6 +56,7 @@ def findings(case: Case) -> Iterator[Finding]:
     for package in TESTED:
         yield from _package(package, needed.get(package.name))
     yield from _pairs(case)
+    yield from _attention(case)
 
 
 def installed(name: str) -> str | None:
@@ -119,3 +120,10 @@ def _pairs(case: Case) -> Iterator[Finding]:
     if trl and on_cpu and numbers(trl) < (1, 16):
         what = f"trl {trl} cannot train LoRA adapters on a CPU: its fused head needs a GPU driver"
         yield Finding("trl-on-cpu", "error", what, "pip install 'trl>=1.16,<1.17'")
+
+
+def _attention(case: Case) -> Iterator[Finding]:
+    stated = case.config.model.attn_implementation if case.config else None
+    if stated and stated.startswith("flash_attention") and installed("flash-attn") is None:
+        what = f"model.attn_implementation: {stated} needs flash-attn, not installed"
+        yield Finding("attention", "error", what, "--set model.attn_implementation=sdpa")
