@@ -59,6 +59,11 @@ class RunDirectory:
         return self.path / "warm_start"
 
     @property
+    def rewards_preflight(self) -> Path:
+        """What the rewards paid for completions of known worth, before training."""
+        return self.path / "rewards_preflight.json"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 

@@ -8,12 +8,15 @@ from grpo_dist import __version__
 from grpo_dist.cli.cancel import cancel
 from grpo_dist.cli.compare import compare
 from grpo_dist.cli.config import config
+from grpo_dist.cli.doctor import doctor
 from grpo_dist.cli.export import export
 from grpo_dist.cli.init import init
 from grpo_dist.cli.logs import logs
 from grpo_dist.cli.plan import plan
+from grpo_dist.cli.prefetch import prefetch
 from grpo_dist.cli.render import render
 from grpo_dist.cli.report import report
+from grpo_dist.cli.rewards import rewards
 from grpo_dist.cli.run import run
 from grpo_dist.cli.scale import scale
 from grpo_dist.cli.serve import serve
@@ -44,8 +47,8 @@ def main() -> None:
 
 
 for command in (
-    *(init, config, plan, scale, render, run, serve),
-    *(submit, sweep, status, logs, cancel),
+    *(init, config, plan, scale, render, rewards, doctor, prefetch),
+    *(run, serve, submit, sweep, status, logs, cancel),
     *(report, compare, export),
 ):
     main.add_command(command)

@@ -26,12 +26,13 @@ def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Map
         "WANDB_RUN_ID": sha256(str(run.path).encode()).hexdigest()[:16],
         "WANDB_RESUME": "allow",
     }
-    if "wandb" in trackers and not _has_wandb_key(environ):
+    if "wandb" in trackers and not has_wandb_key(environ):
         ours["WANDB_MODE"] = "offline"
     return {name: value for name, value in ours.items() if name not in environ}
 
 
-def _has_wandb_key(environ: Mapping[str, str]) -> bool:
+def has_wandb_key(environ: Mapping[str, str]) -> bool:
+    """Whether a key is in the environment or in ~/.netrc; it is not read further."""
     if environ.get("WANDB_API_KEY"):
         return True
     try:

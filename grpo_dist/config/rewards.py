@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from grpo_dist.config.section import Name, Section
+from grpo_dist.config.section import Conflict, Name, NonNegative, Section
+
+Allowable = Literal[
+    "reward-fails",
+    "reward-stalls",
+    "reward-crashes",
+    "never-varies",
+    "gold-below-wrong",
+    "gold-like-wrong",
+    "unparsable-gold",
+    "prefilled-tag",
+    "tags-lost",
+]
+"""Errors of the reward preflight (`grpo_dist.rewards.preflight.checks`)."""
 
 
 class RewardFunction(Section):
@@ -44,3 +58,15 @@ class RewardsSection(Section):
         default=(RewardFunction(name="notebook"),), min_length=1
     )
     """Functions in order; a plain string stands for `{name: string}`."""
+    allow: tuple[Allowable, ...] = ()
+    """Errors of the reward preflight that do not stop a run, by name."""
+    gold_completion: Name | None = None
+    """A completion that answers rightly, with `{answer}` where the answer stands, for the preflight; when not given
+    it tries the usual forms (solution tags, think tags, a box, `####`) and takes the one that is paid most.
+    """
+    preflight_samples: NonNegative = 0
+    """Problems to which the untrained model also writes completions in the preflight; 0 does not load it."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.gold_completion is not None and "{answer}" not in self.gold_completion:
+            yield ("gold_completion",), "says nowhere where the answer stands; write {answer} there"

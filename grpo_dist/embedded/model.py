@@ -46,6 +46,12 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
     _save(directory, model, tokenizer)
 
 
+def build_untrained(directory: Path) -> None:
+    """The same without training, for those who only need its tokenizer and its shape."""
+    tokenizer = character_tokenizer(EMBEDDED.max_position_embeddings)
+    _save(directory, Qwen3ForCausalLM(_architecture(tokenizer)), tokenizer)
+
+
 def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     shape = EMBEDDED
     return Qwen3Config(

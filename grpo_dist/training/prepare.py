@@ -16,12 +16,13 @@ from grpo_dist.data.presets import chat_template, system_prompt
 from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
-from grpo_dist.errors import DataError
+from grpo_dist.errors import DataError, RewardError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.environment import environment
 from grpo_dist.training.model import load_tokenizer, room
+from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.stage import Run, main
 from grpo_dist.training.warm_start import warm_start
 from grpo_dist.training.world import check_device
@@ -33,17 +34,29 @@ def prepare(run: Run) -> None:
     config, directory = run.config, run.directory
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
-    tokenizer = load_tokenizer(run)
-    tokenizer.chat_template = chat_template(config.data, tokenizer.chat_template)
+    tokenizer = dressed_tokenizer(run)
     tokenizer.save_pretrained(directory.tokenizer)
-    prepared = _data(run, tokenizer)
+    prepared = data(run, tokenizer)
+    _try_rewards(run, tokenizer, prepared)
     if config.warm_start and not directory.warm_start.exists():
         _warm_start(run, tokenizer)
     write_json(directory.environment, environment())
     write_json(directory.prepared, {**prepared.counts, "notes": list(prepared.notes)})
 
 
-def _data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with the chat template of the run."""
+    tokenizer = load_tokenizer(run)
+    tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template)
+    return tokenizer
+
+
+def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    """The problems of the run, which it leaves in the run directory.
+
+    Raises:
+        DataError: they cannot be loaded or used, are too few, or lack a column that a reward reads.
+    """
     config, directory = run.config, run.directory
     embedded = config.data.name_or_path == EMBEDDED
     scorers = _scorers(config)
@@ -77,6 +90,27 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
         room=room(run),
         max_completion_length=_longest_completion(run.config),
     )
+
+
+def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
+    """The reward preflight: what it finds is told, and its errors stop the run here.
+
+    Raises:
+        RewardError: an error that `rewards.allow` does not name.
+    """
+    found = try_rewards(run, tokenizer, prepared.train)
+    for finding in found:
+        if finding.status == "warning":
+            say(f"rewards: {finding.name}: {finding.what}")
+    errors = [finding for finding in found if finding.status == "error"]
+    if errors:
+        listed = "\n".join(f"{one.name}: {one.what}" + (f"\n  → {one.hint}" if one.hint else "") for one in errors)
+        names = ", ".join(dict.fromkeys(one.name for one in errors))
+        raise RewardError(
+            f"the rewards fail their preflight:\n{listed}",
+            hint="grpo-dist rewards CONFIG shows what each function pays; to run all the same, start another run with "
+            f"--set 'rewards.allow=[{names}]'",
+        )
 
 
 def _check_enough(run: Run, train: Dataset) -> None:

@@ -51,8 +51,8 @@ def test_planning_imports_nothing_heavy():
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
     assert set(main.commands) == {
-        *("init", "config", "plan", "scale", "render", "run", "serve"),
-        *("submit", "sweep", "status", "logs", "cancel"),
+        *("init", "config", "plan", "scale", "render", "rewards", "doctor", "prefetch"),
+        *("run", "serve", "submit", "sweep", "status", "logs", "cancel"),
         *("report", "compare", "export"),
     }
     for name in main.commands:

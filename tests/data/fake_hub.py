@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -18,10 +19,17 @@ GATED = "gated"
 
 
 @contextmanager
-def fake_hub(root: Path) -> Iterator[str]:
-    """Address of the running Hub."""
+def fake_hub(
+    root: Path, *, stuck: dict[str, Event] | None = None, served: list[tuple[str, int]] | None = None
+) -> Iterator[str]:
+    """Address of the running Hub.
+
+    Of a file named in `stuck` (`owner/name/path`) only the first half comes until its event is set; `served` is given
+    (file, first byte) for each answer with content.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.root = root
+    server.root, server.daemon_threads = root, True
+    server.stuck, server.served = stuck or {}, [] if served is None else served
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -38,10 +46,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         kind, *rest = self._parts()
-        if kind == "api":
+        if kind == "api" and len(rest) > 2:
             self._describe(*rest[1:])
         elif kind == "datasets" and "resolve" in rest:
             self._file(*rest)
+        elif rest[1:2] == ["resolve"]:
+            self._file(kind, *rest)
         else:
             self._send(404)
 
@@ -66,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif rest[:1] == ("tree",):
             self._tree(repository, repository.joinpath(*rest[2:]))
         else:
-            self._json({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": []})
+            self._json({"id": f"{owner}/{name}", "sha": COMMIT, "siblings": _siblings(repository)})
 
     def _tree(self, repository: Path, folder: Path) -> None:
         if not folder.is_dir():
@@ -81,21 +91,41 @@ class _Handler(BaseHTTPRequestHandler):
         elif not file.is_file():
             self._send(404, error="EntryNotFound")
         else:
-            self._send(200, file.read_bytes())
+            self._send(200, file.read_bytes(), file=str(Path(owner, name, *path)))
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode())
 
-    def _send(self, status: int, body: bytes = b"", error: str | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+    def _send(self, status: int, body: bytes = b"", error: str | None = None, file: str | None = None) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-")) if file else 0
+        self.send_response(206 if start else status)
+        self.send_header("Content-Length", str(len(body) - start))
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
         if error:
             self.send_header("X-Error-Code", error)
         self.end_headers()
         if self.command != "HEAD":
+            if file:
+                self.server.served.append((file, start))
+            self._body(body[start:], file)
+
+    def _body(self, body: bytes, file: str | None) -> None:
+        """The whole of it; of a file in `stuck` the first half, and then nothing until its event is set."""
+        event = self.server.stuck.get(file)
+        if event is not None and not event.is_set():
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            self.wfile.flush()
+            event.wait()
+            body = body[half:]
+        with contextlib.suppress(ConnectionError):
             self.wfile.write(body)
+
+
+def _siblings(repository: Path) -> list[dict[str, Any]]:
+    files = sorted(path for path in repository.rglob("*") if path.is_file())
+    return [{"rfilename": str(path.relative_to(repository)), "size": path.stat().st_size} for path in files]
 
 
 def _entry(repository: Path, path: Path) -> dict[str, Any]:

@@ -125,7 +125,12 @@ def test_a_reward_that_raises_names_itself_the_completion_and_the_step(program):
         "def fussy(completions, **columns):\n"
         "    return [1 / (0 if '8' in c[0]['content'] else 1) for c in completions]\n"
     )
-    result = program("run", str(program.config), "--set", "rewards.functions=[mine.py:fussy]", code=1)
+    settings = ("--set", "rewards.functions=[mine.py:fussy]")
+    refused = program("run", str(program.config), *settings, "--output", "refused", code=1)
+    assert "reward-fails: reward '" in refused.stderr
+    assert not (program.cwd / "refused" / "checkpoints").exists()
+    allowed = "rewards.allow=[reward-fails,gold-below-wrong,gold-like-wrong]"
+    result = program("run", str(program.config), *settings, "--set", allowed, code=1)
     assert "fussy" in result.stderr
     assert "step 0" in result.stderr
     assert "ZeroDivisionError" in result.stderr

@@ -1,0 +1,70 @@
+"""`grpo-dist rewards`: the rewards of a configuration, tried before a model is trained on them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from grpo_dist.cli.options import console, json_option, overrides_option
+
+
+@click.command()
+@click.argument("config")
+@overrides_option
+@json_option
+def rewards(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Try the rewards of CONFIG.
+
+    On the real data, template and tokenizer they judge right answers, wrong, malformed, truncated, empty and repeated
+    ones, each function in a process of its own and with a time-out; with rewards.preflight_samples also what the
+    untrained model writes. A run does the same first.
+
+    Exit 1 when something is wrong that rewards.allow does not name.
+    """
+    from grpo_dist.cluster.process import Interrupted
+    from grpo_dist.cluster.rewards import preflight
+    from grpo_dist.config import load_config
+    from grpo_dist.findings import Finding, any_error
+    from grpo_dist.progress import Terminal
+
+    stated = load_config(config, overrides)
+    try:
+        report = preflight(stated, Terminal())
+    except Interrupted as stop:
+        raise click.exceptions.Exit(128 + stop.signum) from stop
+    found = [Finding(**finding) for finding in report["findings"]]
+    if as_json:
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _print(report, found)
+    if any_error(found):
+        raise click.exceptions.Exit(1)
+
+
+def _print(report: dict[str, Any], found: list[Any]) -> None:
+    from rich.table import Table
+
+    from grpo_dist.cli.findings_view import print_findings
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("completion")
+    for name in (*report["functions"], "sum"):
+        table.add_column(name.rpartition(":")[2], justify="right")
+    for case, paid in report["cases"].items():
+        table.add_row(case, *(_number(value) for value in (*paid["functions"].values(), paid["total"])))
+    speeds = (f"{1000 * one['seconds_per_completion']:.3g} ms" for one in report["functions"].values())
+    table.add_row("longest, each", *speeds, "")
+    screen = console()
+    screen.print(table)
+    prefilled = f"; the template prefills {report['prefilled']}" if report["prefilled"] else ""
+    screen.print(f"{report['problems']} problems; gold is written with {report['form']}{prefilled}", markup=False)
+    if found:
+        print_findings(found, screen)
+    else:
+        screen.print("nothing found against these rewards")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

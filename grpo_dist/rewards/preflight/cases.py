@@ -1,0 +1,104 @@
+"""Completions of known worth: the right answer in its form, and the ways in which models spoil it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from grpo_dist.rewards.latex import plain
+from grpo_dist.rewards.preflight.forms import WORKING, Form
+from grpo_dist.rewards.quantity import parse_quantity
+
+GOLD, GOLD_OTHER_OPENING, WRONG = "gold", "gold, other opening", "wrong"
+SWAPPED = "gold, told otherwise"
+UNTAGGED, UNCLOSED, JUNK, HEDGED = "untagged", "unclosed", "junk after", "hedged"
+TRUNCATED, EMPTY, REPEATED, SAMPLED = "truncated", "empty", "repeated", "sampled"
+
+WHAT = {
+    GOLD: "the right answer, in the form the rewards ask for",
+    GOLD_OTHER_OPENING: "the same, with the opening tag where it does not belong, or without it where it does",
+    SWAPPED: "the same completions, while the functions are told that other answers are right",
+    WRONG: "the same form, another answer",
+    UNTAGGED: "malformed: the right answer in plain words",
+    UNCLOSED: "malformed: cut just before the form is complete",
+    JUNK: "malformed: the right answer, then it goes on on a new line",
+    HEDGED: "a wrong answer and the right one, both in the form",
+    TRUNCATED: "cut in the middle of the working-out",
+    EMPTY: "nothing at all",
+    REPEATED: "one phrase and the tags, over and over, up to the longest completion",
+    SAMPLED: "what the model writes before it is trained",
+}
+
+WORSE = (WRONG, UNTAGGED, TRUNCATED, EMPTY, REPEATED)
+"""Cases that may never be paid more than gold."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Completions of one kind."""
+
+    name: str
+    completions: tuple[str, ...]
+    problems: tuple[int, ...]
+    """For each completion the index of the problem it answers."""
+    answers: tuple[str, ...] = ()
+    """What the functions are told the right answers are; () for the truth."""
+
+
+def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool) -> list[Case]:
+    """Right and wrong answers to all problems; where the form has an opening tag, right ones with it misplaced too."""
+    others = wrong_answers(answers)
+    gold = _case(GOLD, [form.write(answer, opened=prefilled) for answer in answers])
+    cases = [
+        gold,
+        replace(gold, name=SWAPPED, answers=tuple(others)),
+        _case(WRONG, [form.write(answer, opened=prefilled) for answer in others]),
+    ]
+    if form.opening:
+        cases.append(_case(GOLD_OTHER_OPENING, [form.write(answer, opened=not prefilled) for answer in answers]))
+    return cases
+
+
+def spoilt_cases(form: Form, answers: Sequence[str], *, prefilled: bool, repetitions: int) -> list[Case]:
+    """The other cases, of which each has one completion per problem."""
+    gold = [form.write(answer, opened=prefilled) for answer in answers]
+    wrong = [form.write(answer, opened=prefilled) for answer in wrong_answers(answers)]
+    phrase = f"{WORKING} {' '.join(form.tags())} "
+    return [
+        _case(UNTAGGED, [f"{WORKING} The answer is {answer}." for answer in answers]),
+        _case(UNCLOSED, [text[: -max(1, len(_last_tag(form)))] for text in gold]),
+        _case(JUNK, [f"{text}\nWait, let me check this again. {WORKING}" for text in gold]),
+        _case(HEDGED, [f"{bad}\n{good}" for bad, good in zip(wrong, gold, strict=True)]),
+        _case(TRUNCATED, [WORKING[: len(WORKING) // 2]] * len(gold)),
+        _case(EMPTY, [""] * len(gold)),
+        _case(REPEATED, [phrase * repetitions] * len(gold)),
+    ]
+
+
+def wrong_answers(answers: Sequence[str]) -> list[str]:
+    """For each answer one that is not right: another number, else the answer to another problem."""
+    return [_other(answer, answers, place) for place, answer in enumerate(answers)]
+
+
+def _other(answer: str, answers: Sequence[str], place: int) -> str:
+    quantity = parse_quantity(plain(answer))
+    if quantity is not None:
+        # Further from zero than twice the answer: nothing that pays for being near is to be pleased.
+        value = quantity.value
+        return _written(2 * value + (7 if value >= 0 else -7))
+    later = (*answers[place + 1 :], *answers[:place])
+    return next((other for other in later if other != answer), "something else")
+
+
+def _written(value: Fraction) -> str:
+    return str(value) if value.denominator == 1 else str(float(value))
+
+
+def _last_tag(form: Form) -> str:
+    tags = form.tags()
+    return tags[-1] if tags and form.body.endswith(tags[-1]) else ""
+
+
+def _case(name: str, completions: Sequence[str]) -> Case:
+    return Case(name, tuple(completions), tuple(range(len(completions))))

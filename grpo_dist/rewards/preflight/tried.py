@@ -1,0 +1,49 @@
+"""What the functions of a configuration paid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from grpo_dist.findings import Finding
+from grpo_dist.rewards.preflight.cases import GOLD, SWAPPED
+
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One function, and what it did with each case."""
+
+    name: str
+    weight: float
+    paid: Mapping[str, Values]
+    """Case → a value for each completion; a case in which it failed is not there."""
+    seconds_per_completion: float
+    """The most it took, over the cases."""
+    failures: tuple[Finding, ...] = ()
+
+    @property
+    def reads_answer(self) -> bool:
+        """Whether it pays the same completion otherwise when it is told that another answer is right."""
+        return self.paid.get(GOLD, ()) != self.paid.get(SWAPPED, ())
+
+    def mean(self, case: str) -> float | None:
+        """Of the completions it did not leave out; None where it left out all, or failed."""
+        values = [value for value in self.paid.get(case, ()) if value is not None]
+        return fmean(values) if values else None
+
+
+def totals(functions: Sequence[Tried], case: str) -> tuple[float, ...]:
+    """The reward of each completion, as TRL sums it: weighted, None counting nothing.
+
+    Functions that failed anywhere are left out; () when none is left.
+    """
+    sound = [one for one in functions if not one.failures]
+    columns = [[_worth(value, one.weight) for value in one.paid.get(case, ())] for one in sound]
+    return tuple(map(sum, zip(*columns, strict=True)))
+
+
+def _worth(value: float | None, weight: float) -> float:
+    return 0.0 if value is None else value * weight

@@ -1,0 +1,89 @@
+"""Reward functions that crash, stall and raise, each in its own process."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.rewards.guard import Batch
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.rewards.preflight.cases import Case
+from grpo_dist.training.reward_trial import Bench
+
+MINE = """
+import asyncio, os, subprocess, sys, time
+
+def stalls(completions, **_):
+    if "stall" in completions[0]:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open(os.environ["CHILD"], "w").write(str(child.pid))
+        time.sleep(600)
+    return [1.0] * len(completions)
+
+def crashes(completions, **_):
+    if "stall" in completions[0]:
+        os._exit(3)
+    return [1.0] * len(completions)
+
+def leaves(completions, **_):
+    sys.exit("enough")
+
+def raises(completions, answer, **_):
+    print("words on standard output disturb nobody")
+    return [1 / (0 if "stall" in text else 1) for text in completions]
+
+async def waits(completions, trainer_state, log_metric, completion_ids, **_):
+    await asyncio.sleep(0)
+    log_metric("seen", trainer_state.global_step)
+    return [float(len(ids)) for ids in completion_ids]
+"""
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch) -> list[RewardFunction]:
+    monkeypatch.setenv("CHILD", str(tmp_path / "child"))
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    names = ("stalls", "crashes", "leaves", "raises", "waits")
+    return [RewardFunction(name=f"{path}:{name}") for name in names]
+
+
+def batch(case: Case) -> Batch:
+    count = len(case.completions)
+    return Batch(["?"] * count, list(case.completions), {"answer": ["1"] * count, "completion_ids": [[1, 2]] * count})
+
+
+def gone(pid: int) -> bool:
+    """Ended, or a zombie that its new parent has not collected yet."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+
+
+def test_what_each_did_is_told_and_the_others_go_on(functions, tmp_path):
+    cases = [Case("fine", ("a", "b"), (0, 1)), Case("bad", ("a stall", "b"), (0, 1)), Case("after", ("c",), (0,))]
+    with Bench(functions, load_rewards(functions), batch, limit_s=2.0) as bench:
+        pids = [worker.process.pid for worker in bench.workers]
+        stalls, crashes, leaves, raises, waits = bench.tried(bench.fresh(), cases)
+    assert [one.name for one in stalls.failures] == ["reward-stalls"]
+    assert "did not return within 2 s for 2 completions\n  in the case `bad`" in stalls.failures[0].what
+    assert dict(stalls.paid) == {"fine": (1.0, 1.0)}
+    assert [one.name for one in crashes.failures] == ["reward-crashes"]
+    assert "exit code 3" in crashes.failures[0].what
+    assert {one.name for one in leaves.failures} == {"reward-fails"}
+    assert "raised SystemExit: enough" in leaves.failures[0].what
+    assert [one.name for one in raises.failures] == ["reward-fails"]
+    assert "ZeroDivisionError" in raises.failures[0].what
+    assert set(raises.paid) == {"fine", "after"}
+    assert waits.paid["bad"] == (2.0, 2.0)
+    assert waits.failures == ()
+
+    child, end = int((tmp_path / "child").read_text()), time.monotonic() + 20
+    while not all(map(gone, (*pids, child))):
+        assert time.monotonic() < end, "a process stayed behind"
+        os.sched_yield()
