@@ -60,6 +60,13 @@ ELSEWHERE = {
 """Names from elsewhere → the setting of ours that says the same."""
 
 WITHOUT = {
+    "use_dora": "vLLM serves no DoRA adapters; remove it",
+    "lora_bias": "vLLM serves adapters without biases; remove it",
+    "bias": "vLLM serves adapters without biases; remove it",
+    "modules_to_save": "vLLM serves adapters, not whole modules beside them; remove it",
+    "trainable_token_indices": "vLLM serves adapters, not changed embeddings beside them; remove it",
+    "rank_pattern": "vLLM serves adapters of one rank; set lora.r",
+    "alpha_pattern": "vLLM serves adapters of one scale; set lora.lora_alpha",
     "logging_dir": OWNED["output_dir"],
     "overwrite_output_dir": OWNED["output_dir"],
     "load_in_4bit": "the recipe trains in 16 bit; set model.dtype",

@@ -284,6 +284,12 @@ FILES = {
         GOOD + "grpo:\n  learing_rate: 1e-6\n",
         "x.yaml:4: grpo.learing_rate: unknown setting; did you mean grpo.learning_rate?",
     ),
+    "what vLLM cannot serve": (
+        GOOD + "lora: {use_dora: true, modules_to_save: [lm_head]}\n",
+        "x.yaml:3: lora.use_dora: not a setting here: vLLM serves no DoRA adapters; remove it\n"
+        "x.yaml:3: lora.modules_to_save: not a setting here: vLLM serves adapters, not whole modules beside them; "
+        "remove it",
+    ),
     "typo in a section": (GOOD + "reward: {}\n", "x.yaml:3: reward: unknown setting; did you mean rewards?"),
     "typo in a TRL field": (
         GOOD + "grpo: {adam_beta: 0.9}\n",
