@@ -32,6 +32,27 @@ class Outcome:
     reason: str
 
 
+class Speech:
+    """Passes on what a process says to the person; keeps the reason it gives for failing."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self._reason: list[str] = []
+
+    @property
+    def reason(self) -> str:
+        return "\n".join(self._reason)
+
+    def hear(self, text: str) -> None:
+        """One line the process printed."""
+        if text.startswith(MARK):
+            self.terminal.show(text.removeprefix(MARK))
+        elif text.startswith(PASSING_MARK):
+            self.terminal.show_passing(text.removeprefix(PASSING_MARK))
+        elif text.startswith(ERROR_MARK):
+            self._reason.append(text.removeprefix(ERROR_MARK))
+
+
 def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, terminal: Terminal) -> Outcome:
     """Start argv in its own process group and wait until the whole group has ended.
 
@@ -46,19 +67,13 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
-    reason = []
+    speech = Speech(terminal)
     try:
         with _signals_raise(), open(log, "ab", buffering=0) as record:
             for line in process.stdout:
                 record.write(line)
-                text = line.decode(errors="replace").rstrip("\n")
-                if text.startswith(MARK):
-                    terminal.show(text.removeprefix(MARK))
-                elif text.startswith(PASSING_MARK):
-                    terminal.show_passing(text.removeprefix(PASSING_MARK))
-                elif text.startswith(ERROR_MARK):
-                    reason.append(text.removeprefix(ERROR_MARK))
-            return Outcome(process.wait(), "\n".join(reason))
+                speech.hear(line.decode(errors="replace").rstrip("\n"))
+            return Outcome(process.wait(), speech.reason)
     finally:
         _end_group(process)
         terminal.finish()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.plan import LaunchPlan
@@ -28,6 +30,9 @@ class Run:
 def main(stage: Callable[[Run], None]) -> None:
     """Run one stage for the run directory named in argv; exit 1 with one clear message on a known error."""
     die_with_parent()
+    outlive_sigterm()
+    # Not SIGUSR1, which NCCL may catch.
+    faulthandler.register(signal.SIGUSR2)
     directory = RunDirectory(Path(sys.argv[1]))
     try:
         stage(Run(directory, load_config(directory.config), LaunchPlan.from_json(directory.plan.read_text())))
