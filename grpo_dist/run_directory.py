@@ -165,6 +165,15 @@ class RunDirectory:
             handle.flush()
             yield
 
+    def is_idle(self) -> bool:
+        """Whether no process holds it."""
+        try:
+            with open(self.path / ".lock", "a+") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def owner(self) -> str:
         """Who took the lock last."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.checkpoint import checkpoint
 from grpo_dist.cli.config import config
 from grpo_dist.cli.init import init
 from grpo_dist.cli.plan import plan
@@ -35,5 +36,5 @@ def main() -> None:
     """
 
 
-for command in (init, config, plan, scale, render, run, report):
+for command in (init, config, plan, scale, render, run, checkpoint, report):
     main.add_command(command)

@@ -184,6 +184,8 @@ class Conductor:
         began = reminded = time.monotonic()
         while not done():
             await self._follow(TICK_SECONDS)
+            if done():
+                return
             now = time.monotonic()
             if limit is not None and now - began > limit:
                 raise Ended(TRY_AGAIN, f"waited {limit:.0f} s for {what()}")

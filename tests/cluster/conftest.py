@@ -23,6 +23,7 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter
 NODES, GPUS = 4, 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
 WAIT_SECONDS = 120
+HOME = "it's a home"
 
 
 @dataclass
@@ -54,7 +55,9 @@ class Cluster:
         return done
 
     def leaks(self) -> str:
-        return self.control("leaks", check=False).stdout
+        """Processes that outlived their jobs, and what lies in /dev/shm; for a moment without a job."""
+        shared = [self.control("exec", f"node{n}", "ls", "/dev/shm").stdout for n in range(1, NODES + 1)]
+        return self.control("leaks", check=False).stdout + "".join(shared)
 
 
 @dataclass
@@ -126,7 +129,8 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     if reason:
         pytest.skip(reason)
     # Not below pytest's directory: sockets have short names.
-    found = Cluster(Path(f"/run/grpo-dist-test-{os.getpid()}"), f"10.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}")
+    number = os.getpid()
+    found = Cluster(Path(f"/run/grpo-dist-test-{number}"), f"10.{number % 200 + 20}.{number // 200 % 250}")
     try:
         found.control("start", NODES, GPUS)
         yield found
@@ -145,17 +149,20 @@ class Submit:
     environment: dict[str, str]
 
     def __call__(self, name: str, *options: str, fault: str | None = None, **settings: dict[str, Any]) -> Job:
-        """A new run."""
-        run = self.home / name
+        """A job for a new run."""
+        run = self.render(name, **settings)
+        if fault:
+            (run / "fault").write_text(fault)
+        return self.again(run, *options)
+
+    def render(self, name: str, **settings: dict[str, Any]) -> Path:
+        run, config = self.home / name, self.home / f"{name}.yaml"
         stated = {**self.base, **{key: {**self.base.get(key, {}), **value} for key, value in settings.items()}}
-        config = self.home / f"{name}.yaml"
         config.write_text(yaml.safe_dump(stated))
         rendering = [sys.executable, "-m", "grpo_dist", "render", str(config), "--output", str(run)]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run(rendering, check=True, capture_output=True, timeout=120, cwd=self.home, env=env)
-        if fault:
-            (run / "fault").write_text(fault)
-        return self.again(run, *options)
+        return run
 
     def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
         """A job for a run that stands there."""
@@ -168,13 +175,6 @@ class Submit:
         return Job(self.cluster, number, run, run / f"slurm-{number}.out")
 
 
-@pytest.fixture
-def home(tmp_path) -> Path:
-    path = tmp_path / "it's a home"
-    path.mkdir()
-    return path
-
-
 PYTHON = """#!/bin/bash
 # Python whose children are it again, but for the stages of a run, which the fake does.
 case " $* " in
@@ -185,11 +185,10 @@ exec -a "$0" {python} "$@"
 """
 
 
-@pytest.fixture
-def fake(cluster, home) -> Iterator[Submit]:
+def fakes(cluster: Cluster, home: Path) -> Iterator[Submit]:
     """Jobs with everything real but the stages themselves."""
     binaries = home / "bin"
-    binaries.mkdir()
+    binaries.mkdir(parents=True)
     python = binaries / "python"
     python.write_text(PYTHON.format(python=Path(sys.executable).resolve(), fake=HERE / "fake_training.py"))
     python.chmod(0o755)
@@ -206,3 +205,27 @@ def fake(cluster, home) -> Iterator[Submit]:
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)
     wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+
+
+@pytest.fixture
+def fake(cluster, tmp_path) -> Iterator[Submit]:
+    yield from fakes(cluster, tmp_path / HOME)
+
+
+@pytest.fixture(scope="module")
+def fake_module(cluster, tmp_path_factory) -> Iterator[Submit]:
+    yield from fakes(cluster, tmp_path_factory.mktemp("crowd") / HOME)
+
+
+@pytest.fixture
+def program(tmp_path):
+    """`grpo-dist` itself."""
+
+    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "grpo_dist", *map(str, arguments)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=env)
+        assert done.returncode == code, done.stderr
+        return done
+
+    return call

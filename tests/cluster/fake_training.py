@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] != "rank":
         rank = arguments[arguments.index("--machine_rank") + 1] if "--machine_rank" in arguments else "0"
         command = [sys.executable, __file__, "rank", rank, str(run.path)]
-        return 1 if subprocess.Popen(command, start_new_session=True).wait() else 0
+        code = subprocess.Popen(command, start_new_session=True).wait()
+        if code:
+            print(f"  exitcode  : {code} (pid: 1)")  # torchrun's words
+        return 1 if code else 0
     die_with_parent()
     outlive_sigterm()
     faulthandler.register(signal.SIGUSR2)
@@ -106,6 +109,8 @@ def misbehave(run: RunDirectory, rank: int, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "raise":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if what == "full":
+        raise OSError(28, "No space left on device")
     if what == "reward":
         say_error("rewards: mine.py:fussy raised")
         sys.exit(1)
