@@ -50,7 +50,7 @@ def test_planning_imports_nothing_heavy():
 
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
-    assert set(main.commands) == {"init", "config", "plan", "scale", "render", "run", "report"}
+    assert set(main.commands) == {"init", "config", "plan", "scale", "render", "run", "checkpoint", "report"}
     for name in main.commands:
         assert name in result.output
 

@@ -222,12 +222,13 @@ def test_a_run_is_not_run_twice_nor_with_another_configuration(fake):
 
 
 def test_what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
-    job = fake("whole")
-    job.wait()
-    bad = fake.again(job.run, arguments=("config.yaml", "--set", "grpo.prompts_per_step=7", "--output", "other")).wait()
+    run = fake.render("bad")
+    settings = ("--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3")
+    bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait(seconds=30)
     assert bad.code == 2
-    assert "14 completions per step" not in bad.text().splitlines()[0]
+    assert "7 prompts × 3 completions = 21 completions per step do not divide over 2 processes" in bad.text()
     assert bad.text().rstrip().splitlines()[-1].strip().startswith("--set")
+    assert not (run / "other").exists()
 
 
 def nodes_of(job: Job) -> list[str]:
