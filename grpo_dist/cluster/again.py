@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from grpo_dist.checkpoints import newest_complete, step_of
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.outcome import FAILED, TRY_AGAIN, read_outcome
+from grpo_dist.cluster.slurm_job import SLURM_SECONDS, shown
 from grpo_dist.cluster.stop import Why, stop_requested
 from grpo_dist.config import RunConfig
 from grpo_dist.run_directory import RunDirectory
 
 FRUITLESS = 3
 """Attempts in a row that failed without a step saved after which the next would be no better."""
-SLURM_SECONDS = 60.0
 CHAIN_VARIABLE = "GRPO_DIST_CHAINED"
 """How many jobs came before this one in a chain."""
 CHAINED_OPTIONS = {
@@ -64,17 +64,8 @@ def fruitless(run: RunDirectory) -> int:
 
 def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:
     """Whether Slurm has ended this job already: cancelled, requeued, out of time; not by a preemption's grace."""
-    try:
-        shown = subprocess.run(
-            ["scontrol", "--oneliner", "show", "job", allocation.job_id],
-            capture_output=True,
-            text=True,
-            timeout=SLURM_SECONDS,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        shown = ""
-    state = re.search(r"\bJobState=(\w+)", shown)
-    return stop_requested(run) is Why.TERMINATED if state is None else state[1] != "RUNNING"
+    state = shown(allocation.job_id).get("JobState")
+    return stop_requested(run) is Why.TERMINATED if state is None else state != "RUNNING"
 
 
 def _chain(run: RunDirectory, allocation: Allocation, done: int) -> int:

@@ -188,11 +188,11 @@ class Conductor:
                 return
             now = time.monotonic()
             if limit is not None and now - began > limit:
-                raise Ended(TRY_AGAIN, f"waited {limit:.0f} s for {what()}")
+                self._fail(0, "wait", None, f"waited {limit:.0f} s for {what()}", ())
             if limit is not None and now - reminded > REMIND_SECONDS:
                 self.terminal.show(f"waiting for {what()}, {now - began:.0f} of at most {limit:.0f} s")
                 reminded = now
-            self._check_deadline(now)
+            self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
             await self._check_stall(now)
 
     async def _follow(self, seconds: float) -> None:
@@ -254,9 +254,8 @@ class Conductor:
             trained = self.run.adapter.exists()
             raise Ended(DONE if trained else TRY_AGAIN, f"stopped before {name}: {_words(why)}")
 
-    def _check_deadline(self, now: float) -> None:
+    def _check_deadline(self, now: float, why: Why | None) -> None:
         """Training stops by itself at the next step; a job whose time is over does not wait for that."""
-        why = stop_requested(self.run)
         if why is None:
             return
         if not self._runs("train"):

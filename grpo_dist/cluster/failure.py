@@ -64,7 +64,7 @@ class Failure:
     node: int
     host: str
     role: str
-    """prepare, serve, train, compare, report, or node."""
+    """prepare, serve, train, compare or report; node for one that is silent; wait, watchdog: something took too long."""
     code: int | None
     """Exit code, negative for a signal; None when there was no process to have one."""
     why: str
@@ -77,7 +77,7 @@ class Failure:
         """FAILED when the same would happen again, TRY_AGAIN when it need not."""
         broken = self.cause in BROKEN_CONNECTIONS or self.cause == "a port is taken"
         killed = self.killed_by is not None and self.cause is None
-        return TRY_AGAIN if self.role in ("node", "serve", "watchdog") or broken or killed else FAILED
+        return TRY_AGAIN if self.role in ("node", "wait", "serve", "watchdog") or broken or killed else FAILED
 
     @property
     def killed_by(self) -> int | None:

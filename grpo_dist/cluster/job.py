@@ -20,6 +20,7 @@ from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.checks import check_packages, check_rewards
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.outcome import DONE, FAILED, TRY_AGAIN, Outcome, read_outcome
+from grpo_dist.cluster.slurm_job import seconds, shown
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import GrpoDistError, PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
@@ -66,6 +67,7 @@ def open_attempt(
         RunDirectoryError: another job has this run, or another configuration's run stands there.
     """
     stated, plan = plan_for(config, overrides, allocation)
+    _check_time(stated, allocation)
     check_rewards(stated)
     check_packages(stated.tracking)
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
@@ -119,12 +121,25 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
         why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
         outcome = Outcome(TRY_AGAIN if code else FAILED, why, 0)
         outcome.write(attempt)
+        write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
     print(outcome.why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
         return run_again(run, Allocation.from_environ(os.environ), load_config(run.config))
     if outcome.code == DONE:
         print(f"report: {run.report}", file=sys.stderr)
     return outcome.code
+
+
+def _check_time(config: RunConfig, allocation: Allocation) -> None:
+    """Slurm sends the signal at once to a job that has no more time than that."""
+    limit = seconds(shown(allocation.job_id).get("TimeLimit", ""))
+    ahead = config.cluster.signal_seconds
+    if limit is not None and limit <= ahead:
+        raise PlanError(
+            f"the job has {limit} s, and is to save {ahead} s before their end (cluster.signal_seconds)",
+            hint=f"sbatch --time={2 * ahead // 60} …, or render the script with "
+            f"--set cluster.signal_seconds={max(60, limit // 2)}",
+        )
 
 
 def _owner(allocation: Allocation) -> str:

@@ -37,7 +37,7 @@ from grpo_dist.run_directory import RunDirectory
 NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals a supervisor survives: Slurm sends them to steps before it ends them."""
 RETRY_SECONDS = 0.5
-MEMORY_SECONDS = 5.0
+MEMORY_SECONDS = 1.0
 
 
 class Member:

@@ -114,7 +114,7 @@ class Part:
     async def _read(self) -> None:
         with open(self.command.log, "ab", buffering=0) as record:
             while line := await self._line():
-                record.write(line)
+                await asyncio.to_thread(record.write, line)  # a file server may take its time; signs of life may not
                 text = line.decode(errors="replace").rstrip("\n")
                 self.tail.append(text)
                 self.speech.hear(text)

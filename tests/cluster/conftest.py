@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,10 @@ class Cluster:
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """tests/cluster/slurm_cluster, going on."""
+        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment)
 
     def leaks(self) -> str:
         """Processes that outlived their jobs, and what lies in /dev/shm; for a moment without a job."""
@@ -155,13 +160,19 @@ class Submit:
             (run / "fault").write_text(fault)
         return self.again(run, *options)
 
+    def program(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """`grpo-dist` itself."""
+        command = [sys.executable, "-m", "grpo_dist", *map(str, arguments)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.home, env=env)
+        assert done.returncode == code, done.stderr
+        return done
+
     def render(self, name: str, **settings: dict[str, Any]) -> Path:
         run, config = self.home / name, self.home / f"{name}.yaml"
         stated = {**self.base, **{key: {**self.base.get(key, {}), **value} for key, value in settings.items()}}
         config.write_text(yaml.safe_dump(stated))
-        rendering = [sys.executable, "-m", "grpo_dist", "render", str(config), "--output", str(run)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(rendering, check=True, capture_output=True, timeout=120, cwd=self.home, env=env)
+        self.program("render", config, "--output", run)
         return run
 
     def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
@@ -176,7 +187,11 @@ class Submit:
 
 
 PYTHON = """#!/bin/bash
-# Python whose children are it again, but for the stages of a run, which the fake does.
+# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up.
+if [[ " $* " == *" grpo_dist.cluster.node "* && -e {late} ]]; then
+  read -r node seconds < {late}
+  [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
+fi
 case " $* " in
   *" grpo_dist.training "* | *" grpo_dist.training.prepare "* | *" grpo_dist serve "* | *" grpo_dist report "*)
     exec -a "$0" {python} {fake} "$@" ;;
@@ -185,12 +200,14 @@ exec -a "$0" {python} "$@"
 """
 
 
-def fakes(cluster: Cluster, home: Path) -> Iterator[Submit]:
+def _fakes(cluster: Cluster, home: Path) -> Iterator[Submit]:
     """Jobs with everything real but the stages themselves."""
     binaries = home / "bin"
     binaries.mkdir(parents=True)
     python = binaries / "python"
-    python.write_text(PYTHON.format(python=Path(sys.executable).resolve(), fake=HERE / "fake_training.py"))
+    late = shlex.quote(str(home / "late"))
+    real = Path(sys.executable).resolve()
+    python.write_text(PYTHON.format(python=real, fake=HERE / "fake_training.py", late=late))
     python.chmod(0o755)
     base = {
         "model": {"name_or_path": "embedded", "dtype": "float32"},
@@ -209,23 +226,9 @@ def fakes(cluster: Cluster, home: Path) -> Iterator[Submit]:
 
 @pytest.fixture
 def fake(cluster, tmp_path) -> Iterator[Submit]:
-    yield from fakes(cluster, tmp_path / HOME)
+    yield from _fakes(cluster, tmp_path / HOME)
 
 
 @pytest.fixture(scope="module")
-def fake_module(cluster, tmp_path_factory) -> Iterator[Submit]:
-    yield from fakes(cluster, tmp_path_factory.mktemp("crowd") / HOME)
-
-
-@pytest.fixture
-def program(tmp_path):
-    """`grpo-dist` itself."""
-
-    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "grpo_dist", *map(str, arguments)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=env)
-        assert done.returncode == code, done.stderr
-        return done
-
-    return call
+def fakes(cluster, tmp_path_factory) -> Iterator[Submit]:
+    yield from _fakes(cluster, tmp_path_factory.mktemp("fakes") / HOME)

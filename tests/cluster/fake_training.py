@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] != "rank":
         rank = arguments[arguments.index("--machine_rank") + 1] if "--machine_rank" in arguments else "0"
         command = [sys.executable, __file__, "rank", rank, str(run.path)]
+        print(*arguments)
         code = subprocess.Popen(command, start_new_session=True).wait()
         if code:
             print(f"  exitcode  : {code} (pid: 1)")  # torchrun's words

@@ -15,8 +15,8 @@ from grpo_dist.run_directory import RunDirectory, write_json
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
 case "$(basename "$0") $1" in
-  "scontrol --oneliner") echo "JobId=7 JobState=${{STATE:-RUNNING}} Reason=None" ;;
-  "scontrol requeue") [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "Requested operation is presently disabled" >&2; exit 1; }} ;;
+  "scontrol --oneliner") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
+  "scontrol requeue") [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
   sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" ;;
 esac
 """
@@ -44,13 +44,8 @@ def opened(calls, tmp_path, capsys):
     config = tmp_path / "my.yaml"
     embedded = {"name_or_path": "embedded"}
     grpo = {"prompts_per_step": 4, "num_generations": 4, "max_steps": 4}
-    stated = {
-        "model": {**embedded, "dtype": "float32"},
-        "data": embedded,
-        "grpo": grpo,
-        "cluster": {"gpus_per_node": 0},
-    }
-    config.write_text(yaml.safe_dump(stated))
+    model, cluster = {**embedded, "dtype": "float32"}, {"gpus_per_node": 0}
+    config.write_text(yaml.safe_dump({"model": model, "data": embedded, "grpo": grpo, "cluster": cluster}))
     assert main(["open", str(config)]) == DONE
     run, attempt = capsys.readouterr().out.splitlines()
     return RunDirectory(tmp_path / "runs" / "my-7"), attempt, run
@@ -84,6 +79,12 @@ def test_what_cannot_run_is_refused_and_leaves_nothing(opened, tmp_path, capsys,
     assert not (tmp_path / "other").exists()
 
 
+def test_a_time_limit_that_leaves_no_time_is_refused(opened, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIMIT", "00:05:00")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", "other"]) == 2
+    assert "--set cluster.signal_seconds=150" in capsys.readouterr().err
+
+
 def test_an_attempt_that_may_be_tried_again_goes_back_into_the_queue(opened, calls):
     run = opened[0]
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
@@ -92,8 +93,9 @@ def test_an_attempt_that_may_be_tried_again_goes_back_into_the_queue(opened, cal
 
 @pytest.mark.parametrize("outcome", [DONE, FAILED])
 def test_what_is_done_or_would_fail_again_does_not(opened, calls, outcome):
+    before = calls()
     assert close(opened[0], "attempt-1", outcome) == outcome
-    assert calls() == []
+    assert calls() == before
 
 
 def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
@@ -133,8 +135,7 @@ def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch)
     monkeypatch.setenv("NO_REQUEUE", "1")
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
     sent = calls()[-2]
-    assert sent.startswith(
-        f"sbatch --parsable --dependency=afterany:7 --chdir={run.path} --partition=gpu long --nodes=2"
-    )
+    assert sent.startswith("sbatch --parsable --dependency=afterany:7 ")
+    assert f" --chdir={run.path} --partition=gpu long --nodes=2 " in sent
     assert sent.endswith(str(run.path / "job.sh"))
     assert calls()[-1] == "0", "sbatch would take the job's own variables for options"

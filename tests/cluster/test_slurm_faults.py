@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
 import pytest
-from conftest import Job, wait_until
+from conftest import NODES, Job, Submit, wait_until
+
+from grpo_dist.cluster.network import ports_of
 
 pytestmark = pytest.mark.heavy
 
@@ -41,30 +46,31 @@ def failed(job: Job, code: int, *told: str) -> None:
         assert words in job.text()
 
 
+TOGETHER: dict[str, Callable[[Submit], None]] = {}
+"""Faults of one job that leave the others alone: they happen at the same time."""
+
+
+def together(fault: Callable[[Submit], None]) -> Callable[[Submit], None]:
+    TOGETHER[fault.__name__] = fault
+    return fault
+
+
 @pytest.fixture(scope="module")
-def crowd(fake_module) -> dict[str, Job]:
-    """Jobs that share nodes while each meets its own fault."""
-    fake = fake_module
-    stalled = {"cluster": {"nodes": 2, "gpus_per_node": 0, "cpus_per_gpu": 1, "stall_seconds": 6}}
-    apart = {"rollout": SERVER, "cluster": {"nodes": 3, "gpus_per_node": 0, "cpus_per_gpu": 1}}
-    return {
-        "whole": fake("whole"),
-        "rank killed": fake("rank killed", fault="1 4 kill"),
-        "reward": fake("reward", fault="0 4 reward"),
-        "memory": fake("memory", fault="1 4 raise"),
-        "disk": fake("disk", fault="0 4 full"),
-        "stalled": fake("stalled", fault="0 5 hang", **stalled),
-        "replica": fake("replica", fault="100 1 kill", **apart),
-    }
+def futures(fakes) -> Iterator[dict[str, Future[None]]]:
+    with ThreadPoolExecutor(len(TOGETHER)) as pool:
+        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items()}
 
 
-def test_a_job_ends_with_its_adapter(crowd):
-    finished(crowd["whole"], attempts=1)
-    assert crowd["whole"].steps() == list(range(1, STEPS + 1))
+@together
+def a_job_ends_with_its_adapter(fake):
+    job = fake("whole")
+    finished(job, attempts=1)
+    assert job.steps() == list(range(1, STEPS + 1))
 
 
-def test_a_killed_rank_is_no_end(crowd):
-    job = crowd["rank killed"]
+@together
+def a_killed_rank_is_no_end(fake):
+    job = fake("rank killed", fault="1 4 kill")
     finished(job, attempts=2)
     told = json.loads((job.run / "logs" / "attempt-1" / "failure.json").read_text())
     assert (told["node"], told["role"], told["signal"]) == (1, "train", 9)
@@ -72,37 +78,38 @@ def test_a_killed_rank_is_no_end(crowd):
     assert "was ended by SIGKILL" in job.text()
 
 
-def test_what_would_happen_again_is_not_tried_again(crowd):
-    failed(crowd["reward"], 1, "rewards: mine.py:fussy raised")
-    failed(crowd["memory"], 1, "likely cause: a GPU is out of memory", "max_per_device_train_batch_size")
-    failed(crowd["disk"], 1, "likely cause: the disk is full")
-    told = crowd["memory"].failure()
+@together
+def what_would_happen_again_is_not_tried_again(fake):
+    reward, memory = fake("reward", fault="0 4 reward"), fake("memory", fault="1 4 raise")
+    disk = fake("disk", fault="0 4 full")
+    failed(reward, 1, "rewards: mine.py:fussy raised")
+    failed(memory, 1, "likely cause: a GPU is out of memory", "max_per_device_train_batch_size")
+    failed(disk, 1, "likely cause: the disk is full")
+    told = memory.failure()
     assert (told["node"], told["role"], told["code"]) == (1, "train", 1)
     assert "CUDA out of memory" in "\n".join(told["tail"])
 
 
-def test_a_run_that_stands_still_is_started_again_and_its_stacks_are_kept(crowd):
-    job = crowd["stalled"]
+@together
+def a_run_that_stands_still_is_started_again_and_its_stacks_are_kept(fake):
+    job = fake("stalled", fault="0 5 hang", cluster={"stall_seconds": 6})
     finished(job, attempts=2)
     assert "no step for" in job.text()
     stacks = (job.run / "logs" / "attempt-1" / "train.log").read_text()
     assert re.search(r"most recent call first.*misbehave", stacks, re.DOTALL)
 
 
-def test_without_its_servers_a_job_starts_again(crowd):
-    job = crowd["replica"]
+@together
+def without_its_servers_a_job_starts_again(fake):
+    job = fake("replica", fault="100 1 kill", rollout=SERVER, cluster={"nodes": 3})
     finished(job, attempts=2)
     assert "serve on" in job.text()
     assert "SIGKILL" in job.text()
 
 
-def test_nothing_of_them_is_left_on_any_node(crowd, cluster):
-    for job in crowd.values():
-        job.wait()
-    assert cluster.leaks() == ""
-
-
-def test_ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake, cluster):
+@together
+def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
+    cluster = fake.cluster
     job = fake("limit")
     job.wait_for_step(4)
     cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
@@ -111,38 +118,42 @@ def test_ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake, 
     assert job.steps() == list(range(1, STEPS + 1)), "a step was done twice: it did not save where it stopped"
 
 
-def test_asked_for_a_checkpoint_a_job_saves_and_continues(fake, program):
+@together
+def asked_for_a_checkpoint_a_job_saves_and_continues(fake):
     job = fake("asked")
     job.wait_for_step(4)
-    told = program("checkpoint", job.run)
+    told = fake.program("checkpoint", job.run)
     assert "saves and stops at its next step" in told.stderr
     finished(job, attempts=2)
     assert job.steps() == list(range(1, STEPS + 1))
-    assert "no run is going on" in program("checkpoint", job.run, code=2).stderr
+    assert "no run is going on" in fake.program("checkpoint", job.run, code=2).stderr
 
 
-def test_requeued_by_hand_it_continues(fake, cluster):
+@together
+def requeued_by_hand_it_continues(fake):
+    cluster = fake.cluster
     job = fake("requeued")
     job.wait_for_step(4)
     cluster.slurm("scontrol", "requeue", job.number)
     finished(job, attempts=2)
 
 
-def test_cancelled_it_saves_and_does_not_come_back(fake, cluster):
+@together
+def cancelled_it_saves_and_does_not_come_back(fake):
+    cluster = fake.cluster
     job = fake("cancelled")
     job.wait_for_step(4)
     cluster.slurm("scancel", job.number)
     job.wait("CANCELLED")
-    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, job.text)
+    wait_until(lambda: "saved after step" in job.text() or "stopped" in job.text(), 60, job.text)
     assert job.attempts == 1
     saved = max(int(path.name.rpartition("-")[2]) for path in (job.run / "checkpoints").iterdir())
     assert saved == max(job.steps()), job.text()
     assert not (job.run / "adapter").exists()
-    assert cluster.leaks() == ""
 
 
 def test_preempted_it_gives_way_and_comes_back(fake, cluster):
-    job = fake("preempted", "--nodes=4", "--exclusive", cluster={"nodes": 4, "gpus_per_node": 0})
+    job = fake("preempted", "--nodes=4", "--exclusive", cluster={"nodes": 4})
     job.wait_for_step(4)
     options = ("--partition=urgent", "--nodes=4", "--wrap=true", "--output=/dev/null")
     urgent = cluster.slurm("sbatch", "--parsable", *options)
@@ -157,6 +168,38 @@ def test_a_restarted_controller_is_not_noticed(fake, cluster):
     finished(job, attempts=1)
 
 
+@together
+def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
+    jobs = [fake(f"supervisor {which}") for which in range(2)]
+    for which, job in enumerate(jobs):
+        job.wait_for_step(4)
+        node, pattern = nodes_of(job)[which], f"^[^ ]*.*python -m grpo_dist.cluster.node.*supervisor {which}/logs"
+        pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
+        fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
+    for job in jobs:
+        finished(job, attempts=2)
+
+
+def test_a_busy_port_and_a_node_that_starts_late_are_borne(fake, cluster):
+    first = ports_of("0").start
+    holding = [
+        *("import socket, sys, time", "held = [socket.create_server(('', port)) for port in range(20000, 30000, 20)]"),
+        "time.sleep(600)",
+    ]
+    busy = [cluster.start("exec", f"node{n}", sys.executable, "-c", "; ".join(holding)) for n in range(1, NODES + 1)]
+    try:
+        (fake.home / "late").write_text("1 6")
+        job = fake("busy and late")
+        finished(job, attempts=1)
+        launched = (job.run / "logs" / "attempt-1" / "train.log").read_text()
+        port = int(re.search(r"--main_process_port (\d+)", launched)[1])
+        assert port % 20 not in (first % 20,)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_a_node_without_power_costs_one_attempt(fake, cluster):
     job = fake("power")
     job.wait_for_step(4)
@@ -168,7 +211,7 @@ def test_a_node_without_power_costs_one_attempt(fake, cluster):
 
 
 def test_a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake, cluster):
-    job = fake("cut", grpo={"prompts_per_step": 12, "num_generations": 2, "max_steps": STEPS, "save_steps": 3})
+    job = fake("cut")
     job.wait_for_step(2)
     node = nodes_of(job)[1]
     cluster.control("unplug", node)
@@ -176,7 +219,7 @@ def test_a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fak
     cluster.control("plug", node)
     finished(job, attempts=1)
 
-    other = fake("long cut", grpo={"prompts_per_step": 12, "num_generations": 2, "max_steps": 120, "save_steps": 3})
+    other = fake("long cut", grpo={"max_steps": 120})
     other.wait_for_step(2)
     node = nodes_of(other)[1]
     cluster.control("unplug", node)
@@ -186,8 +229,9 @@ def test_a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fak
     assert (other.state, other.adapter()) == ("COMPLETED", chain(120)), other.text()
 
 
-def test_on_other_numbers_of_nodes_a_run_continues(fake):
-    job = fake("resized", grpo={"prompts_per_step": 12, "num_generations": 2, "max_steps": 30, "save_steps": 3})
+@together
+def on_other_numbers_of_nodes_a_run_continues(fake):
+    job = fake("resized", grpo={"max_steps": 30})
     for nodes, step in ((1, 6), (3, 12)):
         job.wait_for_step(step)
         (job.run / "stop-request").write_text("terminated")
@@ -200,14 +244,16 @@ def test_on_other_numbers_of_nodes_a_run_continues(fake):
     assert json.loads((job.run / "plan.json").read_text())["topology"]["nodes"] == 3
 
 
-def test_a_truncated_checkpoint_is_passed_over(fake):
+@together
+def a_truncated_checkpoint_is_passed_over(fake):
     job = fake("truncated", fault="0 7 reward")
     failed(job, 1)
     (job.run / "checkpoints" / "checkpoint-6" / "state").write_text("")
     finished(fake.again(job.run), attempts=2)
 
 
-def test_a_run_is_not_run_twice_nor_with_another_configuration(fake):
+@together
+def a_run_is_not_run_twice_nor_with_another_configuration(fake):
     job = fake("twice")
     job.wait_for_step(1)
     second = fake.again(job.run).wait()
@@ -221,7 +267,8 @@ def test_a_run_is_not_run_twice_nor_with_another_configuration(fake):
     assert "grpo.seed: 3407 in the run, 1 now" in other.text()
 
 
-def test_what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
+@together
+def what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
     run = fake.render("bad")
     settings = ("--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3")
     bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait(seconds=30)
@@ -229,6 +276,18 @@ def test_what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
     assert "7 prompts × 3 completions = 21 completions per step do not divide over 2 processes" in bad.text()
     assert bad.text().rstrip().splitlines()[-1].strip().startswith("--set")
     assert not (run / "other").exists()
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_of_faults_at_the_same_time(futures, name):
+    futures[name].result()
+
+
+def test_nothing_of_them_is_left_on_any_node(futures, cluster):
+    for future in futures.values():
+        future.exception()
+    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+    assert cluster.leaks() == ""
 
 
 def nodes_of(job: Job) -> list[str]:
