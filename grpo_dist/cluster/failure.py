@@ -64,7 +64,7 @@ class Failure:
     node: int
     host: str
     role: str
-    """prepare, serve, train, compare or report; node for one that is silent; wait, watchdog: something took too long."""
+    """prepare, serve, train, compare or report; node for one that is silent; wait and watchdog for what took long."""
     code: int | None
     """Exit code, negative for a signal; None when there was no process to have one."""
     why: str

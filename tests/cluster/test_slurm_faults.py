@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
 import pytest
-from conftest import NODES, Job, Submit, wait_until
+from slurm_jobs import NODES, Job, Submit, wait_until
 
 from grpo_dist.cluster.network import ports_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from conftest import HOME, ROOT, Job, Submit, wait_until
+from slurm_jobs import HOME, ROOT, Job, Submit, wait_until
 
 pytestmark = pytest.mark.heavy
 
