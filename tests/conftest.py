@@ -14,7 +14,7 @@ settings.load_profile("unhurried")
 REQUIRE_ALL = os.environ.get("GRPO_DIST_REQUIRE_ALL") == "1"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def missing():
     """Skip for want of a prerequisite; where nothing may be skipped (CI), fail instead."""
 

@@ -41,7 +41,9 @@ class Machine:
 def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Machine | None = None) -> list[Stage]:
     """In their order. A machine is needed where several nodes train."""
     python, where = sys.executable, str(run.path)
-    launch = (python, "-m", "accelerate.commands.launch", *launch_arguments(plan, where), *_rendezvous(machine))
+    # `all`: of the GPUs this process may see, which Slurm may have numbered otherwise than the file does.
+    options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
+    launch = (python, "-m", "accelerate.commands.launch", *options)
     found = [
         Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, alone=True),
         Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, alone=False),

@@ -36,10 +36,11 @@ trap 'echo terminated >"$run/stop-request"' TERM
 # has not ended 10 s after the first is on a node that is no more.
 GRPO_DIST_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export GRPO_DIST_TOKEN GRPO_DIST_HEAD=${SLURMD_NODENAME:-$(hostname)}
-components=()
-[ "${SLURM_HET_SIZE:-1}" -eq 1 ] || components=(--het-group="0-$((SLURM_HET_SIZE - 1))")
-srun "${components[@]}" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --export=ALL --kill-on-bad-exit=0 \
-  --wait=10 python -m grpo_dist.cluster.node "$run" "$attempt" &
+options=(--ntasks-per-node=1 --export=ALL --kill-on-bad-exit=0 --wait=10)
+# Told, for Slurm before and after 22.05 differ in what a step takes when it is not.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || options+=(--cpus-per-task="$SLURM_CPUS_PER_TASK")
+[ "${SLURM_HET_SIZE:-1}" -eq 1 ] || options+=(--het-group="0-$((SLURM_HET_SIZE - 1))")
+srun "${options[@]}" python -m grpo_dist.cluster.node "$run" "$attempt" &
 step=$! code=0
 while kill -0 "$step" 2>/dev/null; do # a trap ends `wait` early
   wait "$step"
