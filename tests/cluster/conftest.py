@@ -18,9 +18,7 @@ def cluster(missing) -> Iterator[Cluster]:
     if os.geteuid():
         missing("a Slurm cluster on one machine needs root")
     if lacking:
-        missing(
-            f"a Slurm cluster needs {', '.join(lacking)}; apt-get install slurmctld slurmd slurm-client munge iproute2"
-        )
+        missing(f"a Slurm cluster needs {', '.join(lacking)} (slurmctld, slurmd, slurm-client, munge, iproute2)")
     if subprocess.run(["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "true"]).returncode:
         missing("a Slurm cluster on one machine needs namespaces, which are not allowed here")
     # Not below pytest's directory: sockets have short names.

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
-from slurm_jobs import NODES, Job, Submit, wait_until
+import yaml
+from slurm_jobs import NODES, ROOT, Job, Submit, wait_until
 
 from grpo_dist.cluster.network import ports_of
 
@@ -66,6 +68,29 @@ def a_job_ends_with_its_adapter(fake):
     job = fake("whole")
     finished(job, attempts=1)
     assert job.steps() == list(range(1, STEPS + 1))
+
+
+@together
+def the_script_for_any_run_takes_what_it_is_given(fake):
+    """Two nodes of three GPUs where its options say two of eight; a run directory of its own."""
+    (fake.home / "my.yaml").write_text(yaml.safe_dump(fake.base | {"cluster": {"gpus_per_node": 8}}))
+    options = ("--nodes=2", "--gpus-per-node=3", "--cpus-per-task=1")
+    arguments = ("my.yaml", "--set", "grpo.num_generations=6")
+    job = fake.again(fake.home, *options, script=ROOT / "slurm" / "grpo.sh", arguments=arguments)
+    job = replace(job, run=fake.home / "runs" / f"my-{job.number}")
+    finished(job, attempts=1)
+    topology = json.loads((job.run / "plan.json").read_text())["topology"]
+    assert (topology["nodes"], topology["gpus_per_node"], topology["num_processes"]) == (2, 3, 6)
+    launched = (job.run / "logs" / "attempt-1" / "train.log").read_text()
+    assert "--gpu_ids all" in launched
+
+
+@together
+def the_components_of_a_heterogeneous_job_work_together(fake):
+    run = fake.render("components")
+    job = fake.again(run, "--nodes=1", "--cpus-per-task=1", ":", "--nodes=1", "--cpus-per-task=1")
+    finished(job, attempts=1)
+    assert json.loads((job.run / "plan.json").read_text())["topology"]["nodes"] == 2
 
 
 @together
