@@ -20,11 +20,20 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def outlive_sigterm() -> None:
-    """In a process started with SIGTERM blocked, ignore it instead.
+def shelter_from_sigterm() -> None:
+    """Keep SIGTERM away from this process and, over exec, from what it starts.
 
-    A block, and SIG_IGN too, would be handed on to what this process starts and ends by SIGTERM itself.
+    Both ways: torchrun's agent sets a handler, which a block keeps silent; Python's resource tracker lifts blocks.
     """
-    if signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def outlive_sigterm() -> None:
+    """In a process that was started sheltered, do nothing on SIGTERM.
+
+    What it starts is sheltered no longer, so that it can end that by SIGTERM itself.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
         signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

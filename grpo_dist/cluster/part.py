@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.cluster.lifeline import die_with_parent, shelter_from_sigterm
 from grpo_dist.cluster.process import Speech
 from grpo_dist.cluster.tree import Process, descendants, end, remove, shared_memory_of
 
@@ -129,4 +129,4 @@ class Part:
 
 def _sheltered() -> None:
     die_with_parent()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    shelter_from_sigterm()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,6 @@ class Job:
     number: str
     run: Path
     output: Path
-    show: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> dict[str, str]:
         shown = self.cluster.slurm("scontrol", "--oneliner", "show", "job", self.number).stdout
