@@ -14,6 +14,7 @@ class Allocation:
     """A running Slurm job."""
 
     job_id: str
+    """The job's own number; each task of an array has another."""
     nodes: int
     """Over all components of a heterogeneous job."""
     gpus_per_node: int
@@ -29,7 +30,7 @@ class Allocation:
         if "SLURM_JOB_ID" not in environ:
             raise LaunchError("this is no Slurm job: SLURM_JOB_ID is not set", hint="sbatch slurm/grpo.sh CONFIG")
         return cls(
-            job_id=environ.get("SLURM_ARRAY_JOB_ID") or environ["SLURM_JOB_ID"],
+            job_id=environ["SLURM_JOB_ID"],
             nodes=_nodes(environ),
             gpus_per_node=_gpus(environ),
             restarts=int(environ.get("SLURM_RESTART_COUNT", 0)),
