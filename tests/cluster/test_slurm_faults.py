@@ -58,9 +58,12 @@ def together(fault: Callable[[Submit], None]) -> Callable[[Submit], None]:
 
 
 @pytest.fixture(scope="module")
-def futures(fakes) -> Iterator[dict[str, Future[None]]]:
+def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
+    """Of those that are to be tested."""
+    stated = [getattr(item, "callspec", None) for item in request.session.items]
+    names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
     with ThreadPoolExecutor(len(TOGETHER)) as pool:
-        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items()}
+        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items() if name in names}
 
 
 @together
