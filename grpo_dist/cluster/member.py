@@ -29,7 +29,7 @@ from grpo_dist.cluster.part import Part
 from grpo_dist.cluster.process import Speech
 from grpo_dist.cluster.proof import answer
 from grpo_dist.cluster.tree import adopt_orphans, descendants, dump_stacks, end
-from grpo_dist.cluster.wire import LONGEST_LINE, LOST_SECONDS, Connection, Message
+from grpo_dist.cluster.wire import LONGEST_LINE, Connection, Message
 from grpo_dist.errors import LaunchError
 from grpo_dist.progress import Terminal
 from grpo_dist.run_directory import RunDirectory
@@ -37,6 +37,8 @@ from grpo_dist.run_directory import RunDirectory
 NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals a supervisor survives: Slurm sends them to steps before it ends them."""
 RETRY_SECONDS = 0.5
+WELCOME_SECONDS = 3.0
+"""For the head to answer; another program on its port may never do."""
 MEMORY_SECONDS = 1.0
 
 
@@ -164,12 +166,13 @@ async def reach(heads: Sequence[str], ports: range, hello: Message, limit: float
 async def _try(head: str, port: int, hello: Message) -> Connection | None:
     try:
         opened = asyncio.open_connection(head, port, limit=LONGEST_LINE)
-        reader, writer = await asyncio.wait_for(opened, LOST_SECONDS)
+        reader, writer = await asyncio.wait_for(opened, WELCOME_SECONDS)
     except (OSError, TimeoutError):
         return None
     connection = Connection(reader, writer)
     connection.send(hello)
-    if await connection.receive() == {"welcome": True}:
-        return connection
+    with contextlib.suppress(TimeoutError):
+        if await asyncio.wait_for(connection.receive(), WELCOME_SECONDS) == {"welcome": True}:
+            return connection
     writer.close()
     return None
