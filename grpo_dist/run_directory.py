@@ -107,6 +107,21 @@ class RunDirectory:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    @property
+    def heartbeat(self) -> Path:
+        """The last step that was done and when; written by training."""
+        return self.path / "heartbeat.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """Asks training to save at the next step and stop; the text says why."""
+        return self.path / "stop-request"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last attempt failed; absent when it did not."""
+        return self.path / "failure.json"
+
     def exists(self) -> bool:
         return self.config.is_file()
 
@@ -139,8 +154,8 @@ class RunDirectory:
         return attempt
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run alone.
+    def locked(self, owner: str = "") -> Iterator[None]:
+        """Hold the run alone; `owner` says to others who does.
 
         The kernel drops the lock with the process that holds it, so a killed run never blocks its own resume.
 
@@ -151,10 +166,31 @@ class RunDirectory:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
+                who = self.owner()
                 raise RunDirectoryError(
-                    f"{self.path}: this run is still going on", hint="wait for it, or stop it first"
+                    f"{self.path}: this run is still going on{f' ({who})' if who else ''}",
+                    hint="wait for it, or stop it first",
                 ) from error
+            handle.truncate(0)
+            handle.write(owner)
+            handle.flush()
             yield
+
+    def is_idle(self) -> bool:
+        """Whether no process holds it."""
+        try:
+            with open(self.path / ".lock", "a+") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def owner(self) -> str:
+        """Who took the lock last."""
+        try:
+            return (self.path / ".lock").read_text(encoding="utf-8")
+        except OSError:
+            return ""
 
 
 def write_atomically(path: Path, text: str) -> None:

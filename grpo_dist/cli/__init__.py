@@ -6,6 +6,7 @@ import click
 
 from grpo_dist import __version__
 from grpo_dist.cli.cancel import cancel
+from grpo_dist.cli.checkpoint import checkpoint
 from grpo_dist.cli.compare import compare
 from grpo_dist.cli.config import config
 from grpo_dist.cli.doctor import doctor
@@ -48,7 +49,7 @@ def main() -> None:
 
 for command in (
     *(init, config, plan, scale, render, rewards, doctor, prefetch),
-    *(run, serve, submit, sweep, status, logs, cancel),
+    *(run, checkpoint, serve, submit, sweep, status, logs, cancel),
     *(report, compare, export),
 ):
     main.add_command(command)

@@ -10,32 +10,45 @@ import click
 
 from grpo_dist.cli.options import overrides_option
 
+PLAN_FILE = "plan.json"
+
 
 @click.command()
 @click.argument("config")
 @overrides_option
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where to write.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", required=True, help="Where to write."
+    "--script",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Instead of DIR: a Slurm script alone, which takes any CONFIG and plans for its allocation.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; say what in DIR is stale, missing or extra (exit 1).")
-def render(config: str, overrides: tuple[str, ...], output: Path, check: bool) -> None:
+def render(config: str, overrides: tuple[str, ...], output: Path | None, script: Path | None, check: bool) -> None:
     """Write the files of a run.
 
     They are config.yaml, plan.json, accelerate.yaml, deepspeed.json (for ZeRO strategies) and job.sh (for Slurm:
-    `sbatch --chdir=DIR DIR/job.sh`; not for rollout.backend: vllm, which this version plans but does not run).
-    The same CONFIG gives the same bytes.
+    `sbatch --chdir=DIR DIR/job.sh`). The same CONFIG gives the same bytes.
     """
+    if (output is None) == (script is None):
+        raise click.UsageError("give either --output DIR or --script FILE")
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
     from grpo_dist.render import render_files
+    from grpo_dist.render.slurm import any_job_script
 
     stated = load_config(config, overrides)
     plan = plan_run(stated)
-    files = render_files(stated, plan)
+    if script is None:
+        files = render_files(stated, plan)
+        directory, option = output, ("--output", output)
+    else:
+        files = {script.name: any_job_script(stated, plan, config, str(script))}
+        directory, option = script.parent, ("--script", script)
     if check:
-        _check(output, files, again=_command(config, overrides, output))
+        _check(directory, files, again=_command(config, overrides, option))
         return
-    _write(output, files)
+    _write(directory, files)
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -43,7 +56,7 @@ def render(config: str, overrides: tuple[str, ...], output: Path, check: bool) -
 def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
     from grpo_dist.render.differences import differences
 
-    found = differences(_there(directory), files)
+    found = differences(_there(directory, files), files)
     if not found:
         click.echo(f"{directory}: as rendered ({', '.join(sorted(files))})")
         return
@@ -60,7 +73,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.render.differences import differences
 
-    changed = differences(_there(directory), files)
+    changed = differences(_there(directory, files), files)
     if changed and _started(directory):
         raise RunDirectoryError(
             f"{directory}: a run has been started there, from other files",
@@ -96,13 +109,14 @@ def _started(directory: Path) -> bool:
     return any(path.exists() for path in (run.logs, run.prepared, run.metrics, run.checkpoints))
 
 
-def _there(directory: Path) -> dict[str, str]:
+def _there(directory: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """What stands there of this kind: all that may be rendered into a run directory, or the script alone."""
     from grpo_dist.render import RENDERED
 
-    paths = (directory / name for name in RENDERED)
+    paths = (directory / name for name in (RENDERED if PLAN_FILE in files else files))
     return {path.name: path.read_bytes().decode(errors="replace") for path in paths if path.is_file()}
 
 
-def _command(config: str, overrides: Sequence[str], output: Path) -> str:
+def _command(config: str, overrides: Sequence[str], option: tuple[str, Path]) -> str:
     settings = [word for override in overrides for word in ("--set", override)]
-    return shlex.join(["grpo-dist", "render", config, "--output", str(output), *settings])
+    return shlex.join(["grpo-dist", "render", config, *map(str, option), *settings])

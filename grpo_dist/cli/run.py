@@ -23,7 +23,8 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     The run directory holds everything: configuration, plan, metrics, completions, checkpoints, the adapter,
     the comparison and report.html.
     """
-    from grpo_dist.cluster.local import Interrupted, execute, open_run
+    from grpo_dist.cluster.local import Interrupted, Stopped, execute, open_run
+    from grpo_dist.cluster.outcome import TRY_AGAIN
     from grpo_dist.config import load_config
     from grpo_dist.progress import Terminal
     from grpo_dist.report import read_run, summary, write_html
@@ -40,6 +41,9 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     except Interrupted as stop:
         click.echo(f"stopped by {stop}; continue with the same command and --resume", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
+    except Stopped as stop:
+        click.echo(f"{stop}; continue with the same command and --resume", err=True)
+        raise click.exceptions.Exit(TRY_AGAIN) from stop
     record = read_run(directory.path)
     write_html(record)
     click.echo(_result(summary(record)))

@@ -20,7 +20,8 @@ def serve(run: Path, node: int, host: str) -> None:
     key lies. A server that fails is started again.
     """
     from grpo_dist.cluster.process import Interrupted, signals_raise
-    from grpo_dist.cluster.serve import ATTEMPT_VARIABLE, supervisor_of
+    from grpo_dist.cluster.serve import supervisor_of
+    from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
     from grpo_dist.progress import Terminal
     from grpo_dist.rollout.registry import KEY
 

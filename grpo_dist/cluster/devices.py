@@ -19,8 +19,9 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
     """
     if topology.device == "cuda":
         visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
-        return {"CUDA_VISIBLE_DEVICES": visible[0] if alone else ",".join(visible)}
-    processes = 1 if alone else topology.num_processes
+        training = [visible[index] for index in topology.trainer_gpus]
+        return {"CUDA_VISIBLE_DEVICES": training[0] if alone else ",".join(training)}
+    processes = 1 if alone else topology.num_processes // topology.trainer_nodes
     ours = {
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes)),
         # Threads that spin while they wait for one another program has displaced made generation 12 times slower.

@@ -28,3 +28,22 @@ def die_with_parent(signum: int = signal.SIGKILL, parent: int | None = None) -> 
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that none is lost from sight."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def shelter_from_sigterm() -> None:
+    """Keep SIGTERM away from this process and, over exec, from what it starts.
+
+    Both ways: torchrun's agent sets a handler, which a block keeps silent; Python's resource tracker lifts blocks.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def outlive_sigterm() -> None:
+    """In a process that was started sheltered, do nothing on SIGTERM.
+
+    What it starts is sheltered no longer, so that it can end that by SIGTERM itself.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda _signum, _frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_packages, check_rewards
 from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.cluster.servers import serving
+from grpo_dist.cluster.stages import ATTEMPT_VARIABLE, QUIET, Stage, stages
+from grpo_dist.cluster.stop import Stopped, stopped_at
 from grpo_dist.cluster.trackers import tracker_environment
-from grpo_dist.config import RunConfig, config_differences, load_config
+from grpo_dist.config import RunConfig
 from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.progress import Terminal
-from grpo_dist.render.accelerate import launch_arguments
-from grpo_dist.render.files import render_files
 from grpo_dist.rollout.registry import is_served
 from grpo_dist.run_directory import RunDirectory
 
 LOG_TAIL_LINES = 15
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-"""No warnings about forked tokenizers, and a log whose lines are in order."""
 
 
 def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
@@ -39,10 +36,12 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     _check_local(plan)
     check_rewards(config)
     check_packages(config.tracking)
-    if run.exists():
-        _check_same_run(config, run, path, resume=resume)
-    else:
-        run.create(render_files(config, plan))
+    if run.exists() and not resume:
+        raise RunDirectoryError(
+            f"{path}: a run stands there already",
+            hint="continue it with --resume, or start another with --output DIR",
+        )
+    make_or_take_up(config, plan, run, again=f"grpo-dist run {run.config} --output {path} --resume")
     return run, plan
 
 
@@ -52,11 +51,16 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
     Raises:
         LaunchError: a stage failed; its log's last lines and path are in the message.
         Interrupted: a signal ended it; what is done stays and `--resume` continues.
+        Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
     with run.locked():
-        missing = [stage for stage in _stages(run, plan, config) if not stage.result.exists()]
-        logs = run.new_attempt() if missing else None
+        missing = [stage for stage in stages(run, plan, config) if not stage.result.exists()]
+        if not missing:
+            return
+        run.stop_request.unlink(missing_ok=True)
+        logs = run.new_attempt()
+        env[ATTEMPT_VARIABLE] = str(logs)
         with ExitStack() as until_the_end:
             for stage in missing:
                 if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
@@ -65,38 +69,14 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
                 _run_stage(stage, env={**env, **devices}, log=logs / f"{stage.name}.log", terminal=terminal)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One process of a run; its result stands when, and only when, it is done."""
-
-    name: str
-    argv: tuple[str, ...]
-    result: Path
-    alone: bool
-    """One process on one device, whatever the plan has."""
-    generates: bool
-    """It asks the rollout servers, where there are any."""
-
-
-def _stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig) -> list[Stage]:
-    python, where = sys.executable, str(run.path)
-    launch = (python, "-m", "accelerate.commands.launch", *launch_arguments(plan, where))
-    stages = [
-        Stage("prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, True, False),
-        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, False, True),
-    ]
-    if config.evaluation.enabled:
-        argv = (python, "-m", "grpo_dist.training.compare", where)
-        stages.append(Stage("compare", argv, run.comparison, True, True))
-    return stages
-
-
 def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal) -> None:
     outcome = run_process(stage.argv, env=env, log=log, terminal=terminal)
     if outcome.code == 0 and stage.result.exists():
         return
     if outcome.code == RolloutsGone.exit_code:
         raise RolloutsGone(f"the {stage.name} stage has saved and stopped: {outcome.reason}\n  log: {log}")
+    if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
+        raise Stopped(step)
     ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
     why = outcome.reason or f"the last lines of its log:\n{log_tail(log)}"
     raise LaunchError(
@@ -114,26 +94,10 @@ def _check_local(plan: LaunchPlan) -> None:
         )
 
 
-def _check_same_run(config: RunConfig, run: RunDirectory, path: Path, *, resume: bool) -> None:
-    if not resume:
-        raise RunDirectoryError(
-            f"{path}: a run stands there already",
-            hint="continue it with --resume, or start another with --output DIR",
-        )
-    differences = config_differences(load_config(run.config), config)
-    if differences:
-        listed = "\n".join(f"  {name}: {before!r} in the run, {now!r} now" for name, before, now in differences)
-        raise RunDirectoryError(
-            f"{path}: the run was started with another configuration:\n{listed}",
-            hint=f"resume with what it was started with (grpo-dist run {run.config} --output {path} --resume), "
-            f"or start another run with --output DIR",
-        )
-
-
 def log_tail(log: Path) -> str:
     """The last lines of a log, for an error message."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
-__all__ = ["Interrupted", "execute", "log_tail", "open_run"]
+__all__ = ["Interrupted", "Stopped", "execute", "log_tail", "open_run"]

@@ -32,6 +32,34 @@ class Outcome:
     reason: str
 
 
+class Speech:
+    """Passes on what a process says to the person; keeps the reason it gives for failing."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self._reason: dict[str, None] = {}  # several ranks give the same one
+        self._stated = 0
+
+    @property
+    def reason(self) -> str:
+        return "\n".join(self._reason)
+
+    def code(self, code: int) -> int:
+        """The exit code a process stated, where it ended with any but 0: the launchers above it make 1 of it."""
+        return code and (self._stated or code)
+
+    def hear(self, text: str) -> None:
+        """One line the process printed."""
+        if text.startswith(MARK):
+            self.terminal.show(text.removeprefix(MARK))
+        elif text.startswith(PASSING_MARK):
+            self.terminal.show_passing(text.removeprefix(PASSING_MARK))
+        elif text.startswith(ERROR_MARK):
+            self._reason[text.removeprefix(ERROR_MARK)] = None
+        elif text.startswith(EXIT_MARK):
+            self._stated = max(self._stated, int(text.removeprefix(EXIT_MARK)))
+
+
 def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, terminal: Terminal) -> Outcome:
     """Start argv in its own process group and wait until the whole group has ended.
 
@@ -46,23 +74,13 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
-    reason: dict[str, None] = {}  # several ranks give the same one
-    stated = 0
+    speech = Speech(terminal)
     try:
         with signals_raise(), open(log, "ab", buffering=0) as record:
             for line in process.stdout:
                 record.write(line)
-                text = line.decode(errors="replace").rstrip("\n")
-                if text.startswith(MARK):
-                    terminal.show(text.removeprefix(MARK))
-                elif text.startswith(PASSING_MARK):
-                    terminal.show_passing(text.removeprefix(PASSING_MARK))
-                elif text.startswith(ERROR_MARK):
-                    reason[text.removeprefix(ERROR_MARK)] = None
-                elif text.startswith(EXIT_MARK):
-                    stated = max(stated, int(text.removeprefix(EXIT_MARK)))
-            code = process.wait()
-            return Outcome(code and (stated or code), "\n".join(reason))
+                speech.hear(line.decode(errors="replace").rstrip("\n"))
+            return Outcome(speech.code(process.wait()), speech.reason)
     finally:
         end_group(process)
         terminal.finish()

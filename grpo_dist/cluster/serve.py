@@ -16,9 +16,6 @@ from grpo_dist.rollout.registry import lock_of
 from grpo_dist.rollout.supervisor import Site, Supervisor, replicas_of_node
 from grpo_dist.run_directory import RunDirectory
 
-ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
-"""Names the log directory of the attempt a process belongs to."""
-
 
 @contextmanager
 def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[str], None]) -> Iterator[Supervisor]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from grpo_dist.cluster.lifeline import die_with_parent
 from grpo_dist.cluster.process import end_group, signals_raise
-from grpo_dist.cluster.serve import ATTEMPT_VARIABLE
 from grpo_dist.errors import RolloutError
 from grpo_dist.progress import Terminal
 from grpo_dist.run_directory import RunDirectory
@@ -27,7 +26,7 @@ def serving(run: RunDirectory, *, env: Mapping[str, str], logs: Path, terminal: 
     """
     process = subprocess.Popen(
         (sys.executable, "-m", "grpo_dist", "serve", str(run.path)),
-        env={**env, ATTEMPT_VARIABLE: str(logs)},
+        env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

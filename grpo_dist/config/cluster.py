@@ -171,3 +171,9 @@ class ClusterSection(Section):
     """Further options of sbatch, one each, e.g. `--mem=0`."""
     setup: tuple[Name, ...] = ()
     """Shell lines that make the environment ready on a node, e.g. `module load cuda`, `source .venv/bin/activate`."""
+    signal_seconds: Annotated[int, Field(ge=60)] = 300
+    """Seconds before the time limit, or before a preemption, at which training saves and the job asks to run again."""
+    max_requeues: NonNegative = 20
+    """Times a job is put back in the queue by itself."""
+    stall_seconds: Above0 = 600.0
+    """Least time without a step that counts as a stall; ten times the run's own slowest where that is more."""

@@ -103,11 +103,12 @@ def splits(machines: Machines, completions: int | None = None) -> Iterator[Split
 
 
 def _on_cpu(machines: Machines) -> Iterator[Split]:
-    processes = machines.num_processes or machines.nodes
-    if processes % machines.nodes or machines.rollout_nodes:
-        return
-    replicas = (machines.replicas or 1) if machines.mode == "server" else 0
-    yield Split(machines.nodes, processes // machines.nodes, replicas=replicas)
+    apart = machines.rollout_nodes or 0
+    nodes = machines.nodes - apart
+    processes = machines.num_processes or nodes
+    replicas = (machines.replicas or max(1, apart)) if machines.mode == "server" else 0
+    if nodes > 0 and processes % nodes == 0 and replicas >= apart:
+        yield Split(nodes, processes // nodes, apart, replicas=replicas)
 
 
 def _together(machines: Machines) -> Iterator[Split]:

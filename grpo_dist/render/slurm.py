@@ -1,10 +1,10 @@
-"""The Slurm script of a run: one task per node, which starts that node's training processes."""
+"""The Slurm script of a run: it plans for its allocation, starts one supervisor per node, and asks to run again."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.render.accelerate import DEEPSPEED_FILE, is_deepspeed
 from grpo_dist.render.node_setup import setup_lines
+
+CONFIG_FILE = "config.yaml"
 
 PLANNED = {
     "nodes": "cluster.nodes",
@@ -33,6 +34,7 @@ PLANNED = {
     "A": "cluster.account",
     "qos": "cluster.qos",
     "q": "cluster.qos",
+    "signal": "cluster.signal_seconds",
     "constraint": "cluster.constraint",
     "C": "cluster.constraint",
 }
@@ -56,46 +58,66 @@ class Shell:
     code: str
 
 
-def can_run_as_job(plan: LaunchPlan) -> bool:
-    """Whether the stages of this version can run the plan: they generate with Transformers.
-
-    Nothing should reach the queue that cannot run, so plans with vLLM get no script.
-    """
-    return plan.backend == "transformers"
-
-
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:
-    """The script for sbatch; it is given its run directory as the working directory (`sbatch --chdir`).
+    """The script in a run directory; it is given that as its working directory (`sbatch --chdir`).
 
     Raises:
         PlanError: an option of cluster.sbatch is none, or decides what the plan decides.
     """
+    usage = (
+        "Written by `grpo-dist render`. With RUN the directory of this script, on a file system all nodes see:",
+        "",
+        "  sbatch --chdir=RUN RUN/job.sh",
+        "",
+        "cluster.setup is done in the directory sbatch is called from.",
+    )
+    return _script(config, plan, usage, [CONFIG_FILE, "--output", "."])
+
+
+def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script_path: str) -> str:
+    """A script for any configuration and allocation; `config_path` when it is given none.
+
+    Raises:
+        PlanError: as `job_script`.
+    """
+    usage = (
+        "Written by `grpo-dist render`; the options above are for the configuration it takes when none is given.",
+        "",
+        f"  sbatch {shlex.quote(script_path)}",
+        f"  sbatch --nodes=4 {shlex.quote(script_path)} CONFIG --set grpo.num_generations=32 --output RUN",
+        "",
+        "Without --output the run directory is runs/NAME-OF-CONFIG-JOBID below the directory sbatch is called from.",
+    )
+    return _script(config, plan, usage, [config_path])
+
+
+def _script(config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str]) -> str:
     return _TEMPLATES.get_template("job.sh.jinja").render(
         options=sbatch_options(config, plan),
-        nodes=plan.topology.trainer_nodes,
+        usage=[Shell(f" {line}".rstrip()) for line in usage],
         setup=[Shell(line) for line in setup_lines(config.cluster)],
-        environment=_environment(config, plan),
-        deepspeed_files=[DEEPSPEED_FILE] if is_deepspeed(plan) else [],
-        afterwards=[("compare", "comparison.json", "grpo_dist.training.compare")] if config.evaluation.enabled else [],
+        arguments=Shell(shlex.join(arguments)),
     )
 
 
 def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
     """What stands in the `#SBATCH` lines, unquoted.
 
-    Idle GPUs and nodes are not asked for. A task's CPUs are cluster.cpus_per_gpu for each of its processes.
+    Idle GPUs are not asked for. A task's CPUs are cluster.cpus_per_gpu for each GPU, or each process on CPU.
 
     Raises:
         PlanError: see `job_script`.
     """
     cluster, where = config.cluster, plan.topology
+    # Replicas take the last GPUs of a node, so that with them all are asked for.
+    gpus = where.gpus_per_node if where.replicas else len(where.trainer_gpus)
     processes = where.num_processes // where.trainer_nodes
     options = {
         "job-name": _job_name(config),
-        "nodes": where.trainer_nodes,
+        "nodes": where.nodes,
         "ntasks-per-node": 1,
-        "cpus-per-task": cluster.cpus_per_gpu * processes,
-        "gpus-per-node": len(where.trainer_gpus) or None,
+        "cpus-per-task": cluster.cpus_per_gpu * (gpus or processes),
+        "gpus-per-node": gpus or None,
         "time": cluster.time,
         "partition": cluster.partition,
         "account": cluster.account,
@@ -103,21 +125,10 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
         "constraint": cluster.constraint,
         "output": "slurm-%j.out",
         "open-mode": "append",
+        "signal": f"B:USR2@{cluster.signal_seconds}",
     }
     stated = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return [_one_line(option) for option in [*stated, "--requeue", *map(_further, cluster.sbatch)]]
-
-
-def _environment(config: RunConfig, plan: LaunchPlan) -> Iterator[tuple[Shell, str]]:
-    """Variables of the training processes, as `grpo-dist run` sets them."""
-    values = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if plan.topology.device == "cpu":
-        values |= {
-            "CUDA_VISIBLE_DEVICES": "",
-            "ACCELERATE_TORCH_DEVICE": "cpu",
-            "OMP_NUM_THREADS": str(config.cluster.cpus_per_gpu),
-        }
-    return ((Shell(name), value) for name, value in values.items())
 
 
 def _job_name(config: RunConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,8 @@ def _devices(topology: Topology, gpus: tuple[int, ...], environ: Mapping[str, st
     if topology.device == "cuda":
         visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
         return {"CUDA_VISIBLE_DEVICES": ",".join(visible[gpu] for gpu in gpus)}
-    cores = len(os.sched_getaffinity(0)) // max(1, len(topology.replicas))
+    here = max(Counter(replica.node for replica in topology.replicas).values())
+    cores = len(os.sched_getaffinity(0)) // here
     threads = {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice is a share of the machine's memory for each replica
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # it binds every engine to the same cores

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.plan import LaunchPlan
@@ -40,6 +42,9 @@ def main(stage: Callable[[Run], None]) -> None:
 def as_process(work: Callable[[], None]) -> None:
     """Do the work of this process, and exit with one clear message on a known error."""
     die_with_parent()
+    outlive_sigterm()
+    # Not SIGUSR1, which NCCL may catch.
+    faulthandler.register(signal.SIGUSR2)
     try:
         work()
     except GrpoDistError as error:

@@ -18,6 +18,7 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
 from grpo_dist.training.callbacks import StepRecorder
 from grpo_dist.training.model import check_target_modules, load_adapter, load_model, lora_config
+from grpo_dist.training.preemption import Heartbeat, StopWhenAsked, note_stopped
 from grpo_dist.training.stage import Run
 from grpo_dist.training.trainer import Trainer
 from grpo_dist.training.world import check_world, keep_to_gloo
@@ -31,13 +32,17 @@ def train(run: Run) -> None:
     checkpoint = newest_complete(run.directory.checkpoints)
     if checkpoint is None or not _is_last(checkpoint):
         checkpoint = _train_from(run, checkpoint)
-    if PartialState().is_main_process:
-        _keep_adapter(checkpoint, run.directory.adapter)
-        shutil.rmtree(run.directory.policies, ignore_errors=True)
+    if not PartialState().is_main_process:
+        return
+    if checkpoint is None or not _is_last(checkpoint):
+        note_stopped(0 if checkpoint is None else step_of(checkpoint))
+        return
+    _keep_adapter(checkpoint, run.directory.adapter)
+    shutil.rmtree(run.directory.policies, ignore_errors=True)
 
 
-def _train_from(run: Run, checkpoint: Path | None) -> Path:
-    """Returns the checkpoint of the last step."""
+def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
+    """Returns the newest checkpoint: that of the last step unless training was asked to stop."""
     trainer = _trainer(run)
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
@@ -70,6 +75,8 @@ def _trainer(run: Run) -> Trainer:
     trainer.remove_callback(PrinterCallback)
     # First, so that the trackers behind it receive what it adds.
     trainer.callback_handler.callbacks.insert(0, StepRecorder(run.directory.metrics))
+    trainer.add_callback(Heartbeat(run.directory.heartbeat))
+    trainer.add_callback(StopWhenAsked(run.directory))
     return trainer
 
 

@@ -52,7 +52,7 @@ def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
     assert set(main.commands) == {
         *("init", "config", "plan", "scale", "render", "rewards", "doctor", "prefetch"),
-        *("run", "serve", "submit", "sweep", "status", "logs", "cancel"),
+        *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
         *("report", "compare", "export"),
     }
     for name in main.commands:

@@ -50,6 +50,8 @@ def test_a_process_sees_the_planned_gpus_and_a_lone_stage_one():
     visible = {"CUDA_VISIBLE_DEVICES": "4,6,7"}
     assert device_environment(topology, visible, alone=False) == {"CUDA_VISIBLE_DEVICES": "4,6"}
     assert device_environment(topology, visible, alone=True) == {"CUDA_VISIBLE_DEVICES": "4"}
+    half = plan_run(config(cluster={"gpus_per_node": 2}, distributed={"num_processes": 1})).topology
+    assert device_environment(half, visible, alone=False) == {"CUDA_VISIBLE_DEVICES": "4"}
     with pytest.raises(PlanError, match="2 planned, but CUDA_VISIBLE_DEVICES shows 1"):
         device_environment(topology, {"CUDA_VISIBLE_DEVICES": "3"}, alone=False)
 

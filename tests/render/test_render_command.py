@@ -119,6 +119,18 @@ def test_a_plan_that_cannot_be_is_not_written(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_script_for_any_run_is_written_alone(config, tmp_path):
+    script = tmp_path / "slurm" / "any.sh"
+    render(config, "--script", script)
+    assert names(script.parent) == {"any.sh"}
+    assert f"set -- '{config}'" in script.read_text()
+    assert "as rendered" in render(config, "--script", script, "--check").output
+    told = render(config, "--script", script, "--set", "cluster.qos=high", "--check", code=1).output
+    assert "any.sh: stale" in told
+    assert "--script" in told
+    assert "either --output DIR or --script FILE" in render(config, code=2).output
+
+
 def test_every_name_that_may_be_rendered_is_known():
     sharded, server = planned(strategy="zero3"), planned(nodes=2, rollout={"backend": "vllm", "mode": "server"})
     assert {*render_files(*sharded), *render_files(*server)} == set(RENDERED)

@@ -110,6 +110,19 @@ def test_interrupted_by_the_keyboard_it_stops_clean_and_says_how_to_go_on(progra
     assert not processes_in(program.cwd / "stopped")
 
 
+def test_asked_for_a_checkpoint_it_saves_stops_and_can_go_on(program):
+    arguments = ("run", str(program.config), "--output", "asked", "--set", "evaluation.enabled=false", "--resume")
+    process = program.start(*arguments)
+    wait_until(lambda: len(program.metrics("asked")) >= 3)
+    program("checkpoint", "asked")
+    assert process.wait(60) == 75
+    steps = len(program.metrics("asked"))
+    assert (program.cwd / "asked" / "checkpoints" / f"checkpoint-{steps}" / "complete.json").exists()
+    assert "no run is going on" in program("checkpoint", "asked", code=2).stderr
+    program(*arguments)
+    assert [line["step"] for line in program.metrics("asked")] == [1, 2, 3, 4, 5, 6]
+
+
 def test_one_process_where_two_were_planned_is_an_error_not_a_slower_run(program):
     process = program.start("run", str(program.config), "--set", "distributed.num_processes=2", "--output", "fallen")
     accelerate = program.cwd / "fallen" / "accelerate.yaml"

@@ -1,0 +1,331 @@
+"""The head's course of an attempt: gather the nodes, check them, start the parts in order, and decide how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from grpo_dist.checkpoints import newest_complete, step_of
+from grpo_dist.cluster import proof
+from grpo_dist.cluster.facts import Facts
+from grpo_dist.cluster.failure import Failure, failure_of, first_cause
+from grpo_dist.cluster.hub import LOST, Event, Hub
+from grpo_dist.cluster.network import free_ports
+from grpo_dist.cluster.outcome import DONE, REFUSED, TRY_AGAIN, Outcome
+from grpo_dist.cluster.preflight import problems, warnings
+from grpo_dist.cluster.stop import Why, request_stop, stop_requested, stopped_at
+from grpo_dist.cluster.watchdog import Watchdog, beat_in
+from grpo_dist.config import load_config
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.progress import Terminal
+from grpo_dist.run_directory import RunDirectory, write_json
+
+JOIN_SECONDS = 300.0
+"""For all nodes to appear: Slurm starts a job's tasks together, but a node may have its disks to mount."""
+TICK_SECONDS = 0.5
+REMIND_SECONDS = 30.0
+SETTLE_SECONDS = 2.0
+"""After a first failure, for the others that tell more about it."""
+DUMP_SECONDS = 3.0
+STOP_SECONDS = 20.0
+MARGIN_SECONDS = 45.0
+"""Left of the time before the limit for ending everything and putting the job back in the queue."""
+
+
+class Ended(Exception):
+    """The attempt is over before its last part."""
+
+    def __init__(self, outcome: int, why: str) -> None:
+        super().__init__(why)
+        self.outcome, self.why = outcome, why
+
+
+class Failed(Exception):
+    """A part or a node failed; what failed stands in the conductor."""
+
+
+class Conductor:
+    """One attempt of a run on the nodes of a job."""
+
+    def __init__(self, run: RunDirectory, attempt: Path, hub: Hub, ports: range) -> None:
+        self.run, self.attempt, self.hub, self.ports = run, attempt, hub, ports
+        self.config = load_config(run.config)
+        self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+        self.terminal = Terminal()
+        self.facts: dict[int, Facts] = {}
+        self.received: dict[int, float] = {}
+        self.proved: dict[int, str | None] = {}
+        self.running: set[tuple[int, str]] = set()
+        self.ready: set[int] = set()
+        self.failures: list[Failure] = []
+        self.stopping: set[str] = set()
+        self.terminated = False
+        self.deadline: float | None = None
+        self.watchdog: Watchdog | None = None
+
+    async def conduct(self) -> Outcome:
+        """Never raises for what a node or a part does; returns after all parts on all nodes have ended."""
+        code, why = DONE, "done"
+        try:
+            await self._course()
+        except Ended as ended:
+            code, why = ended.outcome, ended.why
+        except Failed:
+            code, why = await self._failed()
+        await self._stop({part for _, part in self.running})
+        return Outcome(code, why, self._step())
+
+    async def _course(self) -> None:
+        await self._gather()
+        await self._preflight()
+        await self._stage("prepare", [0], self.run.prepared)
+        trained, compared = self.run.adapter.exists(), self.run.comparison.exists()
+        if not trained or (self.config.evaluation.enabled and not compared):
+            await self._serve()
+        if not trained:
+            await self._train()
+        if self.config.evaluation.enabled:
+            await self._stage("compare", [0], self.run.comparison)
+        await self._stop({"serve"})
+        await self._stage("report", [0], self.run.report)
+
+    async def _gather(self) -> None:
+        wanted = range(self.plan.topology.nodes)
+
+        def missing() -> str:
+            return "nodes " + ", ".join(str(node) for node in wanted if node not in self.facts)
+
+        await self._until(lambda: len(self.facts) == len(wanted), JOIN_SECONDS, missing)
+
+    async def _preflight(self) -> None:
+        nodes = [self.facts[node] for node in sorted(self.facts)]
+        for warning in warnings(nodes, lambda facts: self.received[facts.node]):
+            self.terminal.show(f"warning: {warning}")
+        found = list(problems(nodes, self.plan, self.run.path, self._checkpoint_bytes()))
+        if not found:
+            found = await self._prove()
+        if found:
+            raise Ended(REFUSED, "the nodes cannot run this together:\n" + "\n".join(f"  {line}" for line in found))
+        hosts = ", ".join(node.host for node in nodes)
+        self.terminal.show(f"nodes: {hosts}; {self.plan.topology.reason}")
+
+    async def _prove(self) -> list[str]:
+        nonce = secrets.token_hex(8)
+        await asyncio.to_thread(proof.ask, self.attempt, nonce)
+        self.hub.order({"prove": nonce})
+        limit = 2 * proof.LAG_SECONDS
+        await self._until(lambda: len(self.proved) == len(self.facts), limit, lambda: "proof of a shared run directory")
+        found = []
+        for node, problem in sorted(self.proved.items()):
+            seen = problem or await asyncio.to_thread(proof.check, self.attempt, node, nonce)
+            if seen:
+                found.append(f"{self.facts[node].host}: {seen}")
+        proof.clean(self.attempt)
+        return found
+
+    async def _stage(self, name: str, nodes: Iterable[int], result: Path) -> None:
+        """Run a part whose result is a file, unless it stands."""
+        if result.exists():
+            return
+        self._check_stop(name)
+        self._start(name, nodes)
+        await self._until(lambda: not self._runs(name))
+        if not result.exists():
+            self._fail(0, name, DONE, f"ended without {result}", ())
+
+    async def _serve(self) -> None:
+        nodes = sorted({replica.node for replica in self.plan.topology.replicas})
+        if not nodes:
+            return
+        self._check_stop("serve")
+        self._start("serve", nodes)
+        limit = self.config.rollout.timeouts.ready * (1 + self.config.rollout.max_restarts) + SETTLE_SECONDS
+        await self._until(lambda: self.ready >= {*nodes}, limit, lambda: "rollout servers to be ready")
+
+    async def _train(self) -> None:
+        self._check_stop("train")
+        self.watchdog = Watchdog(self.config.cluster.stall_seconds, time.monotonic())
+        self._start("train", range(self.plan.topology.trainer_nodes))
+        await self._until(lambda: not self._runs("train"))
+        self.watchdog = None
+        if self.run.adapter.exists():
+            return
+        if (step := stopped_at(self.attempt)) is not None:
+            raise Ended(TRY_AGAIN, f"saved after step {step} and stopped: {_words(stop_requested(self.run))}")
+        self._fail(0, "train", DONE, f"ended without {self.run.adapter}", ())
+
+    def _start(self, name: str, nodes: Iterable[int]) -> None:
+        nodes = list(nodes)
+        port = next(free_ports(self.ports), None)
+        if port is None:
+            self._fail(0, name, None, "no port of this job is free: Address already in use", ())
+        self.running |= {(node, name) for node in nodes}
+        self.hub.order({"start": name, "address": self._address(), "port": port}, nodes)
+        where = ", ".join(self.facts[node].host for node in nodes)
+        self.terminal.show(f"{time.strftime('%H:%M:%S')} {name} on {where}: {self.attempt / name}*.log")
+
+    def _address(self) -> str:
+        """The head's, as the other nodes reach it."""
+        others = [connection.here for node, connection in self.hub.nodes.items() if node != 0]
+        return others[0] if others else "127.0.0.1"
+
+    def _runs(self, name: str) -> bool:
+        return any(part == name for _, part in self.running)
+
+    async def _until(
+        self, done: Callable[[], bool], limit: float | None = None, what: Callable[[], str] = lambda: ""
+    ) -> None:
+        """Follow events until done.
+
+        Raises:
+            Ended, Failed: the attempt is over.
+        """
+        began = reminded = time.monotonic()
+        while not done():
+            await self._follow(TICK_SECONDS)
+            if done():
+                return
+            now = time.monotonic()
+            if limit is not None and now - began > limit:
+                self._fail(0, "wait", None, f"waited {limit:.0f} s for {what()}", ())
+            if limit is not None and now - reminded > REMIND_SECONDS:
+                self.terminal.show(f"waiting for {what()}, {now - began:.0f} of at most {limit:.0f} s")
+                reminded = now
+            self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
+            await self._check_stall(now)
+
+    async def _follow(self, seconds: float) -> None:
+        """Take in what is reported within so many seconds, or the first of it."""
+        try:
+            node, message = await asyncio.wait_for(self.hub.events.get(), seconds)
+        except TimeoutError:
+            return
+        self._take((node, message))
+        if self.failures:
+            raise Failed
+
+    def _take(self, event: Event) -> None:
+        node, message = event
+        match message["event"]:
+            case "hello":
+                self.facts[node] = Facts.from_dict(message["facts"])
+                self.received[node] = time.time()
+            case "proved":
+                self.proved[node] = message["problem"]
+            case "ready":
+                self.ready.add(node)
+            case "signal":
+                self._note_signal()
+            case "ended":
+                self._note_end(node, message)
+            case unexpected if unexpected == LOST:
+                self.running = {(other, part) for other, part in self.running if other != node}
+                self._note(failure_of(node, self._host(node), "node", None, "is silent or its supervisor ended", ()))
+
+    def _note_end(self, node: int, message: dict) -> None:
+        part, code = message["part"], message["code"]
+        self.running.discard((node, part))
+        if part in self.stopping:
+            return
+        if part == "serve" and node in self.ready:  # those who ask them go on with others, or save and say so
+            self.terminal.show(f"the rollout servers of {self._host(node)} have ended: {message['reason']}")
+        elif code != 0 or part == "serve":
+            why = message["reason"] or ("ended before it was ready" if code == 0 else "")
+            self._note(failure_of(node, self._host(node), part, code, why, message["tail"]))
+
+    def _note_signal(self) -> None:
+        """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""
+        self.terminated = True
+        if stop_requested(self.run) is None:
+            request_stop(self.run, Why.TERMINATED)
+
+    def _note(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def _fail(self, node: int, part: str, code: int | None, why: str, tail: Iterable[str]) -> None:
+        self._note(failure_of(node, self._host(node), part, code, why, tail))
+        raise Failed
+
+    def _host(self, node: int) -> str:
+        return self.facts[node].host if node in self.facts else f"node {node}"
+
+    def _check_stop(self, name: str) -> None:
+        """Nothing is started for a job that is about to end."""
+        if (why := stop_requested(self.run)) is not None:
+            trained = self.run.adapter.exists()
+            raise Ended(DONE if trained else TRY_AGAIN, f"stopped before {name}: {_words(why)}")
+
+    def _check_deadline(self, now: float, why: Why | None) -> None:
+        """Training stops by itself at the next step; a job whose time is over does not wait for that."""
+        if why is None:
+            return
+        if not self._runs("train"):
+            trained = self.run.adapter.exists()
+            left = "the comparison is not done" if trained else _words(why)
+            raise Ended(DONE if trained else TRY_AGAIN, f"stopped: {left}")
+        if why is Why.LIMIT:
+            self.deadline = self.deadline or now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS)
+            if now > self.deadline:
+                raise Ended(TRY_AGAIN, "no step ended before the time limit; what was saved before stands")
+
+    async def _check_stall(self, now: float) -> None:
+        if self.watchdog is None:
+            return
+        self.watchdog.see(await asyncio.to_thread(beat_in, self.run.heartbeat), now)
+        if not self.watchdog.overdue(now):
+            return
+        self.hub.order({"dump": True})
+        await asyncio.sleep(DUMP_SECONDS)
+        step = self.watchdog.step
+        why = f"no step for {self.watchdog.limit:.0f} s after step {step}; the stacks of all ranks are in the logs"
+        self._fail(0, "watchdog", None, why, ())
+
+    async def _failed(self) -> tuple[int, str]:
+        """Collect what else is reported, and write down what came first."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                await self._follow(left)
+            except Failed:
+                continue
+        failure = first_cause(self.failures)
+        if self.terminated or stop_requested(self.run) is not None:
+            return TRY_AGAIN, f"ended by Slurm: {failure.role} on {failure.host}"
+        others = [other.to_dict() for other in self.failures if other is not failure]
+        record = {**failure.to_dict(), "attempt": self.attempt.name, "time": time.time(), "others": others}
+        write_json(self.run.failure, record)
+        write_json(self.attempt / self.run.failure.name, record)
+        return failure.outcome, failure.text()
+
+    async def _stop(self, parts: set[str]) -> None:
+        """End these parts on all nodes, and wait until they are gone."""
+        self.stopping |= parts
+        for part in parts:
+            self.hub.order({"stop": part}, {node for node, name in self.running if name == part})
+        until = time.monotonic() + STOP_SECONDS
+        while any(self._runs(part) for part in parts) and time.monotonic() < until:
+            try:
+                await self._follow(TICK_SECONDS)
+            except Failed:
+                continue
+
+    def _step(self) -> int:
+        checkpoint = newest_complete(self.run.checkpoints)
+        return 0 if checkpoint is None else step_of(checkpoint)
+
+    def _checkpoint_bytes(self) -> int:
+        checkpoint = newest_complete(self.run.checkpoints)
+        files = [] if checkpoint is None else checkpoint.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _words(why: Why | None) -> str:
+    return {
+        Why.LIMIT: "the time limit is near",
+        Why.TERMINATED: "Slurm is ending the job",
+        Why.ASKED: "somebody asked for it with `grpo-dist checkpoint`",
+        None: "asked to",
+    }[why]

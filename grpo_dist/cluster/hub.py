@@ -1,0 +1,85 @@
+"""The head's end of all connections: who is there, what they report, and orders to them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Iterable
+from typing import Any
+
+from grpo_dist.cluster.network import free_ports
+from grpo_dist.cluster.wire import LONGEST_LINE, Connection, Message
+from grpo_dist.errors import LaunchError
+
+Event = tuple[int, Message]
+"""(node, what it reports)."""
+
+LOST = "lost"
+
+
+class Hub:
+    """Listens for the supervisors of a job's nodes. Whoever does not know the token is hung up on."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.nodes: dict[int, Connection] = {}
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._gone: set[int] = set()
+        self._beats: set[asyncio.Task[None]] = set()
+
+    async def listen(self, ports: range) -> int:
+        """Returns the first of the ports nothing listened on.
+
+        Raises:
+            LaunchError: all are taken.
+        """
+        for port in free_ports(ports):
+            try:
+                self.server = await asyncio.start_server(self._meet, port=port, limit=LONGEST_LINE)
+            except OSError:  # taken since
+                continue
+            return port
+        raise LaunchError(
+            f"all ports from {ports[0]} to {ports[-1]} are taken on this node",
+            hint="another program holds them; submit again: another job has other ports",
+        )
+
+    def order(self, order: Message, nodes: Iterable[int] | None = None) -> None:
+        for node in self.nodes if nodes is None else nodes:
+            self.nodes[node].send(order)
+
+    def expect_farewells(self) -> None:
+        """From now on a connection that ends is no loss."""
+        self._gone |= set(self.nodes)
+
+    async def close(self) -> None:
+        for beat in self._beats:
+            beat.cancel()
+        await asyncio.gather(*(connection.close() for connection in self.nodes.values()))
+        self.server.close()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        hello = await connection.receive()
+        if not self._is_ours(hello):
+            writer.close()
+            return
+        node = int(hello["node"])
+        connection.send({"welcome": True})
+        self.nodes[node] = connection
+        beat = asyncio.create_task(connection.beat())
+        self._beats.add(beat)
+        self.events.put_nowait((node, hello))
+        async for message in connection.messages():
+            self.events.put_nowait((node, message))
+        beat.cancel()
+        if node not in self._gone:
+            self._gone.add(node)
+            self.events.put_nowait((node, {"event": LOST}))
+
+    def _is_ours(self, hello: Any) -> bool:
+        return (
+            isinstance(hello, dict)
+            and hmac.compare_digest(str(hello.get("token")).encode(), self.token.encode())
+            and hello.get("node") not in self.nodes
+        )

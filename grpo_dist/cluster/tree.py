@@ -1,0 +1,115 @@
+"""All processes below this one, wherever they moved: found by their ancestry, ended, and what they left in /dev/shm."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+SHARED_MEMORY = "/dev/shm/"
+END_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as a pair, so that another one that is given the same number later is never meant."""
+
+    pid: int
+    started: str
+    """Clock ticks after boot, from /proc/PID/stat."""
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below us whose own parent ends (prctl(2)): it stays findable."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def descendants(root: int, *, but: Iterable[int] = ()) -> set[Process]:
+    """Living processes below root; those below `but`, and these themselves, left out."""
+    children: dict[int, list[Process]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (found := _stat(int(entry))) is not None:
+            parent, process = found
+            children.setdefault(parent, []).append(process)
+    left_out, reached, waiting = set(but), set(), [root]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child.pid not in left_out:
+                reached.add(child)
+                waiting.append(child.pid)
+    return reached
+
+
+def end(processes: Iterable[Process]) -> None:
+    """SIGKILL each and wait until it is gone."""
+    left, until = set(processes), time.monotonic() + END_SECONDS
+    for process in left:
+        _signal(process, signal.SIGKILL)
+    while left and time.monotonic() < until:
+        left = {process for process in left if _is_alive(process)}
+        time.sleep(0.02)
+
+
+def dump_stacks(processes: Iterable[Process]) -> None:
+    """SIGUSR2 to those that have a handler for it: ours write the stacks of all their threads."""
+    for process in processes:
+        if _handles(process.pid, signal.SIGUSR2):
+            _signal(process, signal.SIGUSR2)
+
+
+def shared_memory_of(processes: Iterable[Process]) -> set[str]:
+    """Files under /dev/shm these processes have open or mapped."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+            found |= set(re.findall(r" (/dev/shm/.+?)(?: \(deleted\))?$", maps, re.MULTILINE))
+        with contextlib.suppress(OSError):
+            for handle in os.scandir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(handle.path)
+                    if target.startswith(SHARED_MEMORY):
+                        found.add(target.removesuffix(" (deleted)"))
+    return found
+
+
+def remove(files: Iterable[str]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+
+
+def _stat(pid: int) -> tuple[int, Process] | None:
+    """(parent, process) of a living process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (int(fields[1]), Process(pid, fields[19]))
+
+
+def _is_alive(process: Process) -> bool:
+    found = _stat(process.pid)
+    return found is not None and found[1] == process
+
+
+def _signal(process: Process, signum: int) -> None:
+    if _is_alive(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+
+
+def _handles(pid: int, signum: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signum - 1) & 1)

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=grpo-Qwen3-4B-Base
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=64
+#SBATCH --gpus-per-node=8
+#SBATCH --time=12:00:00
+#SBATCH --output=slurm-%j.out
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR2@300
+#SBATCH --requeue
+#
+# Written by `grpo-dist render`; the options above are for the configuration it takes when none is given.
+#
+#   sbatch slurm/grpo.sh
+#   sbatch --nodes=4 slurm/grpo.sh CONFIG --set grpo.num_generations=32 --output RUN
+#
+# Without --output the run directory is runs/NAME-OF-CONFIG-JOBID below the directory sbatch is called from.
+#
+# The job plans for the nodes and GPUs it was given. Submitted again, or put back in the queue, it continues the run from
+# its newest complete checkpoint, on as many nodes as it has then.
+: "${SLURM_JOB_ID:?submit this script with sbatch}"
+work=$PWD
+cd "$SLURM_SUBMIT_DIR" || exit
+cd "$work" || exit
+set -uo pipefail # not before: what makes environments ready seldom bears it
+
+[ $# -gt 0 ] || set -- configs/qwen3-4b.yaml
+opened=$(python -m grpo_dist.cluster.job open "$@") || exit
+run=${opened%$'\n'*} attempt=${opened##*$'\n'}
+
+# Slurm sends USR2 to this shell alone, ahead of the time limit or a preemption, and TERM to all when it ends the job.
+trap 'echo limit >"$run/stop-request"' USR2
+trap 'echo terminated >"$run/stop-request"' TERM
+
+# One supervisor on each node; which one it is, it finds out there. This shell runs on the first. They end together: what
+# has not ended 10 s after the first is on a node that is no more.
+GRPO_DIST_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export GRPO_DIST_TOKEN GRPO_DIST_HEAD=${SLURMD_NODENAME:-$(hostname)}
+options=(--ntasks-per-node=1 --export=ALL --kill-on-bad-exit=0 --wait=10)
+# Told, for Slurm before and after 22.05 differ in what a step takes when it is not.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || options+=(--cpus-per-task="$SLURM_CPUS_PER_TASK")
+[ "${SLURM_HET_SIZE:-1}" -eq 1 ] || options+=(--het-group="0-$((SLURM_HET_SIZE - 1))")
+srun "${options[@]}" python -m grpo_dist.cluster.node "$run" "$attempt" &
+step=$! code=0
+while kill -0 "$step" 2>/dev/null; do # a trap ends `wait` early
+  wait "$step"
+  code=$?
+done
+exec python -m grpo_dist.cluster.job close "$run" "$attempt" "$code"

@@ -1,0 +1,202 @@
+"""A real Slurm cluster, and jobs on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
+NODES, GPUS = 4, 3
+OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
+WAIT_SECONDS = 120
+HOME = "it's a home"
+
+
+@dataclass
+class Cluster:
+    """The cluster, and its commands."""
+
+    directory: Path
+    subnet: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Slurm's programs need; none of what pytest or another job may have set."""
+        kept = {name: value for name, value in os.environ.items() if not re.match("SLURM|SBATCH|GRPO_DIST_", name)}
+        ours = {
+            "SLURM_CLUSTER": str(self.directory),
+            "SLURM_CLUSTER_SUBNET": self.subnet,
+            "SLURM_CONF": str(self.directory / "slurm.conf"),
+        }
+        return {**kept, **ours}
+
+    def control(self, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """tests/cluster/slurm_cluster."""
+        return self.slurm(str(HERE / "slurm_cluster"), *arguments, check=check)
+
+    def slurm(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in command]
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """tests/cluster/slurm_cluster, going on."""
+        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment)
+
+    def leaks(self) -> str:
+        """Processes that outlived their jobs, and what lies in /dev/shm; for a moment without a job."""
+        shared = [self.control("exec", f"node{n}", "ls", "/dev/shm").stdout for n in range(1, NODES + 1)]
+        return self.control("leaks", check=False).stdout + "".join(shared)
+
+
+@dataclass
+class Job:
+    """A submitted job and its run directory."""
+
+    cluster: Cluster
+    number: str
+    run: Path
+    output: Path
+
+    def look(self) -> dict[str, str]:
+        shown = self.cluster.slurm("scontrol", "--oneliner", "show", "job", self.number).stdout
+        return dict(re.findall(r"(\w+)=(\S*)", shown))
+
+    @property
+    def state(self) -> str:
+        return self.look()["JobState"]
+
+    def wait(self, state: str | None = None, seconds: float = WAIT_SECONDS) -> Job:
+        """Until it is in this state, or over and gone from its nodes."""
+        wait_until(lambda: self._is(state), seconds, lambda: f"job {self.number} is {self.state}\n{self.text()}")
+        return self
+
+    def _is(self, state: str | None) -> bool:
+        found = self.look()["JobState"]
+        return found == state if state else found in OVER
+
+    @property
+    def code(self) -> int:
+        return int(self.look()["ExitCode"].partition(":")[0])
+
+    def text(self) -> str:
+        return self.output.read_text() if self.output.exists() else "(no output)"
+
+    def steps(self) -> list[int]:
+        """The steps in metrics.jsonl as they were written."""
+        path = self.run / "metrics.jsonl"
+        return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait_for_step(self, step: int) -> None:
+        wait_until(lambda: step in self.steps(), WAIT_SECONDS, self.text)
+
+    @property
+    def attempts(self) -> int:
+        return len(list((self.run / "logs").glob("attempt-*")))
+
+    def adapter(self) -> bytes:
+        return (self.run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    def failure(self) -> dict[str, Any]:
+        return json.loads((self.run / "failure.json").read_text())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, why()
+        time.sleep(0.2)
+
+
+@dataclass
+class Submit:
+    """Renders runs below a directory whose name has a space and a quote, and submits them."""
+
+    cluster: Cluster
+    home: Path
+    base: dict[str, Any]
+    environment: dict[str, str]
+
+    def __call__(self, name: str, *options: str, fault: str | None = None, **settings: dict[str, Any]) -> Job:
+        """A job for a new run."""
+        run = self.render(name, **settings)
+        if fault:
+            (run / "fault").write_text(fault)
+        return self.again(run, *options)
+
+    def program(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """`grpo-dist` itself."""
+        command = [sys.executable, "-m", "grpo_dist", *map(str, arguments)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=self.home, env=env)
+        assert done.returncode == code, done.stderr
+        return done
+
+    def render(self, name: str, **settings: dict[str, Any]) -> Path:
+        run, config = self.home / name, self.home / f"{name}.yaml"
+        stated = {**self.base, **{key: {**self.base.get(key, {}), **value} for key, value in settings.items()}}
+        config.write_text(yaml.safe_dump(stated))
+        self.program("render", config, "--output", run)
+        return run
+
+    def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
+        """A job for a run that stands there."""
+        words = ["sbatch", "--parsable", f"--chdir={run}", f"--output={run}/slurm-%j.out", *options]
+        words += [str(script or run / "job.sh"), *arguments]
+        env = {**self.cluster.environment, **self.environment}
+        sent = subprocess.run(words, env=env, capture_output=True, text=True, cwd=self.home, timeout=60)
+        assert sent.returncode == 0, sent.stderr
+        number = sent.stdout.strip()
+        return Job(self.cluster, number, run, run / f"slurm-{number}.out")
+
+
+PYTHON = """#!/bin/bash
+# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up.
+if [[ " $* " == *" grpo_dist.cluster.node "* && -e {late} ]]; then
+  read -r node seconds < {late}
+  [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
+fi
+case " $* " in
+  *" grpo_dist.training "* | *" grpo_dist.training.prepare "* | *" grpo_dist serve "* | *" grpo_dist report "*)
+    exec -a "$0" {python} {fake} "$@" ;;
+esac
+exec -a "$0" {python} "$@"
+"""
+
+
+def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
+    """Jobs with everything real but the stages themselves."""
+    binaries = home / "bin"
+    binaries.mkdir(parents=True)
+    python = binaries / "python"
+    late = shlex.quote(str(home / "late"))
+    real = Path(sys.executable).resolve()
+    python.write_text(PYTHON.format(python=real, fake=HERE / "fake_training.py", late=late))
+    python.chmod(0o755)
+    base = {
+        "model": {"name_or_path": "embedded", "dtype": "float32"},
+        "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
+        "grpo": {"prompts_per_step": 12, "num_generations": 2, "max_steps": 12, "save_steps": 3},
+        "cluster": {"nodes": 2, "gpus_per_node": 0, "cpus_per_gpu": 1},
+        "evaluation": {"enabled": False},
+    }
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{packages}"}
+    yield Submit(cluster, home, base, environment)
+    for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
+        cluster.slurm("scancel", number, check=False)
+    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")

@@ -1,0 +1,323 @@
+"""What happens to a job on a real Slurm when something breaks. Only the stages themselves are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+import yaml
+from slurm_jobs import NODES, ROOT, Job, Submit, wait_until
+
+from grpo_dist.cluster.network import ports_of
+
+pytestmark = pytest.mark.heavy
+
+STEPS = 12
+SERVER = {"backend": "vllm", "mode": "server", "nodes": 1}
+
+
+def chain(steps: int = STEPS) -> bytes:
+    """The adapter of a fake run in which every step was done once."""
+    state = ""
+    for step in range(1, steps + 1):
+        state = sha256(f"{state} {step}".encode()).hexdigest()
+    return state.encode()
+
+
+def finished(job: Job, attempts: int) -> None:
+    """It ended well, after so many attempts, with the adapter of a run that was never interrupted."""
+    job.wait()
+    assert (job.state, job.code) == ("COMPLETED", 0), job.text()
+    assert job.adapter() == chain(), job.text()
+    assert job.attempts == attempts, job.text()
+    assert not (job.run / "failure.json").exists()
+
+
+def failed(job: Job, code: int, *told: str) -> None:
+    """It ended with this code in its first attempt, and these words last."""
+    job.wait()
+    assert (job.state, job.code, job.attempts) == ("FAILED", code, 1), job.text()
+    for words in told:
+        assert words in job.text()
+
+
+TOGETHER: dict[str, Callable[[Submit], None]] = {}
+"""Faults of one job that leave the others alone: they happen at the same time."""
+
+
+def together(fault: Callable[[Submit], None]) -> Callable[[Submit], None]:
+    TOGETHER[fault.__name__] = fault
+    return fault
+
+
+@pytest.fixture(scope="module")
+def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
+    """Of those that are to be tested."""
+    stated = [getattr(item, "callspec", None) for item in request.session.items]
+    names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
+    with ThreadPoolExecutor(len(TOGETHER)) as pool:
+        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items() if name in names}
+
+
+@together
+def a_job_ends_with_its_adapter(fake):
+    job = fake("whole")
+    finished(job, attempts=1)
+    assert job.steps() == list(range(1, STEPS + 1))
+
+
+@together
+def the_script_for_any_run_takes_what_it_is_given(fake):
+    """Two nodes of three GPUs where its options say two of eight; a run directory of its own."""
+    (fake.home / "my.yaml").write_text(yaml.safe_dump(fake.base | {"cluster": {"gpus_per_node": 8}}))
+    options = ("--nodes=2", "--gpus-per-node=3", "--cpus-per-task=1")
+    arguments = ("my.yaml", "--set", "grpo.num_generations=6")
+    job = fake.again(fake.home, *options, script=ROOT / "slurm" / "grpo.sh", arguments=arguments)
+    job = replace(job, run=fake.home / "runs" / f"my-{job.number}")
+    finished(job, attempts=1)
+    topology = json.loads((job.run / "plan.json").read_text())["topology"]
+    assert (topology["nodes"], topology["gpus_per_node"], topology["num_processes"]) == (2, 3, 6)
+    launched = (job.run / "logs" / "attempt-1" / "train.log").read_text()
+    assert "--gpu_ids all" in launched
+
+
+@together
+def the_components_of_a_heterogeneous_job_work_together(fake):
+    run = fake.render("components")
+    job = fake.again(run, "--nodes=1", "--cpus-per-task=1", ":", "--nodes=1", "--cpus-per-task=1")
+    finished(job, attempts=1)
+    assert json.loads((job.run / "plan.json").read_text())["topology"]["nodes"] == 2
+
+
+@together
+def a_killed_rank_is_no_end(fake):
+    job = fake("rank killed", fault="1 4 kill")
+    finished(job, attempts=2)
+    told = json.loads((job.run / "logs" / "attempt-1" / "failure.json").read_text())
+    assert (told["node"], told["role"], told["signal"]) == (1, "train", 9)
+    assert "train on node" in job.text()
+    assert "was ended by SIGKILL" in job.text()
+
+
+@together
+def what_would_happen_again_is_not_tried_again(fake):
+    reward, memory = fake("reward", fault="0 4 reward"), fake("memory", fault="1 4 raise")
+    disk = fake("disk", fault="0 4 full")
+    failed(reward, 1, "rewards: mine.py:fussy raised")
+    failed(memory, 1, "likely cause: a GPU is out of memory", "max_per_device_train_batch_size")
+    failed(disk, 1, "likely cause: the disk is full")
+    told = memory.failure()
+    assert (told["node"], told["role"], told["code"]) == (1, "train", 1)
+    assert "CUDA out of memory" in "\n".join(told["tail"])
+
+
+@together
+def a_run_that_stands_still_is_started_again_and_its_stacks_are_kept(fake):
+    job = fake("stalled", fault="0 5 hang", cluster={"stall_seconds": 6})
+    finished(job, attempts=2)
+    assert "no step for" in job.text()
+    stacks = (job.run / "logs" / "attempt-1" / "train.log").read_text()
+    assert re.search(r"most recent call first.*misbehave", stacks, re.DOTALL)
+
+
+@together
+def without_its_servers_a_job_starts_again(fake):
+    job = fake("replica", fault="100 1 kill", rollout=SERVER, cluster={"nodes": 3})
+    finished(job, attempts=2)
+    assert "serve on" in job.text()
+    assert "SIGKILL" in job.text()
+
+
+@together
+def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
+    cluster = fake.cluster
+    job = fake("limit")
+    job.wait_for_step(4)
+    cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
+    finished(job, attempts=2)
+    assert "the time limit is near" in job.text()
+    assert job.steps() == list(range(1, STEPS + 1)), "a step was done twice: it did not save where it stopped"
+
+
+@together
+def asked_for_a_checkpoint_a_job_saves_and_continues(fake):
+    job = fake("asked")
+    job.wait_for_step(4)
+    told = fake.program("checkpoint", job.run)
+    assert "saves and stops at its next step" in told.stderr
+    finished(job, attempts=2)
+    assert job.steps() == list(range(1, STEPS + 1))
+    assert "no run is going on" in fake.program("checkpoint", job.run, code=2).stderr
+
+
+@together
+def requeued_by_hand_it_continues(fake):
+    cluster = fake.cluster
+    job = fake("requeued")
+    job.wait_for_step(4)
+    cluster.slurm("scontrol", "requeue", job.number)
+    finished(job, attempts=2)
+
+
+@together
+def cancelled_it_saves_and_does_not_come_back(fake):
+    cluster = fake.cluster
+    job = fake("cancelled")
+    job.wait_for_step(4)
+    cluster.slurm("scancel", job.number)
+    job.wait("CANCELLED")
+    wait_until(lambda: "saved after step" in job.text() or "stopped" in job.text(), 60, job.text)
+    assert job.attempts == 1
+    saved = max(int(path.name.rpartition("-")[2]) for path in (job.run / "checkpoints").iterdir())
+    assert saved == max(job.steps()), job.text()
+    assert not (job.run / "adapter").exists()
+
+
+def test_preempted_it_gives_way_and_comes_back(fake, cluster):
+    job = fake("preempted", "--nodes=4", "--exclusive", cluster={"nodes": 4})
+    job.wait_for_step(4)
+    options = ("--partition=urgent", "--nodes=4", "--wrap=true", "--output=/dev/null")
+    urgent = cluster.slurm("sbatch", "--parsable", *options)
+    finished(job, attempts=2)
+    assert Job(cluster, urgent.stdout.strip(), job.run, job.output).state == "COMPLETED"
+
+
+def test_a_restarted_controller_is_not_noticed(fake, cluster):
+    job = fake("controller")
+    job.wait_for_step(3)
+    cluster.control("controller")
+    finished(job, attempts=1)
+
+
+@together
+def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
+    jobs = [fake(f"supervisor {which}") for which in range(2)]
+    for which, job in enumerate(jobs):
+        job.wait_for_step(4)
+        node, pattern = nodes_of(job)[which], f"^[^ ]*.*python -m grpo_dist.cluster.node.*supervisor {which}/logs"
+        pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
+        fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
+    for job in jobs:
+        finished(job, attempts=2)
+
+
+def test_a_busy_port_and_a_node_that_starts_late_are_borne(fake, cluster):
+    first = ports_of("0").start
+    holding = [
+        *("import socket, sys, time", "held = [socket.create_server(('', port)) for port in range(20000, 30000, 20)]"),
+        "time.sleep(600)",
+    ]
+    busy = [cluster.start("exec", f"node{n}", sys.executable, "-c", "; ".join(holding)) for n in range(1, NODES + 1)]
+    try:
+        (fake.home / "late").write_text("1 6")
+        job = fake("busy and late")
+        finished(job, attempts=1)
+        launched = (job.run / "logs" / "attempt-1" / "train.log").read_text()
+        port = int(re.search(r"--main_process_port (\d+)", launched)[1])
+        assert port % 20 not in (first % 20,)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_a_node_without_power_costs_one_attempt(fake, cluster):
+    job = fake("power")
+    job.wait_for_step(4)
+    node = nodes_of(job)[1]
+    cluster.control("crash", node)
+    time.sleep(1)  # its file server, were it one, would not come back at once
+    cluster.control("boot", node)
+    finished(job, attempts=2)
+
+
+def test_a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake, cluster):
+    job = fake("cut")
+    job.wait_for_step(2)
+    node = nodes_of(job)[1]
+    cluster.control("unplug", node)
+    time.sleep(1)
+    cluster.control("plug", node)
+    finished(job, attempts=1)
+
+    other = fake("long cut", grpo={"max_steps": 120})
+    other.wait_for_step(2)
+    node = nodes_of(other)[1]
+    cluster.control("unplug", node)
+    wait_until(lambda: "is silent" in other.text(), 40, other.text)
+    cluster.control("plug", node)
+    other.wait()
+    assert (other.state, other.adapter()) == ("COMPLETED", chain(120)), other.text()
+
+
+@together
+def on_other_numbers_of_nodes_a_run_continues(fake):
+    job = fake("resized", grpo={"max_steps": 30})
+    for nodes, step in ((1, 6), (3, 12)):
+        job.wait_for_step(step)
+        (job.run / "stop-request").write_text("terminated")
+        wait_until(lambda job=job: "Slurm" in job.text() and job.state != "RUNNING", 60, job.text)
+        assert job.code == 75 or job.state == "PENDING", job.text()
+        fake.cluster.slurm("scancel", job.number, check=False)
+        job = fake.again(job.run, f"--nodes={nodes}")
+    job.wait()
+    assert (job.state, job.adapter()) == ("COMPLETED", chain(30)), job.text()
+    assert json.loads((job.run / "plan.json").read_text())["topology"]["nodes"] == 3
+
+
+@together
+def a_truncated_checkpoint_is_passed_over(fake):
+    job = fake("truncated", fault="0 7 reward")
+    failed(job, 1)
+    (job.run / "checkpoints" / "checkpoint-6" / "state").write_text("")
+    finished(fake.again(job.run), attempts=2)
+
+
+@together
+def a_run_is_not_run_twice_nor_with_another_configuration(fake):
+    job = fake("twice")
+    job.wait_for_step(1)
+    second = fake.again(job.run).wait()
+    assert (second.state, second.code) == ("FAILED", 2)
+    assert f"this run is still going on (job {job.number})" in second.text()
+    other = fake.again(job.run, arguments=("config.yaml", "--set", "grpo.seed=1", "--output", ".")).wait()
+    assert other.code == 2
+    finished(job, attempts=1)
+    other = fake.again(job.run, arguments=("config.yaml", "--set", "grpo.seed=1", "--output", ".")).wait()
+    assert other.code == 2
+    assert "grpo.seed: 3407 in the run, 1 now" in other.text()
+
+
+@together
+def what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
+    run = fake.render("bad")
+    settings = ("--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3")
+    bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait(seconds=30)
+    assert bad.code == 2
+    assert "7 prompts × 3 completions = 21 completions per step do not divide over 2 processes" in bad.text()
+    assert bad.text().rstrip().splitlines()[-1].strip().startswith("--set")
+    assert not (run / "other").exists()
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_of_faults_at_the_same_time(futures, name):
+    futures[name].result()
+
+
+def test_nothing_of_them_is_left_on_any_node(futures, cluster):
+    for future in futures.values():
+        future.exception()
+    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+    assert cluster.leaks() == ""
+
+
+def nodes_of(job: Job) -> list[str]:
+    listed = job.look()["NodeList"]
+    return job.cluster.slurm("scontrol", "show", "hostnames", listed).stdout.split()

@@ -1,0 +1,91 @@
+"""Real training on a real Slurm: interrupted or moved to other nodes, it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from slurm_jobs import HOME, ROOT, Job, Submit, wait_until
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(scope="module")
+def real(cluster, tmp_path_factory):
+    """Jobs of six steps; data and model are made once."""
+    from grpo_dist.embedded.model import build
+
+    home = tmp_path_factory.mktemp("real") / HOME
+    home.mkdir()
+    build(home / "model", 11, lambda _: None, _steps=60)
+    base = {
+        "model": {"name_or_path": str(home / "model"), "dtype": "float32"},
+        "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
+        "grpo": {
+            "prompts_per_step": 4,
+            "num_generations": 4,
+            "max_completion_length": 32,
+            "max_steps": 6,
+            "save_steps": 4,
+            "learning_rate": 1e-3,
+            "gradient_checkpointing": False,
+        },
+        "cluster": {"nodes": 2, "gpus_per_node": 0, "cpus_per_gpu": 1},
+        "evaluation": {"enabled": False},
+    }
+    binaries = Path(sys.executable).parent
+    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    submit = Submit(cluster, home, base, environment)
+    template = submit.render("template")
+    prepare = [sys.executable, "-m", "grpo_dist.training.prepare", str(template)]
+    env = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    subprocess.run(prepare, env=env, check=True, capture_output=True, timeout=240)
+
+    def job(name: str) -> Job:
+        shutil.copytree(template, home / name)
+        return submit.again(home / name)
+
+    job.again = submit.again
+    return job
+
+
+def stop_at_its_next_step(job: Job) -> None:
+    job.wait_for_step(2)
+    job.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
+
+
+def test_interrupted_it_ends_with_the_adapter_of_a_run_that_was_not(real):
+    """Bit for bit on the same nodes. On fewer, other processes draw other completions for the same prompts."""
+    whole, cut, moved = real("whole"), real("cut"), real("moved")
+    for job in (cut, moved):
+        stop_at_its_next_step(job)
+    wait_until(lambda: moved.state == "PENDING" or moved.attempts > 1, 120, moved.text)
+    moved.cluster.slurm("scancel", moved.number)
+    wait_until(lambda: moved.state == "CANCELLED", 60, moved.text)
+    moved = real.again(moved.run, "--nodes=1")
+    for job in (whole, cut, moved):
+        job.wait(seconds=240)
+        assert (job.state, job.code) == ("COMPLETED", 0), job.text()
+        assert job.steps() == [1, 2, 3, 4, 5, 6], job.text()
+    assert (whole.attempts, cut.attempts) == (1, 2)
+    assert cut.adapter() == whole.adapter()
+    assert "one process" in moved.text()
+    for step in (4, 5, 6):
+        assert prompts(moved, step) == prompts(whole, step), "another order of the data"
+    assert {state["step"] for state in adam(moved)} == {6.0}, "the optimizer was not continued"
+
+
+def prompts(job: Job, step: int) -> list[str]:
+    table = pandas.read_parquet(job.run / "completions" / f"completions_{step:05d}.parquet")
+    return sorted(table["prompt"])
+
+
+def adam(job: Job) -> list[dict[str, float]]:
+    saved = torch.load(job.run / "checkpoints" / "checkpoint-6" / "optimizer.pt", weights_only=True)
+    return [{"step": float(state["step"])} for state in saved["state"].values()]
