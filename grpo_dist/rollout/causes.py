@@ -50,7 +50,7 @@ CAUSES = (
         "lower model.max_length, data.max_prompt_length or grpo.max_completion_length",
     ),
     Cause(
-        r"trust_remote_code",
+        r"contains custom code which must be executed|pass the argument `trust_remote_code",
         "the model brings its own Python code",
         "read it, then --set model.trust_remote_code=true",
     ),

@@ -25,6 +25,8 @@ from grpo_dist.rollout.registry import read_key, read_replicas
 
 Result = TypeVar("Result")
 
+LOOK_SECONDS = 2.0
+"""Between two looks, while all are down, whether anybody still keeps them."""
 BACK_OFF_SECONDS = (0.5, 10.0)
 """First and longest pause between two attempts to reach a server that failed."""
 
@@ -244,20 +246,21 @@ class _Revivals:
             self._begin(member)
 
     async def wait(self, running: Mapping[asyncio.Task[Any], Any]) -> list[asyncio.Task[Any]]:
-        """Tasks of `running` that are done; empty when a server came back instead.
+        """Tasks of `running` that are done; empty when a server came back instead, or now and then when all are down.
 
         Raises:
             RolloutsGone: all servers are down, and none came back in time.
         """
-        everything = {*running, *self.tasks}
-        done, _ = await asyncio.wait(everything, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
+        patience = self._patience()
+        if patience == 0.0:
+            raise self._gone(f"none came back within {self.pool.timeouts.recover:.0f} s")
+        limit = None if patience is None else min(patience, LOOK_SECONDS)
+        done, _ = await asyncio.wait({*running, *self.tasks}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done & self.tasks.keys():
             member = self.tasks.pop(task)
             task.result()
             member.down, self.revived = False, True
             say(f"rollout server {member.name} is back")
-        if not done and self.alone_since is not None:
-            raise self._gone(f"none came back within {self.pool.timeouts.recover:.0f} s")
         return [task for task in done if task in running]
 
     def _patience(self) -> float | None:

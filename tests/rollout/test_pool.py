@@ -16,7 +16,7 @@ from grpo_dist.rollout.pool import Pool
 
 SAMPLING = {"max_tokens": 4, "temperature": 1.0}
 PROMPTS = [Prompt((number, number + 1), 3, 100 * number) for number in range(12)]
-SHORT = TimeoutSection(connect=1, first_token=0.5, progress=0.3, request=20, sync=5, recover=1.5)
+SHORT = TimeoutSection(connect=5, first_token=1.5, progress=1, request=60, sync=10, recover=2)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_servers_that_were_given_up_are_not_waited_for(tmp_path, servers, policy
     clients = pool(tmp_path, timeouts=SHORT.model_copy(update={"recover": 3600.0}))
     clients.load(policy)
     server.silent.set()
-    server.register("dropped")
+    threading.Timer(0.5, server.register, ["dropped"]).start()  # after the pool has begun to wait
     with pytest.raises(RolloutsGone, match="given up after too many restarts"):
         clients.generate(PROMPTS, policy, SAMPLING)
 
@@ -190,7 +190,7 @@ def test_a_late_server_is_waited_for(tmp_path, servers, policy):
     (server,) = servers(1)
     server.silent.set()
     threading.Timer(1.0, server.silent.clear).start()
-    clients = pool(tmp_path, timeouts=SHORT.model_copy(update={"recover": 60.0, "sync": 0.3}))
+    clients = pool(tmp_path, timeouts=SHORT.model_copy(update={"recover": 60.0, "sync": 0.5}))
     clients.load(policy)
     assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
 
