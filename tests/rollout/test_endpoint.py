@@ -170,7 +170,7 @@ def test_a_regular_expression_is_held_to(call):
 @pytest.mark.parametrize(
     ("request_body", "status", "words"),
     [
-        ({"prompt_token_ids": [5] * 100}, 400, "longer than the maximum model length"),
+        ({"prompt_token_ids": [5] * 100}, 400, "maximum context length is 64"),
         ({"prompt_token_ids": []}, 400, "empty"),
         ({"prompt_token_ids": [10**6]}, 400, "vocab"),
         ({"prompt_token_ids": PROMPT, "sampling": {"top_p": 7}}, 400, "top_p"),
