@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from stub_rollouts import checksum, make_trainer, take_steps
-
-from grpo_dist.training.trainer import Trainer
+from stub_rollouts import Ours, checksum, make_trainer, take_steps
 
 GROUP = 4
 """Three groups of four: with two processes the second spans both."""
@@ -40,7 +38,7 @@ def sampled(model: Path, output: Path, processes: int, *, max_num_gen_batches: i
     """Per step: the batch this process trains on, the completions table, gradients and logs."""
     batches, tables = [], []
 
-    class Watched(Trainer):
+    class Watched(Ours):
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             batches.append(super()._generate_and_score_completions(inputs))
             tables.append({column[-1]: list(values) for column, values in self._table().items()})

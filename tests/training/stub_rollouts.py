@@ -15,7 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
+from grpo_dist.training.dynamic_sampling import DynamicSampling
+from grpo_dist.training.micro_batches import TightMicroBatches
+from grpo_dist.training.scoring import DeferredScoring
+
 LONGEST = 24
+
+
+class Ours(DynamicSampling, TightMicroBatches, DeferredScoring):
+    """What `Trainer` makes of a step, without a run's rollouts and checkpoints."""
 
 
 class StubVLLM:

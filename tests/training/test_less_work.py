@@ -29,16 +29,14 @@ def both(model, tmp_path, monkeypatch, missing) -> Callable[..., tuple[Any, Any]
     """Steps of TRL's trainer and of ours with the same arguments."""
     if find_spec("vllm") is None:
         missing("vllm is not installed")
-    from stub_rollouts import StubVLLM, make_trainer, take_steps
+    from stub_rollouts import Ours, StubVLLM, make_trainer, take_steps
     from trl import GRPOTrainer
     from trl.trainer import grpo_trainer
-
-    from grpo_dist.training.trainer import Trainer
 
     monkeypatch.setattr(grpo_trainer, "VLLMGeneration", StubVLLM)
 
     def run(**arguments: Any) -> tuple[Any, Any]:
-        stock, ours = (take_steps(make_trainer(kind, model, tmp_path, **arguments)) for kind in (GRPOTrainer, Trainer))
+        stock, ours = (take_steps(make_trainer(kind, model, tmp_path, **arguments)) for kind in (GRPOTrainer, Ours))
         return stock, ours
 
     return run
