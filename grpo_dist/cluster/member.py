@@ -25,7 +25,7 @@ from pathlib import Path
 from grpo_dist.cluster.commands import Commands, Place
 from grpo_dist.cluster.facts import facts_of
 from grpo_dist.cluster.outcome import TRY_AGAIN
-from grpo_dist.cluster.part import Part
+from grpo_dist.cluster.part import POLL_SECONDS, Part
 from grpo_dist.cluster.process import Speech
 from grpo_dist.cluster.proof import answer
 from grpo_dist.cluster.tree import adopt_orphans, descendants, dump_stacks, end
@@ -119,6 +119,8 @@ class Member:
 
     async def _end_all(self) -> None:
         await asyncio.gather(*(part.stop() for part in list(self.parts.values())))
+        while self.parts:
+            await asyncio.sleep(POLL_SECONDS)
         for task in self.tasks:
             task.cancel()
         await asyncio.to_thread(lambda: end(descendants(os.getpid())))

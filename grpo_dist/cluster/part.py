@@ -87,12 +87,12 @@ class Part:
         return End(code, self.speech.reason, tuple(self.tail))
 
     async def stop(self) -> None:
-        """End it; `ended` returns then."""
+        """End it; `ended` then ends what is below it and returns."""
         if self.command.heeds_sigterm and self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
             await asyncio.wait({asyncio.ensure_future(self._exit())}, timeout=GRACE_SECONDS)
         if self.process.returncode is None:
-            await asyncio.to_thread(self._clean)
+            self.process.kill()
 
     def below(self) -> set[Process]:
         return descendants(os.getpid(), but=self.others())
