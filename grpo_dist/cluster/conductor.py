@@ -76,18 +76,22 @@ class Conductor:
         except Failed:
             code, why = await self._failed()
         await self._stop({part for _, part in self.running})
+        if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
+            again = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
+            why = f"done, but for the comparison, for which no time was left: {again}"
         return Outcome(code, why, self._step())
 
     async def _course(self) -> None:
         await self._gather()
         await self._preflight()
+        self._check_stop("prepare")
         await self._stage("prepare", [0], self.run.prepared)
         trained, compared = self.run.adapter.exists(), self.run.comparison.exists()
         if not trained or (self.config.evaluation.enabled and not compared):
             await self._serve()
         if not trained:
             await self._train()
-        if self.config.evaluation.enabled:
+        if self.config.evaluation.enabled and not self._is_ending():
             await self._stage("compare", [0], self.run.comparison)
         await self._stop({"serve"})
         await self._stage("report", [0], self.run.report)
@@ -130,10 +134,9 @@ class Conductor:
         """Run a part whose result is a file, unless it stands."""
         if result.exists():
             return
-        self._check_stop(name)
         self._start(name, nodes)
         await self._until(lambda: not self._runs(name))
-        if not result.exists():
+        if not result.exists() and name not in self.stopping:
             self._fail(0, name, DONE, f"ended without {result}", ())
 
     async def _serve(self) -> None:
@@ -194,7 +197,7 @@ class Conductor:
             if limit is not None and now - reminded > REMIND_SECONDS:
                 self.terminal.show(f"waiting for {what()}, {now - began:.0f} of at most {limit:.0f} s")
                 reminded = now
-            self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
+            await self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
             await self._check_stall(now)
 
     async def _follow(self, seconds: float) -> None:
@@ -255,21 +258,27 @@ class Conductor:
     def _check_stop(self, name: str) -> None:
         """Nothing is started for a job that is about to end."""
         if (why := stop_requested(self.run)) is not None:
-            trained = self.run.adapter.exists()
-            raise Ended(DONE if trained else TRY_AGAIN, f"stopped before {name}: {_words(why)}")
+            raise Ended(TRY_AGAIN, f"stopped before {name}: {_words(why)}")
 
-    def _check_deadline(self, now: float, why: Why | None) -> None:
-        """Training stops by itself at the next step; a job whose time is over does not wait for that."""
+    async def _check_deadline(self, now: float, why: Why | None) -> None:
+        """Training stops by itself at the next step; a job whose time is over does not wait for that.
+
+        A trained run is done, with or without the comparison.
+        """
         if why is None:
             return
-        if not self._runs("train"):
-            trained = self.run.adapter.exists()
-            left = "the comparison is not done" if trained else _words(why)
-            raise Ended(DONE if trained else TRY_AGAIN, f"stopped: {left}")
-        if why is Why.LIMIT:
+        if self._runs("compare"):
+            if why is not Why.ASKED:
+                await self._stop({"compare"})
+        elif self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
+            raise Ended(TRY_AGAIN, f"stopped: {_words(why)}")
+        elif self._runs("train") and why is Why.LIMIT:
             self.deadline = self.deadline or now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS)
             if now > self.deadline:
                 raise Ended(TRY_AGAIN, "no step ended before the time limit; what was saved before stands")
+
+    def _is_ending(self) -> bool:
+        return stop_requested(self.run) in (Why.LIMIT, Why.TERMINATED)
 
     async def _check_stall(self, now: float) -> None:
         if self.watchdog is None:

@@ -122,7 +122,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
         outcome = Outcome(TRY_AGAIN if code else FAILED, why, 0)
         outcome.write(attempt)
         write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
-    print(outcome.why, file=sys.stderr)
+        print(why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
         return run_again(run, Allocation.from_environ(os.environ), load_config(run.config))
     if outcome.code == DONE:

@@ -25,7 +25,7 @@ from pathlib import Path
 from grpo_dist.cluster.commands import Commands, Place
 from grpo_dist.cluster.facts import facts_of
 from grpo_dist.cluster.outcome import TRY_AGAIN
-from grpo_dist.cluster.part import Part
+from grpo_dist.cluster.part import POLL_SECONDS, Part
 from grpo_dist.cluster.process import Speech
 from grpo_dist.cluster.proof import answer
 from grpo_dist.cluster.tree import adopt_orphans, descendants, dump_stacks, end
@@ -39,7 +39,6 @@ NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SI
 RETRY_SECONDS = 0.5
 WELCOME_SECONDS = 3.0
 """For the head to answer; another program on its port may never do."""
-MEMORY_SECONDS = 1.0
 
 
 class Member:
@@ -65,8 +64,7 @@ class Member:
         hello["facts"] = (await asyncio.to_thread(facts_of, self.node, self.run)).to_dict()
         self.head = await reach(heads, ports, hello, limit)
         self._heed_signals()
-        for background in (self.head.beat(), self._remember()):
-            self._spawn(background)
+        self._spawn(self.head.beat())
         code = TRY_AGAIN
         try:
             async for order in self.head.messages():
@@ -119,14 +117,10 @@ class Member:
     def _others(self, name: str) -> set[int]:
         return {part.process.pid for other, part in self.parts.items() if other != name}
 
-    async def _remember(self) -> None:
-        while True:
-            for part in list(self.parts.values()):
-                await asyncio.to_thread(part.remember)
-            await asyncio.sleep(MEMORY_SECONDS)
-
     async def _end_all(self) -> None:
         await asyncio.gather(*(part.stop() for part in list(self.parts.values())))
+        while self.parts:
+            await asyncio.sleep(POLL_SECONDS)
         for task in self.tasks:
             task.cancel()
         await asyncio.to_thread(lambda: end(descendants(os.getpid())))

@@ -48,6 +48,8 @@ async def _head(member: Member, attempt: Path, ports: range, token: str) -> int:
     ours = asyncio.create_task(member.serve(["127.0.0.1"], range(port, port + 1), token, JOIN_SECONDS))
     outcome = await Conductor(member.run, attempt, hub, ports).conduct()
     outcome.write(attempt)
+    # Now, not when the job is closed: Slurm may end it before.
+    print(outcome.why, file=sys.stderr, flush=True)
     hub.expect_farewells()
     hub.order({"bye": outcome.code})
     await ours

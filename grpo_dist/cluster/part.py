@@ -12,7 +12,7 @@ from pathlib import Path
 
 from grpo_dist.cluster.lifeline import die_with_parent, shelter_from_sigterm
 from grpo_dist.cluster.process import Speech
-from grpo_dist.cluster.tree import Process, descendants, end, remove, shared_memory_of
+from grpo_dist.cluster.tree import Process, descendants, end, remove_unused, shared_memory
 
 TAIL_LINES = 60
 LONGEST_LINE = 1 << 20
@@ -57,13 +57,15 @@ class Part:
     others: Callable[[], set[int]]
     """The processes of this node's other parts. What is below us and not below them is this part's: where a launcher
     was killed, its orphans are ours."""
+    shared_before: set[str]
+    """What lay in /dev/shm when it started."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
-    leftovers: set[str] = field(default_factory=set)
 
     @classmethod
     async def start(
         cls, command: Command, speech: Speech, hear: Callable[[str], None], others: Callable[[], set[int]]
     ) -> Part:
+        before = shared_memory()
         process = await asyncio.create_subprocess_exec(
             *command.argv,
             env=dict(command.env),
@@ -74,7 +76,7 @@ class Part:
             start_new_session=True,
             preexec_fn=die_with_parent if command.heeds_sigterm else _sheltered,
         )
-        return cls(command, process, speech, hear, others)
+        return cls(command, process, speech, hear, others, before)
 
     async def ended(self) -> End:
         """Wait for it; nothing of it is left then."""
@@ -85,25 +87,20 @@ class Part:
         return End(self.speech.code(code), self.speech.reason, tuple(self.tail))
 
     async def stop(self) -> None:
-        """End it; `ended` returns then."""
+        """End it; `ended` then ends what is below it and returns."""
         if self.command.heeds_sigterm and self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
             await asyncio.wait({asyncio.ensure_future(self._exit())}, timeout=GRACE_SECONDS)
         if self.process.returncode is None:
-            await asyncio.to_thread(self._clean)
-
-    def remember(self) -> None:
-        """Note what is in /dev/shm for it, so that nothing stays there after a sudden end."""
-        self.leftovers |= shared_memory_of(self.below())
+            self.process.kill()
 
     def below(self) -> set[Process]:
         return descendants(os.getpid(), but=self.others())
 
     def _clean(self) -> None:
-        self.remember()
         while below := self.below():  # what a dying process has just started is found the next time
             end(below)
-        remove(self.leftovers)
+        remove_unused(shared_memory() - self.shared_before)
 
     async def _exit(self) -> int:
         """Its exit code, at once; asyncio's own `wait` may wait for everyone who holds its output open."""

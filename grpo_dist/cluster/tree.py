@@ -64,26 +64,43 @@ def dump_stacks(processes: Iterable[Process]) -> None:
             _signal(process, signal.SIGUSR2)
 
 
-def shared_memory_of(processes: Iterable[Process]) -> set[str]:
-    """Files under /dev/shm these processes have open or mapped."""
+def shared_memory() -> set[str]:
+    """Names of our files under /dev/shm."""
+    with contextlib.suppress(OSError):
+        return {entry.name for entry in os.scandir(SHARED_MEMORY) if _is_ours(entry)}
+    return set()
+
+
+def remove_unused(names: Iterable[str]) -> None:
+    """Remove those of these files under /dev/shm that no living process has open or mapped."""
+    left = set(names)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if not left:
+            return
+        left -= _in_use(pid)
+    for name in left:
+        with contextlib.suppress(OSError):
+            os.unlink(SHARED_MEMORY + name)
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+    return False
+
+
+def _in_use(pid: str) -> set[str]:
     found = set()
-    for process in processes:
-        with contextlib.suppress(OSError):
-            maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-            found |= set(re.findall(r" (/dev/shm/.+?)(?: \(deleted\))?$", maps, re.MULTILINE))
-        with contextlib.suppress(OSError):
-            for handle in os.scandir(f"/proc/{process.pid}/fd"):
-                with contextlib.suppress(OSError):
-                    target = os.readlink(handle.path)
-                    if target.startswith(SHARED_MEMORY):
-                        found.add(target.removesuffix(" (deleted)"))
+    with contextlib.suppress(OSError):
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        found |= set(re.findall(f" {SHARED_MEMORY}(.+)$", maps, re.MULTILINE))
+    with contextlib.suppress(OSError):
+        for handle in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(handle.path)
+                if target.startswith(SHARED_MEMORY):
+                    found.add(target.removeprefix(SHARED_MEMORY))
     return found
-
-
-def remove(files: Iterable[str]) -> None:
-    for file in files:
-        with contextlib.suppress(OSError):
-            os.unlink(file)
 
 
 def _stat(pid: int) -> tuple[int, Process] | None:

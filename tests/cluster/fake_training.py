@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> int:
     if "report" in arguments:
         run.report.write_text("")
         return 0
+    if "grpo_dist.training.compare" in arguments:
+        time.sleep(3600)
     if "serve" in arguments:
         return serve(RunDirectory(Path(arguments[arguments.index("serve") + 1])))
     if arguments[0] != "rank":

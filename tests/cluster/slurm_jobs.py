@@ -171,7 +171,7 @@ if [[ " $* " == *" grpo_dist.cluster.node "* && -e {late} ]]; then
   [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
 fi
 case " $* " in
-  *" grpo_dist.training "* | *" grpo_dist.training.prepare "* | *" grpo_dist serve "* | *" grpo_dist report "*)
+  *" grpo_dist.training"* | *" grpo_dist serve "* | *" grpo_dist report "*)
     exec -a "$0" {python} {fake} "$@" ;;
 esac
 exec -a "$0" {python} "$@"

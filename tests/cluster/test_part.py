@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 from grpo_dist.cluster.part import Command, End, Part
@@ -33,16 +35,17 @@ def run(tmp_path: Path, code: str, act=None, *, heeds_sigterm: bool = False) -> 
 
     async def scene() -> End:
         command = Command("x", (sys.executable, "-c", code), os.environ, tmp_path / "log", heeds_sigterm)
-        part = await Part.start(command, Speech(Terminal(io.StringIO())), lambda _: None, set)
+        part = await Part.start(command, Speech(Terminal(io.StringIO())), lambda _: None, lambda: known)
         ended = asyncio.create_task(part.ended())
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
             await asyncio.sleep(0.02)
-        part.remember()
         if act is not None:
             await act(part)
         return await asyncio.wait_for(ended, 30)
 
     adopt_orphans()
+    resource_tracker.ensure_running()
+    known = {process.pid for process in descendants(os.getpid())}
     before = os.getcwd()
     os.chdir(tmp_path)
     try:
@@ -66,6 +69,21 @@ def test_a_killed_part_takes_its_orphans_and_its_shared_memory_along(tmp_path):
     assert ended.code == -signal.SIGKILL
     assert gone(int((tmp_path / "pid").read_text()))
     assert not Path("/dev/shm", log.split()[0]).exists()
+
+
+def test_what_another_program_shares_is_left_to_it(tmp_path):
+    shared = []
+
+    async def share_and_stop(part: Part) -> None:
+        shared.append(SharedMemory(create=True, size=64))  # as another job of ours on the node would
+        await part.stop()
+
+    try:
+        run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), share_and_stop)
+        assert Path("/dev/shm", shared[0].name).exists()
+    finally:
+        shared[0].close()
+        shared[0].unlink()
 
 
 def test_sigterm_is_kept_away_from_a_part_until_it_is_stopped(tmp_path):
