@@ -9,7 +9,7 @@ from typing import Any
 from grpo_dist.config import RunConfig
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.basis import Basis
-from grpo_dist.plan.contradictions import corrects_sampling
+from grpo_dist.plan.contradictions import corrects_sampling, extra
 from grpo_dist.plan.demand import lora_of
 from grpo_dist.plan.fitting import Fit
 from grpo_dist.plan.memory import RolloutSetup, rollout_memory
@@ -88,7 +88,9 @@ def nodes_of_a_group(group: int, completions: int, trainer_nodes: int) -> int:
 
 
 def _scoring_forwards(config: RunConfig) -> int:
-    """TRL scores once more for the old log-probabilities (several passes over a batch, or vLLM's correction), and once
-    for the reference model (`_generate_and_score_completions`)."""
-    old = corrects_sampling(config) or config.grpo.num_iterations > 1
-    return int(old) + int(config.grpo.beta > 0)
+    """One for the old log-probabilities, where completions serve several steps or the loss's own forward pass cannot
+    give vLLM's correction (the conditions of `training/scoring.py`); one for the reference model."""
+    grpo = config.grpo
+    before_loss = grpo.loss_type == "vespo" or extra(config, "use_liger_kernel", False)
+    old = grpo.num_iterations > 1 or (corrects_sampling(config) and before_loss)
+    return int(old) + int(grpo.beta > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from grpo_dist.report import lines, whiskers
+from grpo_dist.report import lines, rollouts, whiskers
 from grpo_dist.report.comparison import Comparison
 from grpo_dist.report.lines import LineChart, Trace
 from grpo_dist.report.numbers import number, percent
@@ -37,6 +37,8 @@ class Log:
     """The metrics of a run, column by column."""
 
     metrics: tuple[Metrics, ...]
+    num_iterations: int = 1
+    """Optimizer steps that a generation serves."""
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -81,7 +83,7 @@ def reward_figures(log: Log) -> list[Figure]:
 
 
 def completion_figures(log: Log) -> list[Figure]:
-    """Lengths, completions cut off, groups that teach nothing."""
+    """Lengths, completions cut off, groups that teach nothing, and those drawn in their place when there were any."""
     low, high = log.values("completions/min_length"), log.values("completions/max_length")
     length = Trace("mean", log.values("completions/mean_length"), low, high)
     same = "All completions of such a group have the same reward: it gives no gradient."
@@ -90,32 +92,90 @@ def completion_figures(log: Log) -> list[Figure]:
             LineChart("Completion length, tokens", log.steps, (length,), (0.0,), note="Band: shortest to longest."),
             _share(log, "Completions cut at the length limit", "completions/clipped_ratio"),
             replace(_share(log, "Groups without reward deviation", "frac_reward_zero_std"), note=same),
+            *_with_values(_dynamic_sampling(log)),
         ]
     )
 
 
-def optimisation_figures(log: Log) -> list[Figure]:
-    """What the optimizer did, and how fast; metrics that depend on the configuration only when they were logged."""
+def speed_figures(log: Log) -> list[Figure]:
+    """Where the time went; what depends on the version and the back end only when it was logged."""
     tokens = (
         log.trace("prompt and completion", "perf/tokens_per_second"),
         log.trace("completion only", "perf/completion_tokens_per_second"),
+        *_logged(log.trace("prompt only", "perf/prompt_tokens_per_second")),
     )
-    optional = (
+    throughput = LineChart("Tokens per second", log.steps, tokens, (0.0,), note="Training time included.")
+    return _drawn([*_with_values(_seconds(log)), throughput, *_with_values(_utilisation(log))])
+
+
+def optimisation_figures(log: Log) -> list[Figure]:
+    """What the optimizer did; metrics that depend on the configuration only when they were logged."""
+    optional = _with_values(
         _single(log, "Entropy, nats per token", "entropy", bounds=(0.0,)),
         _single(log, "KL to the reference model, nats per token", "kl"),
-        _single(
-            log, "Sampler against trainer, nats per token", "sampling/sampling_logp_difference/mean", bounds=(0.0,)
-        ),
+        _sampler_difference(log),
     )
     rate = _single(log, "Learning rate", "learning_rate", bounds=(0.0,))
     return _drawn(
         [
-            LineChart("Tokens per second", log.steps, tokens, (0.0,)),
-            *(chart for chart in optional if chart.has_values),
+            *optional,
             replace(rate, noisy=False, note="As logged, not smoothed."),
             _single(log, "Gradient norm", "grad_norm", bounds=(0.0,)),
         ]
     )
+
+
+def _dynamic_sampling(log: Log) -> LineChart:
+    traces = _logged(
+        log.trace("groups drawn", "sampling/groups_drawn"),
+        log.trace("groups kept", "sampling/groups_kept"),
+        log.trace("generation batches", "sampling/generation_batches"),
+    )
+    note = "Kept: groups whose rewards differ, as many as a step has places for."
+    return LineChart("Groups drawn per generation", log.steps, traces, (0.0,), note=note)
+
+
+def _seconds(log: Log) -> LineChart:
+    """Empty unless generation was timed."""
+    generation, sync = (
+        rollouts.per_step(log.values(key), log.steps, log.num_iterations)
+        for key in (rollouts.GENERATION, rollouts.SYNC)
+    )
+    if not present(generation):
+        return LineChart("Seconds per step", log.steps, ())
+    left = rollouts.rest(log.values("step_time"), generation, sync)
+    traces = _logged(Trace("generation", generation), Trace("policy sync", sync), Trace("rest", left))
+    note = "Rest: training, rewards and what else a step does."
+    return LineChart("Seconds per step", log.steps, traces, (0.0,), note=note)
+
+
+def _utilisation(log: Log) -> LineChart:
+    traces = _logged(log.trace("servers at work", rollouts.UTILIZATION), log.trace("training idle", rollouts.IDLE))
+    note = "Shares of the time; training is idle while it waits for completions and policy syncs."
+    return LineChart("Utilisation", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
+
+
+def _sampler_difference(log: Log) -> LineChart:
+    """On a logarithmic axis, for mean and largest are powers of ten apart; not where they agree to the last bit."""
+    traces = _logged(
+        log.trace("mean", f"{rollouts.DIFFERENCE}/mean"),
+        log.trace("largest", f"{rollouts.DIFFERENCE}/max"),
+        log.trace("canary", rollouts.CANARY),
+    )
+    positive = all(value > 0 for trace in traces for value in present(trace.values))
+    note = "Log-probabilities of sampled tokens, size of the difference."
+    if any(trace.label == "canary" for trace in traces):
+        note += " Canary: mean over its few texts, of the engine that is furthest off."
+    title = "Sampler against trainer, nats per token"
+    return LineChart(title, log.steps, traces, () if positive else (0.0,), log=positive, note=note)
+
+
+def _logged(*traces: Trace) -> tuple[Trace, ...]:
+    return tuple(trace for trace in traces if present(trace.values))
+
+
+def _with_values(*charts: LineChart) -> list[LineChart]:
+    return [chart for chart in charts if chart.has_values]
 
 
 def _with_deviation(log: Log, label: str, mean: str, deviation: str) -> Trace:

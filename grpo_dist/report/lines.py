@@ -34,6 +34,8 @@ class LineChart:
     traces: tuple[Trace, ...]
     bounds: tuple[float, ...] = ()
     as_percent: bool = False
+    log: bool = False
+    """Powers of ten on the vertical axis; every value is above 0."""
     noisy: bool = True
     """Smoothed when drawn."""
     note: str = ""
@@ -53,15 +55,14 @@ def draw(chart: LineChart, width: float = svg.WIDTH) -> str:
     area = svg.Area(left=56, right=width - 20, top=12, bottom=svg.HEIGHT - 46)
     smoothed = [_smoothed(trace, chart.window) for trace in chart.traces]
     shown = [*chart.bounds, *_extent(chart.traces), *_extent(smoothed)]
-    marks = ticks.covering(min(shown), max(shown))
-    y = svg.Scale(marks[0], marks[-1], area.bottom, area.top)
+    marks = (ticks.decades if chart.log else ticks.covering)(min(shown), max(shown))
+    y = (svg.LogScale if chart.log else svg.Scale)(marks[0], marks[-1], area.bottom, area.top)
     x = _step_scale(chart.steps, area)
-    names = ticks.percent_labels(marks) if chart.as_percent else ticks.labels(marks)
     return svg.picture(
         describe(chart),
         (width, svg.HEIGHT),
         [
-            *svg.horizontal_grid(area, y, marks, names),
+            *svg.horizontal_grid(area, y, marks, _names(chart, marks)),
             *_step_axis(chart.steps, area, x),
             *(_band(chart.steps, trace, i, x, y) for i, trace in enumerate(smoothed)),
             *(_dots(chart.steps, trace, i, x, y) for i, trace in enumerate(chart.traces)),
@@ -79,6 +80,12 @@ def describe(chart: LineChart) -> str:
             span = f"lowest {write(min(values))}, highest {write(max(values))}"
             found.append(f"{trace.label} from {write(values[0])} to {write(values[-1])}, {span}")
     return f"{chart.title}, steps {chart.steps[0]:,} to {chart.steps[-1]:,}: {'; '.join(found)}"
+
+
+def _names(chart: LineChart, marks: tuple[float, ...]) -> tuple[str, ...]:
+    if chart.log:
+        return tuple(number(mark) for mark in marks)
+    return ticks.percent_labels(marks) if chart.as_percent else ticks.labels(marks)
 
 
 def _smoothed(trace: Trace, window: int) -> Trace:

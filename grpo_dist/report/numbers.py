@@ -43,6 +43,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def data_size(count: float | None) -> str:
+    """Bytes: 660127 → 660 kB, 66100000 → 66.1 MB; a dash for None."""
+    if count is None:
+        return NOTHING
+    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+    name, unit = next(((name, unit) for name, unit in units.items() if count >= unit), ("B", 1.0))
+    return f"{number(count / unit)} {name}"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """1 step, 2 steps, 10,000 steps."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -85,13 +85,14 @@ def _comparison(record: RunRecord) -> dict[str, Any]:
 
 
 def _training(record: RunRecord) -> dict[str, Any]:
-    log = figures.Log(record.metrics)
+    log = figures.Log(record.metrics, record.num_iterations)
     if not record.metrics:
         return {"figures": {}, "window": 1, "thinned": False}
     return {
         "figures": {
             "Reward": figures.reward_figures(log),
             "Completions": figures.completion_figures(log),
+            "Speed": figures.speed_figures(log),
             "Optimisation": figures.optimisation_figures(log),
         },
         "window": smoothing_window(len(record.metrics)),

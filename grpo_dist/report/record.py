@@ -60,6 +60,12 @@ class RunRecord:
         """The last logged optimizer step; 0 before the first."""
         return self.metrics[-1]["step"] if self.metrics else 0
 
+    @property
+    def num_iterations(self) -> int:
+        """Optimizer steps that a generation serves."""
+        found = self.stated("grpo.num_iterations")
+        return found if type(found) is int and found > 0 else 1
+
     def stated(self, dotted: str) -> Any:
         """A value of config.yaml, e.g. `model.name_or_path`; None when it is not there."""
         return _inside(self.config, dotted)

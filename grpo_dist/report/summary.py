@@ -8,6 +8,7 @@ from typing import Any
 
 from grpo_dist.report.comparison import Comparison, Interval, Scores
 from grpo_dist.report.record import RunRecord
+from grpo_dist.report.rollouts import rollouts
 from grpo_dist.report.series import column, ends, finite, present
 
 SCORES = ("greedy_accuracy", "mean_at_k", "pass_at_k")
@@ -18,7 +19,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
 
     `reward.first` and `reward.last` are means over the first and last tenth of the steps (at least one step);
     `tokens_per_second` is the median over the steps, prompt and completion tokens; `training_seconds` is the sum of
-    the step times; accuracies are fractions of the problems.
+    the step times; `rollouts` is described where it is made; accuracies are fractions of the problems.
     """
     comparison = record.comparison
     speeds = present(column(record.metrics, "perf/tokens_per_second"))
@@ -35,6 +36,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "reward": {"first": first, "last": last},
         "tokens_per_second": median(speeds) if speeds else None,
         "training_seconds": training_seconds(record),
+        "rollouts": rollouts(record),
         **_compared(comparison),
         "base": _scores(comparison.base if comparison else None),
         "trained": _scores(comparison.trained if comparison else None),

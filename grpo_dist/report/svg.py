@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from math import log10
 
 WIDTH, HEIGHT = 480.0, 264.0
 
@@ -24,6 +25,15 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class LogScale(Scale):
+    """The same for values above 0, by their logarithms."""
+
+    def __call__(self, value: float) -> float:
+        share = log10(value / self.low) / log10(self.high / self.low)
+        return self.start + share * (self.end - self.start)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from grpo_dist.report.comparison import Comparison, Interval, Scores
-from grpo_dist.report.numbers import NOTHING, change, duration, number, percent, plural, points
+from grpo_dist.report.numbers import NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
+from grpo_dist.report.rollouts import generated_by
 from grpo_dist.report.summary import summary
 
 
@@ -41,7 +45,21 @@ def _facts(record: RunRecord) -> Table:
     table.add_row("speed", f"{number(speed)} tokens/s" if speed is not None else NOTHING)
     table.add_row("time", duration(seconds) if seconds is not None else NOTHING)
     table.add_row("ran on", Text(" · ".join(str(part) for part in layout if part) or NOTHING))
+    if known["rollouts"]["generation_seconds"] is not None:
+        table.add_row("rollouts", Text(" · ".join(_rollouts(known))))
     return table
+
+
+def _rollouts(known: Mapping[str, Any]) -> Iterator[str]:
+    found = known["rollouts"]
+    yield generated_by(known)
+    yield f"generation {number(found['generation_seconds'])} s"
+    if found["sync_seconds"] is not None:
+        yield f"sync {number(found['sync_seconds'])} s, {data_size(found['sync_bytes'])}"
+    if found["replica_utilization"] is not None:
+        yield f"utilisation {percent(found['replica_utilization'], 0)}"
+    if found["sampling_logp_difference_max"] is not None:
+        yield f"largest log-probability difference {number(found['sampling_logp_difference_max'])}"
 
 
 def _scores_table(comparison: Comparison) -> Table:

@@ -22,6 +22,15 @@ def covering(low: float, high: float, count: int = 4) -> tuple[float, ...]:
     return tuple(i * step for i in range(first, last + 1))
 
 
+def decades(low: float, high: float, count: int = 5) -> tuple[float, ...]:
+    """Powers of ten from at or below a positive `low` to at or above `high`, as many steps apart as `count` allows."""
+    first, last = floor(log10(low) + 1e-9), ceil(log10(high) - 1e-9)
+    if first == last:
+        first, last = first - 1, last + 1
+    stride = ceil((last - first) / count)
+    return tuple(10.0**exponent for exponent in range(first, last + stride, stride))
+
+
 def whole_within(low: int, high: int, count: int = 5) -> tuple[int, ...]:
     """Whole ticks between `low` and `high`; `low` itself when there is no span."""
     if low == high:

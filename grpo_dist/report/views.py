@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from grpo_dist.report.comparison import Attempt, Comparison, Flip, Problem
-from grpo_dist.report.numbers import MINUS, NOTHING, change, duration, number, percent, plural, points
+from grpo_dist.report.numbers import MINUS, NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
+from grpo_dist.report.rollouts import generated_by
 from grpo_dist.report.samples import Sample, Samples, words
 from grpo_dist.report.series import column, ends, present
 from grpo_dist.report.summary import summary
@@ -106,6 +107,7 @@ def facts(record: RunRecord) -> list[Fact]:
         Fact("Training time", duration(seconds) if seconds is not None else NOTHING, "generation included"),
         Fact("Speed", f"{number(speed)} tok/s" if speed is not None else NOTHING, "median of the steps"),
         Fact("Ran on", *_layout(known)),
+        *_rollouts(known),
     ]
     if comparison := record.comparison:
         gained, lost = f"+{comparison.gained:,}", f"{MINUS}{comparison.lost:,}"
@@ -179,6 +181,20 @@ def _layout(known: Mapping[str, Any]) -> tuple[str, str]:
     size = known["world_size"]
     note = " · ".join(str(known[key]) for key in ("distributed_type", "backend") if known[key])
     return plural(size, "process", "processes") if size else NOTHING, note
+
+
+def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:
+    found = known["rollouts"]
+    seconds, sync, sent = (found[name] for name in ("generation_seconds", "sync_seconds", "sync_bytes"))
+    utilization, difference = found["replica_utilization"], found["sampling_logp_difference_max"]
+    if seconds is not None:
+        yield Fact("Generation", f"{number(seconds)} s", f"median; {generated_by(known)}")
+    if sync is not None:
+        yield Fact("Policy sync", f"{number(sync)} s", f"{data_size(sent)}, medians")
+    if utilization is not None:
+        yield Fact("Utilisation", percent(utilization, 0), "of the servers, mean")
+    if seconds is not None and difference is not None:
+        yield Fact("Sampler off by", number(difference), "nats, largest of a token")
 
 
 def _answer(sample: Sample) -> Answer:

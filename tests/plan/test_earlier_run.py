@@ -14,7 +14,9 @@ from grpo_dist.plan.earlier_run import measured_in
 STATED = config(grpo={"max_completion_length": 1024})
 
 
-def run_of(directory: Path, seconds: float, steps: int = 12, model: str | None = None) -> Path:
+def run_of(
+    directory: Path, seconds: float, steps: int = 12, model: str | None = None, generation: float | None = None
+) -> Path:
     stated = STATED if model is None else config(model)
     (directory / "config.yaml").write_text(dump_config(stated))
     lines = [
@@ -24,6 +26,7 @@ def run_of(directory: Path, seconds: float, steps: int = 12, model: str | None =
             "step_time": seconds,
             "completions/mean_length": 300.0,
             "completions/max_length": 900.0,
+            **({} if generation is None else {"perf/generation_seconds": generation}),
         }
         for step in range(1, steps + 1)
     ]
@@ -39,6 +42,15 @@ def test_the_next_estimate_is_what_was_measured(tmp_path):
     assert assumed["completion tokens, longest of a step"]["value"] == 900
     assert "metrics.jsonl" in assumed["completion tokens, mean"]["source"]
     assert "measured" in assumed["generation_scale"]["source"]
+
+
+def test_generation_and_the_rest_are_fitted_apart_when_both_were_measured(tmp_path):
+    time = plan_run(STATED, measured_in(run_of(tmp_path, seconds=321.0, generation=300.0))).time
+    parts = {part["name"]: part["seconds"] for part in time["parts"]}
+    assert parts["generation"] == pytest.approx(300.0, rel=1e-3)
+    assert sum(parts.values()) - parts["generation"] == pytest.approx(21.0, rel=1e-3)
+    sources = {one["name"]: one["source"] for one in time["assumptions"]}
+    assert "one scale" not in sources["generation_scale"] + sources["training_scale"]
 
 
 def test_a_shorter_limit_cuts_what_was_measured(tmp_path):

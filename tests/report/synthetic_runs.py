@@ -44,17 +44,37 @@ PREPARED = {
 }
 
 
+SERVERS = {
+    "backend": "vllm",
+    "topology": {
+        "mode": "server",
+        "num_processes": 1,
+        "tensor_parallel_size": 1,
+        "replicas": [{"node": 0, "gpus": [1]}, {"node": 0, "gpus": [2]}],
+    },
+}
+
+
 def make_run(
-    path: Path, *, steps: int = 50, seed: int = 0, rewards: tuple[str, ...] = REWARDS, compared: bool = True
+    path: Path,
+    *,
+    steps: int = 50,
+    seed: int = 0,
+    rewards: tuple[str, ...] = REWARDS,
+    compared: bool = True,
+    served: bool = False,
 ) -> Path:
-    """A whole run, but for its completions."""
+    """A whole run, but for its completions; its rollouts come from vLLM servers if it is `served`."""
     path.mkdir(parents=True)
     chance = random.Random(seed)
     (path / "config.yaml").write_text(CONFIG)
-    write_json(path / "plan.json", plan(steps))
+    write_json(path / "plan.json", plan(steps) | (SERVERS if served else {}))
     write_json(path / "environment.json", ENVIRONMENT)
     write_json(path / "prepared.json", PREPARED)
-    write_metrics(path, [step_metrics(step, steps, rewards, chance) for step in range(1, steps + 1)])
+    logged = [step_metrics(step, steps, rewards, chance) for step in range(1, steps + 1)]
+    if served:
+        logged = [metrics | rollout_metrics(metrics, chance) for metrics in logged]
+    write_metrics(path, logged)
     if compared:
         (path / "adapter").mkdir()
         write_json(path / "comparison.json", comparison(chance))
@@ -116,6 +136,27 @@ def step_metrics(step: int, steps: int, rewards: tuple[str, ...], chance: random
         "clip_ratio/region_mean": 0.0,
         "perf/tokens_per_second": speed,
         "perf/completion_tokens_per_second": speed * 0.4,
+    }
+
+
+def rollout_metrics(metrics: Mapping[str, Any], chance: random.Random) -> dict[str, Any]:
+    """What a line has besides when vLLM servers generate and up to three batches are drawn for a step."""
+    step, total = metrics["step"], metrics["step_time"]
+    difference, drawn = 0.004 * math.exp(chance.gauss(0, 0.3)), 16 + chance.randint(0, 9)
+    return {
+        "perf/policy_version": step - 1,
+        "perf/generation_seconds": (0.6 + chance.gauss(0, 0.02)) * total,
+        "perf/sync_seconds": 0.05 * total,
+        "perf/sync_bytes": 66_100_000.0,
+        "perf/idle_share": 0.65 + chance.gauss(0, 0.02),
+        "perf/prompt_tokens_per_second": metrics["perf/tokens_per_second"] * 0.6,
+        "sampling/sampling_logp_difference/mean": difference,
+        "sampling/sampling_logp_difference/max": 60 * difference,
+        "sampling/groups_drawn": drawn,
+        "sampling/groups_kept": 16,
+        "sampling/generation_batches": 1 + (drawn > 16) + (drawn > 21),
+        **({"perf/replica_utilization": 0.8 + chance.gauss(0, 0.03)} if step > 1 else {}),
+        **({"perf/canary_difference": 0.002} if step <= 2 or step % 10 == 0 else {}),
     }
 
 

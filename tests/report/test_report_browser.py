@@ -60,6 +60,10 @@ def long(path: Path) -> Path:
     return runs.make_run(path, steps=10_000, compared=False)
 
 
+def served(path: Path) -> Path:
+    return runs.make_run(path, served=True)
+
+
 def single(path: Path) -> Path:
     return runs.make_run(path, steps=1, compared=False)
 
@@ -71,7 +75,7 @@ def empty(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("width", [1280, 768, 390])
-@pytest.mark.parametrize("make", [whole, hostile, long, single, empty])
+@pytest.mark.parametrize("make", [whole, hostile, long, served, single, empty])
 def test_the_page_is_quiet_and_fits(browser, tmp_path: Path, make: Callable[[Path], Path], width: int) -> None:
     address = write_html(read_run(make(tmp_path / "run"))).as_uri()
     page = browser.new_page(viewport={"width": width, "height": 900})

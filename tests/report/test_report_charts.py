@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from grpo_dist.report import lines, ticks, whiskers
 from grpo_dist.report.comparison import Interval
 from grpo_dist.report.lines import LineChart, Trace
-from grpo_dist.report.numbers import duration, number, percent, plural, points
+from grpo_dist.report.numbers import data_size, duration, number, percent, plural, points
 from grpo_dist.report.series import extremes, smooth, smoothing_window, thinned
 
 logged = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
@@ -104,6 +104,23 @@ def test_a_chart_is_well_formed_and_inside_its_box(count: int) -> None:
 APART = str.maketrans("MLZ", "   ")
 
 
+def test_a_logarithmic_axis_has_equal_room_for_every_power_of_ten() -> None:
+    chart = LineChart("x", (1, 2, 3), (Trace("x", (1e-6, 1e-4, 1e-2)),), log=True)
+    root = ET.fromstring(lines.draw(chart))
+    names = [text.text for text in root.iter("text")]
+    assert names[:5] == ["1e−6", "1e−5", "1e−4", "0.001", "0.01"]
+    line = next(p for p in root.iter("path") if p.attrib["class"].startswith("line"))
+    heights = [float(n) for n in line.attrib["d"].translate(APART).split()[1::2]]
+    assert heights == [218.0, 115.0, 12.0]
+
+
+@given(st.floats(1e-30, 1e30), st.floats(1e-30, 1e30))
+def test_decades_cover_and_are_few(a: float, b: float) -> None:
+    marks = ticks.decades(min(a, b), max(a, b))
+    assert marks[0] <= min(a, b) * (1 + 1e-6) and max(a, b) <= marks[-1] * (1 + 1e-6)
+    assert 2 <= len(marks) <= 6
+
+
 def test_a_line_breaks_where_nothing_was_logged() -> None:
     values = (1.0, 2.0, None, None, 3.0)
     root = ET.fromstring(lines.draw(LineChart("x", (1, 2, 3, 4, 5), (Trace("x", values),))))
@@ -128,6 +145,12 @@ def test_numbers(value: float | None, text: str) -> None:
 def test_words_for_quantities() -> None:
     assert (percent(0.5512), percent(None), percent(0.95, 0)) == ("55.1%", "–", "95%")
     assert (points(0.418), points(-0.02)) == ("+41.8", "−2.0")
+    assert (data_size(512), data_size(660_127), data_size(66.1e6), data_size(None)) == (
+        "512 B",
+        "660 kB",
+        "66.1 MB",
+        "–",
+    )
     assert (duration(9), duration(75), duration(7322)) == ("9 s", "1 min 15 s", "2 h 2 min")
     assert (plural(1, "step"), plural(10_000, "step"), plural(2, "process", "processes")) == (
         "1 step",

@@ -90,6 +90,19 @@ def test_kl_and_sampling_difference_only_when_logged(tmp_path: Path) -> None:
     assert "KL to the reference" in text and "Sampler against trainer" in text
 
 
+def test_rollouts_are_shown_where_they_were_measured(tmp_path: Path) -> None:
+    text = rendered(runs.make_run(tmp_path / "run", served=True)).text
+    for words in (
+        "Seconds per step generation policy sync rest", "prompt and completion completion only prompt only",
+        "Utilisation servers at work training idle", "Groups drawn per generation groups drawn groups kept",
+        "Sampler against trainer, nats per token mean largest canary", "median; vllm server, 2 replicas", "66.1 MB",
+    ):  # fmt: skip
+        assert words in re.sub(r" [^ ]+ → [^ ]+", "", text)
+    old = rendered(runs.make_run(tmp_path / "old")).text
+    for words in ("Seconds per step", "prompt only", "Utilisation", "Groups drawn", "Policy sync", "Sampler"):
+        assert words not in old
+
+
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     run = hostile_run(tmp_path / "run")

@@ -15,8 +15,8 @@ from grpo_dist.report.series import ends
 
 KEYS = {
     "run", "state", "model", "steps", "max_steps", "world_size", "distributed_type", "backend", "reward",
-    "tokens_per_second", "training_seconds", "problems", "k", "confidence", "scorer", "gained", "lost", "difference",
-    "base", "trained",
+    "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained", "lost",
+    "difference", "base", "trained",
 }  # fmt: skip
 SCORE_KEYS = {
     "greedy_accuracy", "greedy_accuracy_interval", "mean_at_k", "mean_at_k_interval", "pass_at_k",
@@ -55,6 +55,34 @@ def test_speed_is_the_median_so_that_a_slow_first_step_does_not_count(tmp_path: 
     runs.write_metrics(run, [{"step": i, "perf/tokens_per_second": s, "step_time": 2.0} for i, s in enumerate(speeds)])
     found = summary(read_run(run))
     assert (found["tokens_per_second"], found["training_seconds"]) == (1000.0, 6.0)
+
+
+def test_rollouts_in_a_few_numbers(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=3, served=True)
+    records = [
+        {"step": 1, "perf/sync_seconds": 9.0, "perf/idle_share": 0.9, "perf/canary_difference": 0.002},
+        {"step": 2, "perf/sync_seconds": 1.0, "perf/idle_share": 0.5, "perf/canary_difference": 0.001},
+        {"step": 3, "perf/sync_seconds": 2.0, "perf/idle_share": 0.4, "sampling/groups_drawn": 20.0},
+    ]
+    runs.write_metrics(run, records)
+    found = summary(read_run(run))["rollouts"]
+    assert {name: value for name, value in found.items() if value is not None} == {
+        "mode": "server",
+        "replicas": 2,
+        "sync_seconds": 2.0,
+        "idle_share": pytest.approx(0.6),
+        "canary_difference_max": 0.002,
+        "groups_drawn": 20.0,
+    }
+    old = summary(read_run(runs.make_run(tmp_path / "old", steps=3)))["rollouts"]
+    assert set(old) == set(found) and set(old.values()) == {None}
+
+
+def test_colocated_engines_are_counted(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    topology = {"mode": "colocate", "num_processes": 8, "tensor_parallel_size": 2, "replicas": []}
+    runs.write_json(run / "plan.json", {"topology": topology})
+    assert summary(read_run(run))["rollouts"]["replicas"] == 4
 
 
 def test_without_comparison_every_key_is_there_and_null(tmp_path: Path) -> None:

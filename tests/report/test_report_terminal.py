@@ -33,8 +33,23 @@ def test_a_whole_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int) -> None:
-    text = printed(runs.make_run(tmp_path / "run"), width)
+    text = printed(runs.make_run(tmp_path / "run", served=True), width)
     assert max(len(line) for line in text.splitlines()) <= width
+
+
+def test_where_completions_came_from_and_what_that_took(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=3, served=True)
+    sync = {"perf/sync_bytes": 66_100_000.0, "sampling/sampling_logp_difference/max": 0.01}
+    records = [
+        {"step": 1, "perf/generation_seconds": 30.0, "perf/sync_seconds": 2.0, **sync},
+        {"step": 2, "perf/generation_seconds": 10.0, "perf/sync_seconds": 0.3, "perf/replica_utilization": 0.7, **sync},
+        {"step": 3, "perf/generation_seconds": 12.0, "perf/sync_seconds": 0.25, "perf/replica_utilization": 0.9, **sync}
+        | {"sampling/sampling_logp_difference/max": 0.42},
+    ]
+    runs.write_metrics(run, records)
+    said = "vllm server, 2 replicas · generation 12 s · sync 0.3 s, 66.1 MB · utilisation 80% · largest"
+    assert f"{said} log-probability difference 0.42" in printed(run, 200)
+    assert "rollouts" not in printed(runs.make_run(tmp_path / "old", steps=3))
 
 
 def test_a_run_without_anything_yet(tmp_path: Path) -> None:

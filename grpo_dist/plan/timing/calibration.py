@@ -42,9 +42,9 @@ def calibrate(
 ) -> Efficiencies:
     """Scales of generation and of the rest, as medians over the steps after warm-up.
 
-    Each step is estimated with the lengths it had. Without `perf/generation_seconds`, and where generation overlaps
-    training, both get one common scale. Without `step_time`, a step lasts from one line's `time` to the next.
-    `replaced` of the result says what was fitted, and to how much.
+    Each step is estimated with the lengths it had; the policy sync counts as training. Without
+    `perf/generation_seconds`, and where generation overlaps training, both get one common scale. Without `step_time`,
+    a step lasts from one line's `time` to the next. `replaced` of the result says what was fitted, and to how much.
 
     Args:
         metrics: the lines of `metrics.jsonl`, in order.
@@ -84,21 +84,32 @@ def _both(generation: float, rest: float) -> dict[str, float]:
 def _samples(
     lines: Sequence[Mapping[str, Any]], workload: Workload, layout: Layout, efficiencies: Efficiencies
 ) -> Iterator[_Sample]:
-    """The first line only tells when the second one's step began."""
+    """The first line only tells when the second one's step began, and what the second trains on if it generates
+    nothing itself: TRL logs lengths and generation with the step that generated."""
+    generated = lines[0]
     for before, line in pairwise(lines):
+        trains_on_earlier = workload.num_iterations > 1 and line.get(MEAN) is None
+        generated = generated if trains_on_earlier else line
         wall = _wall(before, line)
         step = line.get(STEP) or wall
-        if not step or not line.get(MEAN):
+        if not step or not generated.get(MEAN):
             continue
-        estimate = step_time(replace(workload, lengths=_lengths(line, workload.lengths)), layout, efficiencies)
-        measured = line.get(GENERATION)
+        estimate = step_time(replace(workload, lengths=_lengths(generated, workload.lengths)), layout, efficiencies)
         yield _Sample(
             step=step,
-            generation=measured if measured is not None and 0 <= measured < step else None,
+            generation=0.0 if trains_on_earlier else _generation(before, line, step, workload.num_iterations),
             estimated_generation=estimate.part("generation"),
             estimated_rest=estimate.seconds - estimate.part("generation"),
             uncounted=wall - step if wall and line.get(STEP) else None,
         )
+
+
+def _generation(before: Mapping[str, Any], line: Mapping[str, Any], step: float, num_iterations: int) -> float | None:
+    """Seconds of generation per optimizer step. Logged is the mean over the generations since the line before."""
+    if line.get(GENERATION) is None:
+        return None
+    seconds = line[GENERATION] / min(line["step"] - before["step"], num_iterations)
+    return seconds if 0 <= seconds < step else None
 
 
 def _windows(samples: Iterator[_Sample], size: int) -> Iterator[_Sample]:

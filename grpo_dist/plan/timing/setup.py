@@ -26,8 +26,8 @@ class Workload:
     """per_device_train_batch_size."""
     gradient_checkpointing: bool = True
     scoring_forwards: int = 1
-    """Forwards without gradient per completion: one for vLLM's importance-sampling correction or num_iterations > 1,
-    one more with beta > 0."""
+    """Forwards without gradient per completion: one for the old log-probabilities with num_iterations > 1 (or with
+    vLLM's correction where the loss cannot give it), one more with beta > 0."""
     num_iterations: int = 1
     """Optimizer steps per generation."""
 

@@ -50,8 +50,8 @@ def training_time(
     """Forward and backward over `completions` sequences on one GPU, `micro_batch` at a time.
 
     Args:
-        scoring_forwards: extra forwards without gradient. TRL takes one for the old log-probabilities with vLLM's
-            importance-sampling correction or num_iterations > 1, and one for the reference model with beta > 0.
+        scoring_forwards: extra forwards without gradient: one for the old log-probabilities where the loss's own
+            forward pass does not give them, and one for the reference model with beta > 0.
     """
     micro_steps = ceil(completions / micro_batch)
     batch = min(micro_batch, completions)

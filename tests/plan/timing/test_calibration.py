@@ -71,17 +71,35 @@ def test_without_step_time_the_clock_tells():
     assert "other_seconds" not in dict(fitted.replaced)
 
 
-def test_a_window_of_several_steps_is_fitted_as_one():
-    """Only the first of two steps generates; both together are what the estimate is for."""
-    setup = workload(num_iterations=2)
-    lines = run(DEFAULTS, steps=15, setup=setup)
-    for line in lines:
-        share = 2 if line["step"] % 2 == 0 else 0
-        line["step_time"] += (share - 1) * line["perf/generation_seconds"]
-        line["perf/generation_seconds"] *= share
+@pytest.mark.parametrize("num_iterations", [2, 3, 4])
+def test_a_window_of_several_steps_is_fitted_as_one(num_iterations):
+    """Only the first of its steps generates, and says how long the completions are."""
+    setup, lines = workload(num_iterations=num_iterations), []
+    truth = DEFAULTS.with_values("truth", generation_scale=2.0, training_scale=0.5)
+    for line in run(truth, steps=30, setup=setup):
+        generation = line.pop("perf/generation_seconds")
+        line["step_time"] -= generation
+        if line["step"] % num_iterations == 1:
+            line["perf/generation_seconds"] = num_iterations * generation
+            line["step_time"] += num_iterations * generation
+        else:
+            del line["completions/mean_length"], line["completions/max_length"]
+        lines.append(line)
     fitted = calibrate(lines, setup, layout())
-    assert fitted.generation_scale == pytest.approx(1.0, rel=0.02)
-    assert fitted.training_scale == pytest.approx(1.0, rel=0.02)
+    assert fitted.generation_scale == pytest.approx(2.0, rel=0.02)
+    assert fitted.training_scale == pytest.approx(0.5, rel=0.02)
+
+
+def test_lines_of_several_steps_log_the_seconds_of_one_generation():
+    """`grpo.logging_steps` 2: TRL logs means over the steps of a line, and a window of two generates once."""
+    setup = workload(num_iterations=2)
+    truth = DEFAULTS.with_values("truth", generation_scale=2.0, training_scale=0.5)
+    lines = run(truth, steps=15, setup=setup)
+    for line in lines:
+        line["step"] *= 2
+        line["perf/generation_seconds"] *= 2
+    fitted = calibrate(lines, setup, layout())
+    assert (fitted.generation_scale, fitted.training_scale) == pytest.approx((2.0, 0.5), rel=0.02)
 
 
 def test_overlapped_sides_get_one_scale():
