@@ -54,7 +54,7 @@ class StepRecorder(TrainerCallback):
         now, steps = time.time(), state.global_step - self.last_step
         seconds, tokens = now - self.last_time, state.num_input_tokens_seen - self.last_tokens
         self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
-        rounds = steps / args.num_iterations
+        rounds = max(1.0, steps / args.num_iterations)  # of generation, where any was logged
         completion_tokens = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size * rounds
         waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
         return {

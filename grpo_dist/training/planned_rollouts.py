@@ -16,6 +16,9 @@ from grpo_dist.training.replaced import replaced
 from grpo_dist.training.stage import Run
 
 
+BESIDES_GENERATION = ("perf/sync_seconds", "perf/canary_seconds")
+
+
 class PlannedRollouts(GRPOTrainer):
     """Generates with the model itself, on the run's servers, or on engines of its own; `perf/*` says what it took."""
 
@@ -36,7 +39,7 @@ class PlannedRollouts(GRPOTrainer):
         answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
         seconds = time.perf_counter() - began
         perf = self.vllm_generation.take_metrics() if self.use_vllm else {}
-        perf["perf/generation_seconds"] = seconds - perf.get("perf/sync_seconds", 0.0)
+        perf["perf/generation_seconds"] = seconds - sum(perf.get(name, 0.0) for name in BESIDES_GENERATION)
         for name, value in perf.items():
             self._metrics["train"][name].append(value)
         if self.use_vllm:

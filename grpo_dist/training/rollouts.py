@@ -110,6 +110,7 @@ class AdapterRollouts(VLLMGeneration):
         self.unheard = bool(every) and (self.unheard or self.syncs <= 2 or self.policy.step % every == 0)
         if not self.unheard:
             return
+        began = time.perf_counter()
         answers: list[dict[str, list[Sampled]]] = []
         together(lambda: answers.append(self._canary_answers()))
         everyone = {name: sampled for one in gather_object(answers) for name, sampled in one.items()}
@@ -121,6 +122,7 @@ class AdapterRollouts(VLLMGeneration):
         if scores:
             together(check)
             self.unheard = False
+        self.metrics["perf/canary_seconds"] = time.perf_counter() - began
 
 
 def together(act: Callable[..., None], *args: Any) -> None:
