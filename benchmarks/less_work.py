@@ -10,24 +10,18 @@ of the step: scoring, micro-batches, loss, backward pass and update, by the trai
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from publishing import publish
 from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
@@ -36,7 +30,6 @@ from grpo_dist.embedded.tokenizer import character_tokenizer
 from grpo_dist.plan.architecture.known import EMBEDDED
 from grpo_dist.training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results"
 GROUP = 8
 
 
@@ -117,25 +110,19 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=0.0, help="above 0 the reference model is run too")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    measured = {
-        "embedded size": compare(EMBEDDED_SIZE, device, arguments.steps, arguments.beta),
-        "larger": compare(LARGER[device], device, arguments.steps, arguments.beta),
-    }
-    result = {
-        "what": "seconds of a training step without generation, median",
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "versions": {package: version(package) for package in ("torch", "trl", "transformers", "peft")},
-        "date": datetime.now(UTC).date().isoformat(),
-        "beta": arguments.beta,
-        "timed_steps": arguments.steps,
-        **measured,
-    }
-    text = json.dumps(result, indent=2)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"less_work-{_slug(name)}.json").write_text(text + "\n")
-    print(text)
+    publish(
+        "less_work",
+        "seconds of a training step without generation, median",
+        {
+            "threads": torch.get_num_threads(),
+            "beta": arguments.beta,
+            "timed_steps": arguments.steps,
+            "embedded size": compare(EMBEDDED_SIZE, device, arguments.steps, arguments.beta),
+            "larger": compare(LARGER[device], device, arguments.steps, arguments.beta),
+        },
+        packages=("torch", "trl", "transformers", "peft"),
+        cuda=device == "cuda",
+    )
 
 
 def compare(size: Size, device: str, steps: int, beta: float) -> dict[str, Any]:
@@ -201,18 +188,6 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _processor() -> str:
-    lines: Iterator[str] = iter(())
-    if sys.platform == "linux":
-        lines = iter(Path("/proc/cpuinfo").read_text().splitlines())
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ MAX_LORAS = 2
 """Adapters of one batch: the newest, and the one before it while its last requests end."""
 MAX_CPU_LORAS = 4
 """Adapters an engine keeps. One more would push the oldest out, which is read again, from a directory gone by then."""
+ON_CPU = ("--enforce-eager", "--no-enable-chunked-prefill")
+"""Compiling takes minutes there and gains little. A seeded request whose prompt is computed in pieces ends the engine:
+vLLM 0.31 sets its generator back, which PyTorch's for the CPU cannot be ("CPU Generator does not use offset")."""
 KEY_VARIABLE = "VLLM_API_KEY"
 ADAPTERS_VARIABLE = "GRPO_DIST_ADAPTERS"
 """Directory that pushed adapters are written to."""
@@ -92,7 +95,7 @@ def argv(settings: ServerSettings, host: str, port: int) -> list[str]:
         *_option("--max-model-len", settings.max_model_len),
         *_option("--gpu-memory-utilization", settings.gpu_memory_utilization if settings.device == "cuda" else None),
         *(("--trust-remote-code",) if settings.trust_remote_code else ()),
-        *(("--enforce-eager",) if settings.device == "cpu" else ()),
+        *(ON_CPU if settings.device == "cpu" else ()),
         *_weights(settings),
         *("--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"),
     ]

@@ -14,21 +14,23 @@ from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.training.replaced import replaced
 from grpo_dist.training.rollouts import AdapterRollouts
 
+ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": None}
+"""As servers are started there (`rollout/command.py`); a whole prompt must then fit into a step of the engine."""
+
 
 class ColocatedRollouts(AdapterRollouts):
     """TRL's colocate mode, but for what is synced: `generate` is its own."""
 
     def _init_vllm(self) -> None:
-        on_cpu = self.accelerator.device.type == "cpu"
         adapter = {
             "enable_lora": True,
             "max_lora_rank": served_rank(self.run.config.lora.r),
             "max_loras": 1,
             "dtype": self.run.config.model.dtype,
             "revision": self.run.config.model.revision,
-            "enforce_eager": on_cpu,  # compiling takes minutes there and gains little
+            **(ON_CPU if self.accelerator.device.type == "cpu" else {}),
         }
-        with replaced(vllm_generation, "LLM", lambda **settings: Engine(LLM(**settings, **adapter))):
+        with replaced(vllm_generation, "LLM", lambda **settings: Engine(LLM(**{**settings, **adapter}))):
             super()._init_vllm()
         self.llm.seed = self._first_seed
 

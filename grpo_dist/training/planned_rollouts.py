@@ -15,7 +15,6 @@ from trl.trainer import grpo_trainer
 from grpo_dist.training.replaced import replaced
 from grpo_dist.training.stage import Run
 
-
 BESIDES_GENERATION = ("perf/sync_seconds", "perf/canary_seconds")
 
 

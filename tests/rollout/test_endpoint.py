@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from grpo_dist.config.cluster import TimeoutSection
+from grpo_dist.rollout.client import Prompt
 from grpo_dist.rollout.frames import LENGTH, STOP, FrameDecoder
+from grpo_dist.rollout.pool import Pool
 
 pytestmark = pytest.mark.heavy
 
@@ -242,6 +245,15 @@ def test_a_client_that_goes_away_frees_the_engine(engine, call):
     while call.json("GET", "/grpo-dist/status")[1]["in_flight"]:
         assert time.monotonic() < deadline
     assert call.generate(n=1, seed=1)[2][0] in (STOP, LENGTH)
+
+
+def test_more_prompts_than_a_step_of_the_engine_takes_do_not_end_it(engine):
+    """With seeds, a prompt computed in pieces would: 300 × 40 tokens are more than any step takes."""
+    prompts = [Prompt(tuple(range(10, 50)), 1, seed) for seed in range(300)]
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, requests_per_replica=300, push=False)
+    groups = pool.generate(prompts, None, {"max_tokens": 2, "temperature": 1.0})
+    assert [len(group) for group in groups] == [1] * 300
+    assert not pool.members[0].down
 
 
 def test_unknown_routes_are_told(call):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from leftovers import processes_with, shared_memory
 
 from grpo_dist.cli import main
 
@@ -72,25 +72,6 @@ def test_two_supervisors_of_one_node_refuse(run):
         assert "are running" in invoke("serve", run, code=2).output
 
 
-def of_the_run(run: Path) -> list[int]:
-    """Processes that name the run in command or environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if str(run).encode() in text:
-                found.append(int(entry.name))
-    return found
-
-
-def shared_memory(pid: int) -> set[Path]:
-    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    return {Path(line.split(maxsplit=5)[-1]) for line in lines if "/dev/shm/" in line and "(deleted)" not in line}
-
-
 @pytest.mark.heavy
 def test_nothing_outlives_servers_whose_keeper_is_killed(run, engine_model, monkeypatch, missing):
     if find_spec("vllm") is None:
@@ -103,18 +84,18 @@ def test_nothing_outlives_servers_whose_keeper_is_killed(run, engine_model, monk
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serve:
         ready = json.loads(serve.stdout.readline())
         (replica,) = ready["replicas"]
-        processes = of_the_run(run)
+        processes = processes_with(str(run))
         assert {serve.pid, replica["pid"]} < set(processes)
         assert len(processes) >= 4  # the keeper, the leash, the server, its engine
         key = Path(ready["key_file"]).read_text()
         assert not any(key.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes)
         assert key not in Path(replica["log"]).read_text()
-        segments = set().union(*map(shared_memory, processes))
+        segments = shared_memory(processes)
         assert segments
         serve.send_signal(signal.SIGKILL)
 
     def left() -> list[object]:
-        return [*of_the_run(run), *(path for path in segments if path.exists()), *scratch.iterdir()]
+        return [*processes_with(str(run)), *(path for path in segments if path.exists()), *scratch.iterdir()]
 
     deadline = time.monotonic() + 30
     while left():
