@@ -29,16 +29,16 @@ STEP_PLACES: dict[str, Place] = {
 """Column and row of each step."""
 OUTCOME_PLACES: dict[str, tuple[Place, ...]] = {
     "preference": ((2, 0),),
-    "rft": ((4, 1),),
+    "rft": ((4, 0.8),),
     "warm-start": ((4, 2),),
-    "harder": ((4, 3),),
+    "harder": ((4, 3.2),),
     "sft": ((2, 2.85), (2, 5.2), (3, 4.4), (1, 5.9)),
 }
 """An outcome that many steps lead to stands near each of them."""
 
-COLUMN, ROW = 250, 84
+COLUMN, ROW = 262, 84
 WIDTH, HEIGHT, LINE = 176, 62, 16
-CHARACTERS = 26
+CHARACTERS = 24
 LEFT, TOP = 12, 44
 
 STYLE = """
@@ -110,20 +110,23 @@ def _edge(start: Place, end: Place, answer: str) -> tuple[str, str]:
     gap = COLUMN - WIDTH
     curve = f'<path d="M{x1:g} {y1:g}C{x1 + gap / 2:g} {y1:g} {x1 + gap / 2:g} {y2:g} {x1 + gap:g} {y2:g}H{x2:g}"/>'
     # Above the middle of the bend; curves that leave a box together are apart there.
-    label = f'<text class="answer" x="{x1 + gap / 2:g}" y="{(y1 + y2) / 2 + 4:g}">{escape(answer)}</text>'
-    return curve, label
+    return curve, _words(wrap(answer, 12), x1 + gap / 2, (y1 + y2) / 2, ' class="answer"')
 
 
 def _box(text: str, place: Place, kind: str) -> str:
     x, y = LEFT + place[0] * COLUMN, TOP + place[1] * ROW
-    lines = wrap(text, CHARACTERS)
+    words = _words(wrap(text, CHARACTERS, break_on_hyphens=False), x + WIDTH / 2, y)
+    rectangle = f'<rect x="{x:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
+    return f'<g class="{kind}">{rectangle}{words}</g>'
+
+
+def _words(lines: list[str], x: float, y: float, attributes: str = "") -> str:
+    """Lines around the middle of a place."""
     first = y - (len(lines) - 1) * LINE / 2 + 4.5
-    words = (
-        f'<text x="{x + WIDTH / 2:g}" y="{first + number * LINE:g}">{escape(line)}</text>'
+    return "".join(
+        f'<text{attributes} x="{x:g}" y="{first + number * LINE:g}">{escape(line)}</text>'
         for number, line in enumerate(lines)
     )
-    rectangle = f'<rect x="{x:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
-    return f'<g class="{kind}">{rectangle}{"".join(words)}</g>'
 
 
 def _id(name: str) -> str:

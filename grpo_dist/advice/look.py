@@ -38,7 +38,7 @@ SHORT_WORDS, SHORT_CHARS, MATHEMATICAL_CHARS = 5, 40, 200
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _MATHEMATICAL = re.compile(r"[0-9\\^_+*/=<>()\[\]{}|-]")
-_WORD = re.compile(r"[A-Za-z]{3,}")
+_WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 @dataclass(frozen=True)

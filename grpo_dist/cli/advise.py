@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from grpo_dist.cli import options
 from grpo_dist.cli.options import console, json_option, overrides_option
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def _ask(step: Step) -> str:
     """The person's answer; a UsageError that names the options where nobody sits at a terminal."""
     from grpo_dist.advice.tree import label_answer
 
-    if not sys.stdin.isatty():
+    if not options.at_a_terminal():
         raise click.UsageError(f"{step.question} Not known, and nobody to ask: give {OPTIONS[step.fact]}")
     if step.fact == "labels":
         return label_answer(click.prompt(step.question, type=click.IntRange(0), err=True))
@@ -140,10 +139,13 @@ def _ask(step: Step) -> str:
 
 def _measure(stated: RunConfig, samples: int, problems: int) -> dict[str, Any]:
     """What `samples` completions of some of the problems come to."""
+    import shutil
     import tempfile
+    from pathlib import Path
 
     from grpo_dist.cli.stopping import until_stopped
     from grpo_dist.cluster.filter import as_in_training, pass_rates
+    from grpo_dist.errors import LaunchError, RolloutError
     from grpo_dist.evaluation.pass_rates import default_band, overview
     from grpo_dist.progress import Terminal
     from grpo_dist.run_directory import RunDirectory
@@ -151,8 +153,16 @@ def _measure(stated: RunConfig, samples: int, problems: int) -> dict[str, Any]:
     few = as_in_training(stated, samples)
     limit = min(problems, few.data.max_samples or problems)
     few = few.model_copy(update={"data": few.data.model_copy(update={"max_samples": limit})})
-    with tempfile.TemporaryDirectory(prefix="grpo-dist-advise-") as place, until_stopped():
-        found = pass_rates(few, RunDirectory(Path(place) / "work"), Terminal(), command="advise")
+    place = Path(tempfile.mkdtemp(prefix="grpo-dist-advise-"))
+    try:
+        with until_stopped():
+            found = pass_rates(few, RunDirectory(place / "work"), Terminal(), command="advise")
+    except (LaunchError, RolloutError):
+        raise  # its words name a log in there
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    shutil.rmtree(place)
     return overview(found, default_band(samples))
 
 

@@ -43,7 +43,7 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
         _check_same(config, work)
     else:
         work.create(render_files(config, plan))
-    again = "give the same command again: it goes on where it ended"
+    again = "give the same command again"
     run_stages(work, plan, _stages(work), env={**os.environ, **QUIET}, terminal=terminal, again=again)
     return Record(work.pass_rates).read()
 
