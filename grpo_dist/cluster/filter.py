@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 from grpo_dist.cluster.checks import check_packages, check_rewards
 from grpo_dist.cluster.local import QUIET, Stage, check_local, run_stages
 from grpo_dist.config import RunConfig, config_differences, load_config
-from grpo_dist.errors import RunDirectoryError
+from grpo_dist.errors import LaunchError, RolloutError, RunDirectoryError
 from grpo_dist.evaluation.pass_rates import PassRate, Record
 from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
@@ -46,6 +49,27 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
     again = "give the same command again"
     run_stages(work, plan, _stages(work), env={**os.environ, **QUIET}, terminal=terminal, again=again)
     return Record(work.pass_rates).read()
+
+
+def few_pass_rates(config: RunConfig, samples: int, problems: int, terminal: Terminal) -> list[PassRate]:
+    """Those of at most `problems` problems; nothing stays of the work but the log of a stage that failed.
+
+    Raises:
+        As `pass_rates`.
+    """
+    few = as_in_training(config, samples)
+    limit = min(problems, few.data.max_samples or problems)
+    few = few.model_copy(update={"data": few.data.model_copy(update={"max_samples": limit})})
+    place = Path(tempfile.mkdtemp(prefix="grpo-dist-advise-"))
+    try:
+        found = pass_rates(few, RunDirectory(place / "work"), terminal, command="advise")
+    except (LaunchError, RolloutError):
+        raise  # its words name the log
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    shutil.rmtree(place)
+    return found
 
 
 def _stages(work: RunDirectory) -> list[Stage]:
