@@ -35,13 +35,9 @@ def print_advice(found: Advice, seen: Seen | None, measured: Mapping[str, Any] |
     if seen:
         screen.print(Text(f"data     {_told(seen)}"))
     if measured:
-        k = measured["samples"]
-        screen.print(
-            Text(
-                f"base     {percent(measured['mean_pass_rate'])} of its completions right (pass@1), pass@{k} "
-                f"{percent(measured['pass_at_k'])}, {measured['kept']:,} of {measured['problems']:,} problems solved at times"
-            )
-        )
+        right, ever = percent(measured["mean_pass_rate"]), percent(measured["pass_at_k"])
+        some = f"{measured['kept']:,} of {measured['problems']:,} problems solved at times"
+        screen.print(Text(f"base     pass@1 {right}, pass@{measured['samples']} {ever}, {some}"))
     sources = list(dict.fromkeys(reason.source for reason in found.reasons))
     table = Table.grid(padding=(0, 2))
     for reason in found.reasons:
