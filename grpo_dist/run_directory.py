@@ -45,6 +45,21 @@ class RunDirectory:
         return self.path / "data" / "heldout.parquet"
 
     @property
+    def source_rows(self) -> Path:
+        """Of a filter: the rows its problems come from, as they were."""
+        return self.path / "data" / "source.parquet"
+
+    @property
+    def pass_rates(self) -> Path:
+        """Of a filter: a line for each problem that was asked."""
+        return self.path / "pass_rates.jsonl"
+
+    @property
+    def sampled(self) -> Path:
+        """Of a filter: written when all problems were asked."""
+        return self.path / "sampled.json"
+
+    @property
     def model(self) -> Path:
         """The embedded model; other models stay where they are."""
         return self.path / "model"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.advise import advise
 from grpo_dist.cli.cancel import cancel
 from grpo_dist.cli.checkpoint import checkpoint
 from grpo_dist.cli.compare import compare
 from grpo_dist.cli.config import config
 from grpo_dist.cli.doctor import doctor
 from grpo_dist.cli.export import export
+from grpo_dist.cli.filter import filter_problems
 from grpo_dist.cli.init import init
 from grpo_dist.cli.logs import logs
 from grpo_dist.cli.plan import plan
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 for command in (
-    *(init, config, plan, scale, render, rewards, doctor, prefetch),
+    *(advise, init, config, plan, scale, render, rewards, filter_problems, doctor, prefetch),
     *(run, checkpoint, serve, submit, sweep, status, logs, cancel),
     *(report, compare, export),
 ):

@@ -59,7 +59,7 @@ def compare(
 
     sources = _sources(models, checkpoints, judge)
     run = _judge(sources, judge)
-    settings = (*_data_settings(data), *overrides)
+    settings = (*data_settings(data), *overrides)
     _check_settings(run, settings)
     result = (output or run / "comparisons" / _file_name(sources, settings)).absolute()
     other = any(setting.lstrip().startswith("data") for setting in settings)
@@ -106,7 +106,7 @@ def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
     return known.absolute()
 
 
-def _data_settings(data: str | None) -> tuple[str, ...]:
+def data_settings(data: str | None) -> tuple[str, ...]:
     """What --data stands for; configuration and revision belong to the run's own data."""
     if data is None:
         return ()

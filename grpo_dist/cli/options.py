@@ -68,6 +68,11 @@ def measured(calibrate: Path | None) -> Measured | None:
     return measured_in(calibrate)
 
 
+def at_a_terminal() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty()
+
+
 def console() -> Console:
     """For tables on standard output; wide where that is no terminal."""
     from rich.console import Console

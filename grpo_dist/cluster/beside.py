@@ -11,8 +11,9 @@ from typing import Any
 
 from grpo_dist.cluster.checks import check_packages
 from grpo_dist.cluster.devices import device_environment
-from grpo_dist.cluster.local import QUIET, log_tail
+from grpo_dist.cluster.local import log_tail
 from grpo_dist.cluster.process import Interrupted, run_process
+from grpo_dist.cluster.stages import QUIET
 from grpo_dist.errors import LaunchError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import Terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
         RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
-    _check_local(plan)
+    check_local(plan, "run")
     check_rewards(config)
     check_packages(config.tracking)
     if run.exists() and not resume:
@@ -54,22 +55,46 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
         Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
+    again = "run the same command with --resume"
+    run_stages(run, plan, stages(run, plan, config), env=env, terminal=terminal, again=again)
+
+
+def run_stages(
+    run: RunDirectory,
+    plan: LaunchPlan,
+    wanted: Sequence[Stage],
+    *,
+    env: Mapping[str, str],
+    terminal: Terminal,
+    again: str,
+) -> None:
+    """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
+
+    Args:
+        again: what to do once the cause of a failure is mended.
+
+    Raises:
+        LaunchError, RolloutsGone: a stage failed.
+        Interrupted: a signal ended it.
+        Stopped: it saved and stopped because it was asked to.
+    """
     with run.locked():
-        missing = [stage for stage in stages(run, plan, config) if not stage.result.exists()]
+        missing = [stage for stage in wanted if not stage.result.exists()]
         if not missing:
             return
         run.stop_request.unlink(missing_ok=True)
         logs = run.new_attempt()
-        env[ATTEMPT_VARIABLE] = str(logs)
+        env = {**env, ATTEMPT_VARIABLE: str(logs)}
         with ExitStack() as until_the_end:
             for stage in missing:
                 if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
                     until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)
-                _run_stage(stage, env={**env, **devices}, log=logs / f"{stage.name}.log", terminal=terminal)
+                log = logs / f"{stage.name}.log"
+                _run_stage(stage, env={**env, **devices}, log=log, terminal=terminal, again=again)
 
 
-def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal) -> None:
+def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal, again: str) -> None:
     outcome = run_process(stage.argv, env=env, log=log, terminal=terminal)
     if outcome.code == 0 and stage.result.exists():
         return
@@ -81,15 +106,15 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     why = outcome.reason or f"the last lines of its log:\n{log_tail(log)}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
-        hint="mend the cause, then run the same command with --resume",
+        hint=f"mend the cause, then {again}",
     )
 
 
-def _check_local(plan: LaunchPlan) -> None:
-    """This command starts processes on one machine."""
+def check_local(plan: LaunchPlan, command: str) -> None:
+    """Raises PlanError for a plan of several machines: this command starts processes on one."""
     if plan.topology.nodes > 1:
         raise PlanError(
-            f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist run` runs on one",
+            f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist {command}` runs on one",
             hint="--set cluster.nodes=1; what the nodes would do is shown by grpo-dist plan CONFIG",
         )
 
@@ -100,4 +125,4 @@ def log_tail(log: Path) -> str:
     return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
-__all__ = ["Interrupted", "Stopped", "execute", "log_tail", "open_run"]
+__all__ = ["Interrupted", "Stopped", "check_local", "execute", "log_tail", "open_run", "run_stages"]

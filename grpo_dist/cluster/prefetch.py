@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_packages
-from grpo_dist.cluster.local import QUIET
 from grpo_dist.cluster.process import run_process
+from grpo_dist.cluster.stages import QUIET
 from grpo_dist.config import RunConfig, dump_config
 from grpo_dist.errors import LaunchError
 from grpo_dist.findings import Finding, any_error

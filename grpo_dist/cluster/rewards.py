@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from grpo_dist.cluster.checks import check_packages, check_rewards
-from grpo_dist.cluster.local import QUIET
 from grpo_dist.cluster.process import run_process
+from grpo_dist.cluster.stages import QUIET
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import RewardError
 from grpo_dist.plan import plan_run

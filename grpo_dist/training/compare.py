@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -13,10 +12,10 @@ from grpo_dist.config import RunConfig
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
 from grpo_dist.evaluation.statistics import Bootstrap
 from grpo_dist.progress import say_passing
-from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.answering import Answerer, LocalModel, Sampling, greedy, sampled
 from grpo_dist.training.generation import Completion
+from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
 from grpo_dist.training.run_pool import pool_of
 from grpo_dist.training.served_model import served_models
@@ -65,7 +64,7 @@ class Contest:
 
     def __init__(self, config: RunConfig, rows: Dataset) -> None:
         self.config, self.rows = config, rows
-        self.scorer: LoadedReward = load_rewards((config.evaluation.scorer,))[0]
+        self.judge = Judge(config.evaluation)
         self.problems = [Problem(_question(row["prompt"]), str(row.get("answer", "–"))) for row in rows]
 
     def answers(self, answerer: Answerer) -> tuple[list[Answered], float]:
@@ -75,8 +74,8 @@ class Contest:
         first = self._complete(answerer, greedy(self.config), "greedy")
         samples = self._complete(answerer, sampled(self.config), f"{k} samples") if k else []
         seconds = time.perf_counter() - began
-        greedy_right = self._judge(first, 1)
-        sampled_right = self._judge(samples, k) if k else [0] * len(first)
+        greedy_right = self.judge.right(self.rows, first)
+        sampled_right = self.judge.right(self.rows, samples) if k else [0] * len(first)
         return [
             Answered(one.text, bool(right), one.tokens, one.clipped, samples_right, k)
             for [one], right, samples_right in zip(first, greedy_right, sampled_right, strict=True)
@@ -90,16 +89,6 @@ class Contest:
                 say_passing(f"comparing: {answerer.name}, {what}, {len(done)} of {len(prompts)} problems")
                 shown = time.monotonic()
         return done
-
-    def _judge(self, groups: list[list[Completion]], per_prompt: int) -> list[int]:
-        """How many completions of each problem are correct."""
-        columns: dict[str, list[Any]] = {
-            name: [value for value in self.rows[name] for _ in range(per_prompt)] for name in self.rows.column_names
-        }
-        completions = [[{"role": "assistant", "content": one.text}] for group in groups for one in group]
-        scores = self.scorer(prompts=columns.pop("prompt"), completions=completions, **columns)
-        right = [score is not None and score >= self.config.evaluation.threshold for score in scores]
-        return [sum(right[i : i + per_prompt]) for i in range(0, len(right), per_prompt)]
 
 
 def _question(prompt: list[dict[str, str]]) -> str:

@@ -39,7 +39,7 @@ def prepare(run: Run) -> None:
     prepared = data(run, tokenizer)
     _try_rewards(run, tokenizer, prepared)
     if config.warm_start and not directory.warm_start.exists():
-        _warm_start(run, tokenizer)
+        start_warm(run, tokenizer)
     write_json(directory.environment, environment())
     write_json(directory.prepared, {**prepared.counts, "notes": list(prepared.notes)})
 
@@ -72,7 +72,7 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     for note in prepared.notes:
         say(note)
     _check_enough(run, prepared.train)
-    _check_columns(scorers, prepared.train)
+    check_columns(scorers, prepared.train)
     directory.train_data.parent.mkdir(exist_ok=True)
     prepared.train.to_parquet(directory.train_data)
     if prepared.heldout is not None:
@@ -134,7 +134,8 @@ def _longest_completion(config: RunConfig) -> int:
     return max(config.grpo.max_completion_length, judged)
 
 
-def _check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
+def check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
+    """Raises DataError when the data lacks a column that one of the functions reads."""
     for reward in scorers:
         for column in reward.columns:
             if column not in train.column_names:
@@ -144,7 +145,8 @@ def _check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
                 )
 
 
-def _warm_start(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The supervised warm start of the configuration, whose adapter it leaves in the run directory."""
     config = run.config
 
     def render(messages: Messages) -> str:

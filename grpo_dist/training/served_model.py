@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
@@ -66,14 +67,24 @@ def served_models(run: Run, pool: Pool) -> tuple[ServedModel, ServedModel]:
     Raises:
         RolloutsGone, RolloutError: they do not take it.
     """
+    trained = served_model("trained model", run, pool, run.directory.adapter)
+    return served_model("base model", run, pool), trained
+
+
+def served_model(name: str, run: Run, pool: Pool, adapter: Path | None = None) -> ServedModel:
+    """The base, or the base with an adapter, which is given to the servers here.
+
+    Raises:
+        RolloutsGone, RolloutError: they do not take it.
+    """
     tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
-    digest = sha256((run.directory.adapter / WEIGHTS).read_bytes()).hexdigest()[:DIGITS]
-    trained = Policy(f"trained-{digest}", 0, run.directory.adapter.absolute(), 0)
-    pool.load(trained)
+    policy = None
+    if adapter is not None:
+        digest = sha256((adapter / WEIGHTS).read_bytes()).hexdigest()[:DIGITS]
+        policy = Policy(f"{name.partition(' ')[0]}-{digest}", 0, adapter.absolute(), 0)
+        pool.load(policy)
     ends = end_tokens(_declared(run), tokenizer)
-    seed, size = run.config.grpo.seed, run.config.evaluation.batch_size
-    base = ServedModel("base model", pool, None, tokenizer, ends, seed, size)
-    return base, ServedModel("trained model", pool, trained, tokenizer, ends, seed, size)
+    return ServedModel(name, pool, policy, tokenizer, ends, run.config.grpo.seed, run.config.evaluation.batch_size)
 
 
 def _declared(run: Run) -> GenerationConfig:

@@ -51,7 +51,7 @@ def test_planning_imports_nothing_heavy():
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
     assert set(main.commands) == {
-        *("init", "config", "plan", "scale", "render", "rewards", "doctor", "prefetch"),
+        *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
         *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
         *("report", "compare", "export"),
     }

@@ -1,0 +1,144 @@
+"""`grpo-dist advise`: reinforcement fine-tuning, supervised, or preference tuning."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grpo_dist.cli import options
+from grpo_dist.cli.options import console, json_option, overrides_option
+
+if TYPE_CHECKING:
+    from grpo_dist.advice.look import Seen
+    from grpo_dist.advice.tree import Step
+    from grpo_dist.config import RunConfig
+
+OPTIONS = {
+    "labels": "--labels N",
+    "verifiable": "--verifiable or --not-verifiable",
+    "reasoning": "--reasoning or --no-reasoning",
+}
+"""Question → the options that answer it."""
+
+
+@click.command()
+@click.option("--data", metavar="DATA", help="Look at a data set: a file, a directory or a Hub id.")
+@click.option("--answer", metavar="COLUMN", help="Column with the labels.  [default: found by its name]")
+@click.option("--config", metavar="CONFIG", help="Whose data to look at, and whose model to ask.")
+@click.option("--samples", type=click.IntRange(2), metavar="K", help="Ask the model of CONFIG K times per problem.")
+@click.option(
+    "--problems", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Problems it gets."
+)
+@click.option("--labels", type=click.IntRange(0), metavar="N", help="Labelled examples there are; 0 for none.")
+@click.option("--verifiable/--not-verifiable", default=None, help="Whether a program can tell right from wrong.")
+@click.option("--reasoning/--no-reasoning", default=None, help="Whether reasoning makes answers much better.")
+@click.option("--base", type=click.Choice(["never", "sometimes", "always"]), help="How often the base model succeeds.")
+@overrides_option
+@json_option
+def advise(
+    data: str | None,
+    answer: str | None,
+    config: str | None,
+    samples: int | None,
+    problems: int,
+    labels: int | None,
+    verifiable: bool | None,
+    reasoning: bool | None,
+    base: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say whether a task calls for RFT, SFT or preference tuning.
+
+    What decides: how many labels there are, whether a program can check an answer, whether reasoning helps, and
+    whether the base model sometimes succeeds. A data set answers some of it, --samples the last; options come before
+    both. What is still open is asked on a terminal.
+
+    \b
+    grpo-dist advise --data problems.jsonl
+    grpo-dist advise --config my.yaml --samples 8
+    grpo-dist advise --labels 0 --verifiable
+    """
+    from grpo_dist.advice.tree import Step, decide, label_answer
+    from grpo_dist.cli.advise_view import print_advice, to_json
+
+    if config is None and (samples or overrides):
+        raise click.UsageError(f"{'--samples' if samples else '--set'} needs a configuration: --config CONFIG")
+    stated = _stated(config, data, overrides)
+    seen = _look(stated, data, answer)
+    stated_facts = {
+        "labels": None if labels is None else label_answer(labels),
+        "verifiable": _word(verifiable),
+        "reasoning": _word(reasoning),
+        "base": base,
+    }
+    known = (seen.facts() if seen else {}) | {fact: word for fact, word in stated_facts.items() if word is not None}
+    measured: dict[str, Any] | None = None
+    while isinstance(found := decide(known), Step):
+        if found.fact != "base":
+            known[found.fact] = _ask(found)
+        elif samples:
+            measured = _measure(stated, samples, problems)
+            known["base"] = _succeeds(measured)
+        else:
+            known["base"] = "unknown"
+    if as_json:
+        click.echo(json.dumps(to_json(found, known, seen, measured), indent=2, ensure_ascii=False))
+        return
+    if samples and measured is None:
+        click.echo("the model was not asked: the advice does not depend on what it answers", err=True)
+    print_advice(found, seen, measured, console())
+
+
+def _stated(config: str | None, data: str | None, overrides: tuple[str, ...]) -> RunConfig | None:
+    from grpo_dist.cli.compare import data_settings
+    from grpo_dist.config import load_config
+
+    return None if config is None else load_config(config, (*data_settings(data), *overrides))
+
+
+def _look(stated: RunConfig | None, data: str | None, answer: str | None) -> Seen | None:
+    """None where there is nothing to look at."""
+    from grpo_dist.advice.look import look
+    from grpo_dist.config.data import DataSection
+
+    if stated is not None:
+        return look(stated.data, stated.grpo.seed, answer)
+    if data is None and answer is not None:
+        raise click.UsageError("--answer names a column of which data? give --data or --config too")
+    return None if data is None else look(DataSection(name_or_path=data), 0, answer)
+
+
+def _word(flag: bool | None) -> str | None:
+    return None if flag is None else "yes" if flag else "no"
+
+
+def _ask(step: Step) -> str:
+    """The person's answer; a UsageError that names the options where nobody sits at a terminal."""
+    from grpo_dist.advice.tree import label_answer
+
+    if not options.at_a_terminal():
+        raise click.UsageError(f"{step.question} Not known, and nobody to ask: give {OPTIONS[step.fact]}")
+    if step.fact == "labels":
+        return label_answer(click.prompt(step.question, type=click.IntRange(0), err=True))
+    return _word(click.confirm(step.question, default=None, err=True))
+
+
+def _measure(stated: RunConfig, samples: int, problems: int) -> dict[str, Any]:
+    """What `samples` completions of some of the problems come to."""
+    from grpo_dist.cli.stopping import until_stopped
+    from grpo_dist.cluster.filter import few_pass_rates
+    from grpo_dist.evaluation.pass_rates import default_band, overview
+    from grpo_dist.progress import Terminal
+
+    with until_stopped():
+        found = few_pass_rates(stated, samples, problems, Terminal())
+    return overview(found, default_band(samples))
+
+
+def _succeeds(measured: dict[str, Any]) -> str:
+    if measured["pass_at_k"] == 0:
+        return "never"
+    return "always" if measured["mean_pass_rate"] == 1 else "sometimes"

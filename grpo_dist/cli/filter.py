@@ -1,0 +1,151 @@
+"""`grpo-dist filter`: the problems a model can learn from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grpo_dist.cli.options import console, json_option, overrides_option
+
+if TYPE_CHECKING:
+    from grpo_dist.config import RunConfig
+    from grpo_dist.evaluation.pass_rates import Band, PassRate
+    from grpo_dist.run_directory import RunDirectory
+
+WORK = ".work"
+"""Follows the name of the file in that of the directory with the answers."""
+
+
+@click.command("filter")
+@click.argument("config")
+@overrides_option
+@click.option("--samples", type=click.IntRange(2), metavar="K", default=8, show_default=True, help="Asks per problem.")
+@click.option("--low", type=click.FloatRange(0, 1), metavar="RATE", help="Least pass rate kept.  [default: 1/K]")
+@click.option("--high", type=click.FloatRange(0, 1), metavar="RATE", help="Largest pass rate kept.  [default: 1 − 1/K]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="JSONL or Parquet, by its suffix.  [default: NAME-OF-CONFIG-filtered.jsonl]",
+)
+@json_option
+def filter_problems(
+    config: str,
+    overrides: tuple[str, ...],
+    samples: int,
+    low: float | None,
+    high: float | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Keep the problems of CONFIG that its model sometimes solves.
+
+    The model answers every training problem K times, sampled as in training; evaluation.scorer judges. Of a problem
+    it always solves, or never, all completions are worth the same, and GRPO learns nothing from it: by default just
+    these are left out. FILE has the rows as they came, with pass_rate and samples.
+
+    Cut off, the same command goes on where it ended, with the same result. The answers stay in FILE.work: another
+    band over the same answers costs nothing.
+    """
+    from grpo_dist.cluster.filter import as_in_training, pass_rates
+    from grpo_dist.cluster.process import Interrupted
+    from grpo_dist.config import load_config
+    from grpo_dist.evaluation.pass_rates import overview
+    from grpo_dist.progress import Terminal
+    from grpo_dist.run_directory import RunDirectory
+
+    band = _band(samples, low, high)
+    file = output or Path(f"{Path(config).stem}-filtered.jsonl")
+    work = RunDirectory(file.absolute().with_name(file.name + WORK))
+    _check_output(file, work)
+    stated = as_in_training(load_config(config, overrides), samples)
+    try:
+        found = pass_rates(stated, work, Terminal(), command="filter")
+    except Interrupted as stop:
+        click.echo(f"stopped by {stop}; the same command goes on where it ended", err=True)
+        raise click.exceptions.Exit(128 + stop.signum) from stop
+    figures = overview(found, band)
+    settings = _write(stated, work, found, band, file)
+    if as_json:
+        listed = {"file": str(file), "work": str(work.path), **figures, "settings": settings}
+        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        _print(config, stated, figures, file, settings)
+
+
+def _band(samples: int, low: float | None, high: float | None) -> Band:
+    from grpo_dist.evaluation.pass_rates import Band, default_band
+
+    usual = default_band(samples)
+    band = Band(usual.low if low is None else low, usual.high if high is None else high)
+    if band.low > band.high:
+        raise click.UsageError(f"no pass rate is at least {band.low:g} and at most {band.high:g}: --low above --high")
+    return band
+
+
+def _check_output(file: Path, work: RunDirectory) -> None:
+    """Raises BadParameter for a suffix that says no format, RunDirectoryError for a file that is not ours."""
+    from grpo_dist.data.writing import SUFFIXES
+    from grpo_dist.errors import RunDirectoryError
+
+    if file.suffix not in SUFFIXES:
+        raise click.BadParameter(f"{file}: ends in none of {', '.join(SUFFIXES)}", param_hint="--output")
+    if file.exists() and not work.exists():
+        raise RunDirectoryError(
+            f"{file}: something stands there already", hint="choose another place with --output FILE"
+        )
+
+
+def _write(stated: RunConfig, work: RunDirectory, found: list[PassRate], band: Band, file: Path) -> list[str]:
+    """Write the file, and return the settings that make a configuration read it.
+
+    Raises:
+        DataError: no problem is within the band; nothing is written.
+    """
+    from grpo_dist.data.filtered import settings_for, write_filtered
+    from grpo_dist.errors import DataError
+    from grpo_dist.evaluation.pass_rates import overview
+
+    kept = [(one.row, one.rate) for one in found if band.verdict(one) == "kept"]
+    if not kept:
+        figures = overview(found, band)
+        raise DataError(
+            f"none of {len(found):,} problems has a pass rate from {band.low:g} to {band.high:g}: "
+            f"{figures['too_hard']:,} below, {figures['too_easy']:,} above",
+            hint="a wider band costs nothing now: --low, --high; otherwise see grpo-dist advise --config CONFIG "
+            "--samples 8",
+        )
+    write_filtered(work.source_rows, kept, stated.evaluation.num_samples, file)
+    return settings_for(stated.data, file)
+
+
+def _print(config: str, stated: RunConfig, figures: dict[str, Any], file: Path, settings: list[str]) -> None:
+    from rich.table import Table
+
+    from grpo_dist.data.filtered import options
+    from grpo_dist.report.numbers import percent
+
+    k, total = figures["samples"], figures["problems"]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in (f"right of {k}", "problems", ""):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    most = max(figures["histogram"])
+    for right, count in enumerate(figures["histogram"]):
+        inside = count and figures["low"] <= right / k <= figures["high"]
+        table.add_row(str(right), f"{count:,}", "kept" if inside else "", "█" * round(32 * count / most))
+    screen = console()
+    screen.print(table)
+    click.echo(
+        f"kept     {figures['kept']:,} of {total:,} problems, with pass rates from {figures['low']:g} to "
+        f"{figures['high']:g}; {figures['too_hard']:,} too hard, {figures['too_easy']:,} too easy\n"
+        f"base     {percent(figures['mean_pass_rate'])} of its completions right, {percent(figures['clipped_ratio'])} "
+        f"cut off at {stated.grpo.max_completion_length:,} tokens"
+    )
+    if figures["kept"] < stated.grpo.prompts_per_step:
+        click.echo(f"warning  one step takes {stated.grpo.prompts_per_step} different problems", err=True)
+    click.echo(f"written  {file}\nnext     grpo-dist run {shlex.quote(config)} {options(settings)}")

@@ -1,0 +1,53 @@
+"""The problems of a band of pass rates, as a data file, and how a configuration reads it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from grpo_dist.config.data import DataSection
+from grpo_dist.data.writing import write_rows
+
+ROW = "grpo_dist_row"
+"""Column that numbers the rows of the source while problems are prepared from them."""
+PASS_RATE, SAMPLES = "pass_rate", "samples"
+
+
+def write_filtered(source: Path, kept: Sequence[tuple[int, float]], samples: int, output: Path) -> None:
+    """Write the kept rows of `source` (Parquet) with their own columns, the pass rate and how many samples it is of.
+
+    Columns of an earlier filter are replaced.
+
+    Args:
+        kept: (number of the row, pass rate).
+
+    Raises:
+        DataError: `output` cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = parquet.ParquetFile(source).read()
+    rows = rows.drop_columns([name for name in (ROW, PASS_RATE, SAMPLES) if name in rows.column_names])
+    in_order = sorted(kept)
+    rows = rows.take([row for row, _ in in_order])
+    rows = rows.append_column(PASS_RATE, pyarrow.array([rate for _, rate in in_order]))
+    rows = rows.append_column(SAMPLES, pyarrow.array([samples] * len(in_order)))
+    # The notes of `datasets` on the columns are those of the source.
+    write_rows(rows.replace_schema_metadata(None), output)
+
+
+def settings_for(section: DataSection, output: Path) -> list[str]:
+    """What has to be set beside it when `data` shall read the filtered file: what chose among the rows is done."""
+    settings = [f"data.name_or_path={output}"]
+    if section.split != "train":
+        settings.append("data.split=train")
+    chosen = ("config", "revision", "eval_split", "max_samples", "max_prompt_length_quantile")
+    settings += [f"data.{name}=null" for name in chosen if getattr(section, name) is not None]
+    return settings
+
+
+def options(settings: Sequence[str]) -> str:
+    """The same to type: `--set a.b=c --set …`."""
+    return " ".join(f"--set {shlex.quote(setting)}" for setting in settings)

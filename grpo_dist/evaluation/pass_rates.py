@@ -1,0 +1,107 @@
+"""How often a model answers each problem rightly: the record that grows while it is asked, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from grpo_dist.run_directory import write_atomically
+
+Verdict = Literal["too_hard", "kept", "too_easy"]
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """What `samples` completions of one problem came to."""
+
+    row: int
+    """Number of the problem's row in the data it was read from, from 0."""
+    samples: int
+    right: int
+    clipped: int
+    """Completions that the length limit cut off."""
+
+    @property
+    def rate(self) -> float:
+        return self.right / self.samples
+
+
+@dataclass(frozen=True)
+class Band:
+    """The pass rates that are kept, both ends included."""
+
+    low: float
+    high: float
+
+    def verdict(self, found: PassRate) -> Verdict:
+        if found.rate < self.low:
+            return "too_hard"
+        return "too_easy" if found.rate > self.high else "kept"
+
+
+def default_band(samples: int) -> Band:
+    """Right at least once and wrong at least once.
+
+    GRPO's advantage is a reward less the mean of its group: where all completions of a problem are right, or all are
+    wrong, there is none (DAPO, arXiv 2503.14476, section 3.2, drops such groups). Policy improvement is bounded from
+    below by the variance of the pass rate, which is largest at one half (arXiv 2504.03380).
+    """
+    return Band(1 / samples, 1 - 1 / samples)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file of one JSON line per problem, in the order they are asked."""
+
+    path: Path
+
+    def read(self) -> list[PassRate]:
+        """What was written whole; a line that a crash cut off ends it."""
+        if not self.path.exists():
+            return []
+        *lines, _ = self.path.read_text(encoding="utf-8").split("\n")
+        return [PassRate(**json.loads(line)) for line in lines]
+
+    def keep(self, count: int) -> None:
+        """Leave the first `count` problems in it."""
+        write_atomically(self.path, "".join(_line(one) for one in self.read()[:count]))
+
+    def append(self, found: Sequence[PassRate]) -> None:
+        """Add problems; when this returns they are on the disk."""
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write("".join(_line(one) for one in found))
+            handle.flush()
+            os.fsync(handle.fileno())
+
+
+def _line(found: PassRate) -> str:
+    return f"{json.dumps(asdict(found))}\n"
+
+
+def overview(found: Sequence[PassRate], band: Band) -> dict[str, Any]:
+    """Counts and means over the problems (at least one); JSON-ready.
+
+    `histogram` counts the problems with 0, 1, … right completions; `pass_at_k` is the share with at least one.
+    """
+    verdicts = Counter(band.verdict(one) for one in found)
+    right = Counter(one.right for one in found)
+    samples = found[0].samples
+    return {
+        "problems": len(found),
+        "samples": samples,
+        "low": band.low,
+        "high": band.high,
+        "kept": verdicts["kept"],
+        "too_easy": verdicts["too_easy"],
+        "too_hard": verdicts["too_hard"],
+        "mean_pass_rate": fmean(one.rate for one in found),
+        "pass_at_k": fmean(one.right > 0 for one in found),
+        "clipped_ratio": sum(one.clipped for one in found) / (samples * len(found)),
+        "histogram": [right[count] for count in range(samples + 1)],
+    }
