@@ -12,7 +12,7 @@ pytestmark = pytest.mark.heavy
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "tiny-cpu.yaml"
 
 
-@pytest.mark.parametrize(("seed", "processes"), [(0, 1), (3407, 1), (20261122, 1), (2**31 - 1, 1), (5, 2)])
+@pytest.mark.parametrize(("seed", "processes"), [(3407, 1), (2**31 - 1, 1), (5, 2)])
 def test_the_tiny_model_learns_to_carry(tmp_path, seed, processes):
     program = Program(tmp_path, CONFIG)
     result = program(
