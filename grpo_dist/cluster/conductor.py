@@ -21,6 +21,8 @@ from grpo_dist.cluster.watchdog import Watchdog, beat_in
 from grpo_dist.config import load_config
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import Terminal
+from grpo_dist.rollout.registry import remove_replica
+from grpo_dist.rollout.supervisor import replicas_of_node
 from grpo_dist.run_directory import RunDirectory, write_json
 
 JOIN_SECONDS = 300.0
@@ -233,11 +235,17 @@ class Conductor:
         self.running.discard((node, part))
         if part in self.stopping:
             return
-        if part == "serve" and node in self.ready:  # those who ask them go on with others, or save and say so
-            self.terminal.show(f"the rollout servers of {self._host(node)} have ended: {message['reason']}")
+        if part == "serve" and node in self.ready:
+            self._strike_off(node)
+            self.terminal.show(failure_of(node, self._host(node), part, code, message["reason"], ()).text())
         elif code != 0 or part == "serve":
             why = message["reason"] or ("ended before it was ready" if code == 0 else "")
             self._note(failure_of(node, self._host(node), part, code, why, message["tail"]))
+
+    def _strike_off(self, node: int) -> None:
+        """Take a node's servers from the registry: training goes on with others, or saves and says it has none."""
+        for replica in replicas_of_node(self.plan.topology, node):
+            remove_replica(self.run.replicas, replica.name)
 
     def _note_signal(self) -> None:
         """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""

@@ -23,7 +23,11 @@ from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
 from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
 from grpo_dist.cluster.stop import note_stop, stop_requested
 from grpo_dist.config import load_config
+from grpo_dist.errors import RolloutsGone
+from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say_error, say_passing
+from grpo_dist.rollout.registry import ReplicaEntry, read_replicas, write_replica
+from grpo_dist.rollout.supervisor import replicas_of_node
 from grpo_dist.run_directory import RunDirectory
 
 STEP_SECONDS = 0.25
@@ -40,7 +44,8 @@ def main(arguments: list[str]) -> int:
     if "grpo_dist.training.compare" in arguments:
         time.sleep(3600)
     if "serve" in arguments:
-        return serve(RunDirectory(Path(arguments[arguments.index("serve") + 1])))
+        node = int(arguments[arguments.index("--node") + 1])
+        return serve(RunDirectory(Path(arguments[arguments.index("serve") + 1])), node)
     if arguments[0] != "rank":
         rank = arguments[arguments.index("--machine_rank") + 1] if "--machine_rank" in arguments else "0"
         command = [sys.executable, __file__, "rank", rank, str(run.path)]
@@ -61,12 +66,17 @@ def train(run: RunDirectory, rank: int) -> int:
     checkpoint = newest_complete(run.checkpoints)
     step = 0 if checkpoint is None else step_of(checkpoint)
     state = "" if checkpoint is None else (checkpoint / "state").read_text()
+    served = load_config(run.config).rollout.mode == "server"
     if rank == 0:
         discard_after(run.checkpoints, step)
     while step < config.max_steps:
         step, state = step + 1, sha256(f"{state} {step + 1}".encode()).hexdigest()
         time.sleep(STEP_SECONDS)
         misbehave(run, rank, step)
+        if served and rank == 0 and not read_replicas(run.replicas):
+            save(run, step, state)
+            say_error("all rollout servers are gone", RolloutsGone.exit_code)
+            return RolloutsGone.exit_code
         if rank:
             if run.adapter.exists() or (Path(os.environ[ATTEMPT_VARIABLE]) / "stopped.json").exists():
                 break
@@ -119,10 +129,14 @@ def misbehave(run: RunDirectory, rank: int, step: int) -> None:
         sys.exit(1)
 
 
-def serve(run: RunDirectory) -> int:
+def serve(run: RunDirectory, node: int) -> int:
     die_with_parent()
     held = SharedMemory(create=True, size=4096)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    run.replicas.mkdir(exist_ok=True)
+    plan = LaunchPlan.from_json(run.plan.read_text())
+    for replica in replicas_of_node(plan.topology, node):
+        write_replica(run.replicas, ReplicaEntry(replica.name, "", "", os.getpid(), 0, "ready", ""))
     print(json.dumps({"replicas": [], "key_file": ""}), flush=True)
     try:
         while True:

@@ -133,6 +133,7 @@ def without_its_servers_a_job_starts_again(fake):
     finished(job, attempts=2)
     assert "serve on" in job.text()
     assert "SIGKILL" in job.text()
+    assert "all rollout servers are gone" in job.text()
 
 
 @together
