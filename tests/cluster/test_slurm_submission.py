@@ -67,7 +67,7 @@ def test_slurms_refusal_and_ours(program, fake):
     assert "invalid partition specified: nonesuch" in told and "--set cluster.partition=" in told
     assert not (fake.home / "runs").exists()
     assert "to start at" in program("submit", "run.yaml", "--test-only").stdout
-    assert "node" in program("submit", "run.yaml", "--nodes", "99", "--test-only", code=1).stderr
+    assert "node" in program("submit", "run.yaml", "--nodes", "24", "--test-only", code=1).stderr
 
 
 def test_a_sweep_is_one_array_with_a_run_each(program, fake):
