@@ -84,7 +84,7 @@ def test_interrupted_it_ends_with_the_adapter_of_a_run_that_was_not(real):
 
 def prompts(job: Job, step: int) -> list[str]:
     table = pandas.read_parquet(job.run / "completions" / f"completions_{step:05d}.parquet")
-    return sorted(table["prompt"])
+    return sorted(messages[-1]["content"] for messages in table["prompt"])
 
 
 def adam(job: Job) -> list[dict[str, float]]:
