@@ -31,7 +31,7 @@ BACK_OFF_SECONDS = (0.5, 10.0)
 """First and longest pause between two attempts to reach a server that failed."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One server as this process knows it."""
 
@@ -160,6 +160,7 @@ class Pool:
 
     async def _load(self, policy: Policy) -> None:
         async with self._session() as session:
+            returned = await self._returned(session)
             revivals = self._revivals(session, policy)
             tasks = {
                 asyncio.create_task(Client(session, member.url, self.timeouts).load(policy, push=self.push)): member
@@ -174,10 +175,31 @@ class Pool:
                         try:
                             task.result()
                             loaded = True
+                            if member in returned:
+                                say(f"rollout server {member.name} is back")
                         except ReplicaFailed as failure:
                             revivals.start(member, failure)
                     # One that came back has the adapter.
                     loaded = loaded or revivals.revived
+
+    async def _returned(self, session: aiohttp.ClientSession) -> list[Member]:
+        """Servers that were down and answer again, now counted in; rounds may be too short to notice them."""
+        entries = {entry.name: entry for entry in read_replicas(self.registry) if entry.state == "ready"}
+        due = [m for m in self.members if m.down and m.name in entries and m.retry_at <= time.monotonic()]
+        for member in due:
+            member.url = entries[member.name].url
+        asked = (Client(session, member.url, self.timeouts).status() for member in due)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        returned = []
+        for member, answer in zip(due, answers, strict=True):
+            if isinstance(answer, ReplicaFailed):
+                member.wait_longer()
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                member.down = False
+                returned.append(member)
+        return returned
 
     async def _each(self, call: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
         """What every server answers; those that fail are left out."""

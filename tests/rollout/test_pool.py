@@ -16,6 +16,7 @@ from grpo_dist.rollout.pool import Pool
 
 SAMPLING = {"max_tokens": 4, "temperature": 1.0}
 PROMPTS = [Prompt((number, number + 1), 3, 100 * number) for number in range(12)]
+PATIENT = TimeoutSection()
 SHORT = TimeoutSection(connect=5, first_token=1.5, progress=1, request=60, sync=10, recover=2)
 
 
@@ -42,7 +43,7 @@ def policy(tmp_path):
     return Policy(directory.name, 3, directory, 258)
 
 
-def pool(tmp_path, *, push: bool = False, rank: int = 0, at_once: int = 2, timeouts: TimeoutSection = SHORT) -> Pool:
+def pool(tmp_path, *, push: bool = False, rank: int = 0, at_once: int = 2, timeouts: TimeoutSection = PATIENT) -> Pool:
     return Pool(tmp_path / "replicas", timeouts, rank=rank, requests_per_replica=at_once, push=push)
 
 
@@ -84,7 +85,7 @@ def test_processes_begin_at_different_servers(tmp_path, servers, policy):
 def test_what_breaks_off_is_done_by_another_and_nothing_twice(tmp_path, servers, policy):
     running = servers(2)
     running[0].break_off = 10**6
-    clients = pool(tmp_path)
+    clients = pool(tmp_path, timeouts=SHORT)
     clients.load(policy)
     assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
     assert answered(running[1:]) == [prompt.seed for prompt in PROMPTS]
@@ -92,7 +93,7 @@ def test_what_breaks_off_is_done_by_another_and_nothing_twice(tmp_path, servers,
 
 def test_a_frozen_server_is_noticed_and_comes_back(tmp_path, servers, policy):
     running = servers(2)
-    clients = pool(tmp_path)
+    clients = pool(tmp_path, timeouts=SHORT)
     clients.load(policy)
     running[0].silent.set()
     assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
@@ -102,6 +103,19 @@ def test_a_frozen_server_is_noticed_and_comes_back(tmp_path, servers, policy):
     while not running[0].generated:
         assert time.monotonic() < deadline
         assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
+
+
+def test_a_server_that_is_back_is_counted_in_at_the_next_sync(tmp_path, servers, policy):
+    running = servers(2)
+    clients = pool(tmp_path, timeouts=SHORT)
+    clients.load(policy)
+    running[0].silent.set()
+    clients.generate(PROMPTS, policy, SAMPLING)
+    assert clients.members[0].down
+    running[0].silent.clear()
+    time.sleep(max(0.0, clients.members[0].retry_at - time.monotonic()))
+    clients.load(policy)
+    assert not clients.members[0].down
 
 
 def test_a_silent_request_is_waited_for_while_the_engine_works(tmp_path, servers, policy):
@@ -129,7 +143,7 @@ def test_a_silent_request_is_waited_for_while_the_engine_works(tmp_path, servers
 
 def test_a_stalled_engine_is_left(tmp_path, servers, policy):
     stuck, well = servers(2)
-    clients = pool(tmp_path)
+    clients = pool(tmp_path, timeouts=SHORT)
     clients.load(policy)
     hang = threading.Event()
 
@@ -166,7 +180,7 @@ def test_a_server_that_moved_is_found(tmp_path, servers, policy):
 
 def test_when_all_are_gone_it_waits_and_then_says_so(tmp_path, servers, policy):
     running = servers(2)
-    clients = pool(tmp_path)
+    clients = pool(tmp_path, timeouts=SHORT)
     clients.load(policy)
     for server in running:
         server.silent.set()

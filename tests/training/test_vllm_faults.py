@@ -33,7 +33,7 @@ from grpo_dist.rollout.probe import Address, status
 from grpo_dist.rollout.registry import ReplicaEntry
 from grpo_dist.rollout.supervisor import SILENCE, Supervisor, replicas_of_node
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]  # replicas are started again, each in a minute
 
 HERE = Path(__file__).parent
 STEPS = 10
@@ -182,7 +182,7 @@ def running(pair: Pair, stated: Path, run: Path) -> Iterator[subprocess.Popen]:
 def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
     """In mid-generation one replica is killed, and while it starts again the other freezes.
 
-    In mid-sync one is killed and the other freezes. At last one loses its engine in mid-generation.
+    In mid-sync one is killed and the other freezes.
     """
     run = tmp_path_factory.mktemp("faulted") / "run"
     holder = Holder(stated.parent / "hold")
@@ -208,7 +208,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
         arrive(1)
         seen()
         holder.release(1)
-        os.kill(pair.generating(0, 2).pid, signal.SIGKILL)
+        os.kill(pair.generating(0, 1).pid, signal.SIGKILL)
         arrive(2)
         until(lambda: pair.entry(0).state != "ready")
         holder.release(2)
@@ -235,22 +235,9 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
         look()
 
         holder.release(8)
-        os.kill(engine_core(pair.generating(1, 2).pid), signal.SIGKILL)
         assert process.wait(120) == 0
     (log,) = run.glob("logs/*/train.log")
     return Faulted(run, log.read_text(), replaced, newest, frozen_seconds, segments)
-
-
-def engine_core(server: int) -> int:
-    """The process of a server's engine."""
-    children = Path(f"/proc/{server}/task").glob("*/children")
-    (engine,) = (
-        int(pid)
-        for listed in children
-        for pid in listed.read_text().split()
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"VLLM::EngineCore")
-    )
-    return engine
 
 
 def completions(run: Path) -> list[dict]:
@@ -275,8 +262,7 @@ def test_the_run_says_what_failed_and_what_came_back(faulted):
     told = [line.partition(" (")[0] for line in faulted.told.splitlines() if "rollout server" in line]
     failures = [line.removesuffix(" failed")[-1] for line in told if line.endswith("failed")]
     assert failures[:2] == ["0", "1"]
-    assert set(failures[2:4]) == {"0", "1"}
-    assert failures[4:] == ["1"]
+    assert sorted(failures[2:]) == ["0", "1"]
     assert sum(line.endswith("is back") for line in told) == 4
 
 
