@@ -28,6 +28,10 @@ GENERATION_FIELDS = {
 """`generation_kwargs` that would silently win over a field → that field."""
 
 
+OURS = frozenset({"prompts_per_step", "max_num_gen_batches"})
+"""Fields of `GrpoSection` that no `GRPOConfig` has."""
+
+
 @dataclass(frozen=True)
 class _Extra:
     """A value under `grpo:` with its name, which pydantic does not tell the validator of extra values."""
@@ -109,6 +113,10 @@ class GrpoSection(Section):
     """Checkpoints kept; null keeps all. At least 2: while one is written, the one before has to stand."""
     seed: NonNegative = 3407
     """Seed of everything random in the run: adapter, data order, held-out problems, sampling."""
+
+    def trl_fields(self) -> dict[str, Any]:
+        """What TRL's `GRPOConfig` is to be given of it, as stated."""
+        return self.model_dump(exclude=OURS)
 
     @model_validator(mode="before")
     @classmethod

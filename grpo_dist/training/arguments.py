@@ -13,9 +13,8 @@ from grpo_dist.training.stage import Run
 def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
     """Every field the user stated under `grpo:`, and those the plan owns."""
     config, plan = run.config, run.plan
-    stated = config.grpo.model_dump(exclude={"prompts_per_step", "max_num_gen_batches", "save_steps"})
     return GRPOConfig(
-        **{"project": "grpo-dist", **stated},
+        **{"project": "grpo-dist", **config.grpo.trl_fields(), "save_steps": plan.save_steps},
         **_batch(run),
         **_vllm(run),
         **precision(config.model.dtype),
@@ -23,7 +22,6 @@ def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
         output_dir=str(run.directory.path),
         run_name=run.directory.path.name,
         report_to=list(config.tracking) or "none",
-        save_steps=plan.save_steps,
         save_strategy="steps",
         use_cpu=plan.topology.device == "cpu",
         ddp_find_unused_parameters=False if plan.topology.num_processes > 1 else None,

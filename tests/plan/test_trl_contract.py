@@ -51,7 +51,7 @@ def accepted(sections: dict[str, Any]) -> dict[str, Any] | None:
     except PlanError:
         return None
     arguments = {
-        **stated.grpo.model_dump(exclude={"prompts_per_step", "save_steps"}),
+        **stated.grpo.trl_fields(),
         "per_device_train_batch_size": batch.per_device_train_batch_size,
         "gradient_accumulation_steps": batch.gradient_accumulation_steps,
         "steps_per_generation": batch.steps_per_generation,
