@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.findings import Finding
 from grpo_dist.rewards.compare import same_answer
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.rewards.preflight.cases import SAMPLED, Case, gold_cases, spoilt_cases, wrong_answers
@@ -105,6 +107,24 @@ def test_a_reward_that_takes_for_prefilled_what_the_template_leaves_to_the_model
     forbids = each(lambda text, truth: float("<think>" not in text) + float(f"\n{truth}\n" in text))
     assert look(forbids, form=THINK, prefilled=None)["prefilled-tag"] == ["error"]
     assert "prefilled-tag" not in look(forbids, form=THINK, prefilled="<think>")
+
+
+@pytest.mark.parametrize("prefilled", [None, "<start_working_out>"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_taste_for_length_is_no_demand_for_a_tag(prefilled, sign):
+    right_and_length = each(lambda text, truth: float(f">{truth}<" in text) + sign * len(text) / 1000)
+    assert "prefilled-tag" not in look(right_and_length, prefilled=prefilled)
+
+
+def test_a_reward_by_chance_demands_no_tag():
+    chance = Random(7)
+    assert "prefilled-tag" not in look(each(lambda text, truth: chance.random()))
+
+
+def test_a_reward_that_always_fails_is_told_of_once():
+    failures = tuple(Finding("reward-fails", "error", f"in the case {number}") for number in range(3))
+    trial = Trial((Tried("mine", 1.0, {}, 0.0, failures),), SOLUTION, None, NUMBERS, 1, 0, 0.0, ())
+    assert [found.what for found in findings(trial)] == ["in the case 0\n  and so in 2 more"]
 
 
 @pytest.mark.parametrize(

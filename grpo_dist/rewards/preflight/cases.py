@@ -11,6 +11,7 @@ from grpo_dist.rewards.preflight.forms import WORKING, Form
 from grpo_dist.rewards.quantity import parse_quantity
 
 GOLD, GOLD_OTHER_OPENING, WRONG = "gold", "gold, other opening", "wrong"
+GOLD_WORDS_AS_OPENING = "gold, words for the tag"
 SWAPPED = "gold, told otherwise"
 UNTAGGED, UNCLOSED, JUNK, HEDGED = "untagged", "unclosed", "junk after", "hedged"
 TRUNCATED, EMPTY, REPEATED, SAMPLED = "truncated", "empty", "repeated", "sampled"
@@ -18,6 +19,7 @@ TRUNCATED, EMPTY, REPEATED, SAMPLED = "truncated", "empty", "repeated", "sampled
 WHAT = {
     GOLD: "the right answer, in the form the rewards ask for",
     GOLD_OTHER_OPENING: "the same, with the opening tag where it does not belong, or without it where it does",
+    GOLD_WORDS_AS_OPENING: "the same, with words as long as the opening tag in its place: who likes these likes length",
     SWAPPED: "the same completions, while the functions are told that other answers are right",
     WRONG: "the same form, another answer",
     UNTAGGED: "malformed: the right answer in plain words",
@@ -56,7 +58,9 @@ def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool) -> list[C
         _case(WRONG, [form.write(answer, opened=prefilled) for answer in others]),
     ]
     if form.opening:
+        words = (WORKING * len(form.opening))[: len(form.opening)]
         cases.append(_case(GOLD_OTHER_OPENING, [form.write(answer, opened=not prefilled) for answer in answers]))
+        cases.append(_case(GOLD_WORDS_AS_OPENING, [words + form.write(answer, opened=True) for answer in answers]))
     return cases
 
 

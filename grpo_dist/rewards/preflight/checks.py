@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from grpo_dist.findings import Finding
@@ -11,6 +11,7 @@ from grpo_dist.rewards.preflight.cases import (
     EMPTY,
     GOLD,
     GOLD_OTHER_OPENING,
+    GOLD_WORDS_AS_OPENING,
     HEDGED,
     JUNK,
     SAMPLED,
@@ -55,8 +56,11 @@ def findings(trial: Trial) -> list[Finding]:
 
 
 def _failures(trial: Trial) -> Iterator[Finding]:
+    """The first of each function; a function that fails mostly fails everywhere, for one reason."""
     for one in trial.functions:
-        yield from one.failures
+        for first in one.failures[:1]:
+            more = len(one.failures) - 1
+            yield replace(first, what=f"{first.what}\n  and so in {more} more") if more else first
 
 
 def _lost_tags(trial: Trial) -> Iterator[Finding]:
@@ -74,7 +78,7 @@ def _prefilled(trial: Trial) -> Iterator[Finding]:
     tag = trial.form.opening
     for one in trial.functions:
         as_written, other = one.mean(GOLD), one.mean(GOLD_OTHER_OPENING)
-        if as_written is None or other is None or other <= as_written + SAME:
+        if not _opening_decides(one, prefilled=trial.prefilled == tag):
             continue
         if trial.prefilled == tag:
             yield Finding(
@@ -94,6 +98,19 @@ def _prefilled(trial: Trial) -> Iterator[Finding]:
                 f"let {one.name} take completions with {tag}, or take a template that prefills it: "
                 "--set data.chat_template=recipe",
             )
+
+
+def _opening_decides(one: Tried, *, prefilled: bool) -> bool:
+    """Whether a function pays every right answer more when its opening is the other way, and not for its length."""
+    as_written, other = one.paid.get(GOLD, ()), one.paid.get(GOLD_OTHER_OPENING, ())
+    with_tag, with_words = (other if prefilled else as_written), one.paid.get(GOLD_WORDS_AS_OPENING, ())
+    more, less = (with_tag, with_words) if prefilled else (with_words, with_tag)
+    return _all_above(other, as_written) and _all_above(more, less)
+
+
+def _all_above(high: Sequence[float | None], low: Sequence[float | None]) -> bool:
+    pairs = [(h, w) for h, w in zip(high, low, strict=False) if h is not None and w is not None]
+    return bool(pairs) and all(h > w + SAME for h, w in pairs)
 
 
 def _never_vary(trial: Trial) -> Iterator[Finding]:
