@@ -1,4 +1,4 @@
-"""The planner accepts what TRL's `GRPOConfig` accepts, with the same numbers: on the installed TRL and on the oldest."""
+"""The planner accepts what TRL's `GRPOConfig` accepts, with the same numbers: installed TRL and oldest supported."""
 
 from __future__ import annotations
 
