@@ -1,36 +1,35 @@
-"""The `grpo-dist` program: one file per command, each importing what it needs only when it runs."""
+"""The `grpo-dist` program: one file per command, each read only when it is asked for."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from grpo_dist import __version__
-from grpo_dist.cli.advise import advise
-from grpo_dist.cli.cancel import cancel
-from grpo_dist.cli.checkpoint import checkpoint
-from grpo_dist.cli.compare import compare
-from grpo_dist.cli.config import config
-from grpo_dist.cli.doctor import doctor
-from grpo_dist.cli.export import export
-from grpo_dist.cli.filter import filter_problems
-from grpo_dist.cli.init import init
-from grpo_dist.cli.logs import logs
-from grpo_dist.cli.plan import plan
-from grpo_dist.cli.prefetch import prefetch
-from grpo_dist.cli.render import render
-from grpo_dist.cli.report import report
-from grpo_dist.cli.rewards import rewards
-from grpo_dist.cli.run import run
-from grpo_dist.cli.scale import scale
-from grpo_dist.cli.serve import serve
-from grpo_dist.cli.status import status
-from grpo_dist.cli.submit import submit
-from grpo_dist.cli.sweep import sweep
 from grpo_dist.errors import GrpoDistError
+
+COMMANDS = (
+    *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
+    *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
+    *("report", "compare", "export"),
+)
+"""Each a module of this package that holds the command of that name."""
+FUNCTIONS = {"filter": "filter_problems"}
+"""Commands whose function is not called as they are."""
 
 
 class Program(click.Group):
-    """Turns the errors a user is meant to read into their text and exit code."""
+    """Reads a command's file when the command is asked for, and turns the errors a user is meant to read into their
+    text and exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(f"{__name__}.{cmd_name}"), FUNCTIONS.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -47,11 +46,3 @@ def main() -> None:
 
     Start with: grpo-dist run configs/tiny-cpu.yaml
     """
-
-
-for command in (
-    *(advise, init, config, plan, scale, render, rewards, filter_problems, doctor, prefetch),
-    *(run, checkpoint, serve, submit, sweep, status, logs, cancel),
-    *(report, compare, export),
-):
-    main.add_command(command)

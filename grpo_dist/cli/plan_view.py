@@ -57,7 +57,9 @@ def _replicas(where: Topology) -> str:
     first = [replica for replica in where.replicas if replica.node == nodes[0]]
     on = f"GPU {_span(sorted(gpu for replica in first for gpu in replica.gpus))}" if first[0].gpus else "CPU"
     size = f" of {where.tensor_parallel_size} GPUs" if where.tensor_parallel_size > 1 else ""
-    return f"node {_span(nodes)}: {len(where.replicas)} vLLM replicas{size} in all, {on}"
+    count = len(where.replicas)
+    replicas = "1 vLLM replica" if count == 1 else f"{count} vLLM replicas"
+    return f"node {_span(nodes)}: {replicas}{size}{' in all' if count > 1 else ''}, {on}"
 
 
 def _span(numbers: Any) -> str:

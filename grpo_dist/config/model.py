@@ -13,6 +13,8 @@ from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
 
 RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Transformers' own; beside them it takes kernels of the Hub, `owner/name`."""
 
 OWN_ARGUMENTS = {
     "dtype": "set model.dtype instead",
@@ -46,9 +48,17 @@ class ModelSection(Section):
     def conflicts(self) -> Iterator[Conflict]:
         if self.name_or_path == EMBEDDED and self.revision is not None:
             yield ("revision",), "the embedded model is made from grpo.seed and has no revisions; remove it"
+        attention = self.attn_implementation
+        if attention is not None and not self.trust_remote_code and not _is_attention(attention):
+            known = f"one of Transformers' {', '.join(ATTENTION)}, or a kernel of the Hub (owner/name)"
+            yield ("attn_implementation",), f"must be {known}, not {attention!r}"
         for name in self.model_init_kwargs:
             if name in OWN_ARGUMENTS:
                 yield ("model_init_kwargs", name), OWN_ARGUMENTS[name]
+
+
+def _is_attention(name: str) -> bool:
+    return "/" in name or name.removeprefix("paged|") in ATTENTION
 
 
 class LoraSection(Section):

@@ -88,9 +88,9 @@ def _by_time(basis: Basis, work: Workload, machines: Machines) -> Iterator[tuple
     engine = engine_setup(basis, work.architecture, machines.tensor_parallel_size)
     first = next(splits(machines, work.completions))
     found = balance(work, layout(basis, first, engine), basis.efficiencies, colocate=False)
-    allowed = {split.rollout_gpus: split for split in reversed(list(splits(machines, work.completions)))}
+    allowed = {_gpus(split): split for split in reversed(list(splits(machines, work.completions)))}
     for time in found.candidates:
-        split = allowed.get(time.layout.rollout_gpus)
+        split = allowed.get((time.layout.trainer_gpus, time.layout.rollout_gpus))
         if split is not None:
             yield split, found.reason if time is found.best else f"{_numbers(split)}: {_seconds(time)}"
 
@@ -98,7 +98,8 @@ def _by_time(basis: Basis, work: Workload, machines: Machines) -> Iterator[tuple
 def _stated(machines: Machines, split: Split) -> str:
     if machines.mode == "server":
         return f"{_numbers(split)}, as stated"
-    generating = "generates too" if machines.mode == "transformers" else "shares its GPU with a vLLM engine"
+    shared = "GPU" if machines.gpus_per_node else "CPUs"
+    generating = "generates too" if machines.mode == "transformers" else f"shares its {shared} with a vLLM engine"
     if split.num_processes == 1:
         return f"one process on {'one GPU' if machines.gpus_per_node else 'CPU'}, which {generating}"
     return f"{split.num_processes} processes train on {machines}; each {generating}"
@@ -123,6 +124,11 @@ def _s(count: int) -> str:
 def _seconds(time: StepTime) -> str:
     training = time.part("training") + time.part("scoring")
     return f"{time.seconds:.1f} s per step (generation {time.part('generation'):.1f} s, training {training:.1f} s)"
+
+
+def _gpus(split: Split) -> tuple[int, int]:
+    """That train, that generate."""
+    return split.num_processes, split.rollout_gpus
 
 
 def _idle(machines: Machines, split: Split) -> int:

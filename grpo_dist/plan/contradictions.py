@@ -9,6 +9,7 @@ from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.batch import BatchPlan
+from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.memory.rollout import SERVED_RANKS
 from grpo_dist.plan.topology import Topology
 
@@ -115,6 +116,14 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
 
 def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
     config = basis.config
+    kind = None if basis.architecture is None else quantization_of(config, basis.architecture)
+    strategy = config.distributed.strategy
+    if kind is not None and strategy in ("zero3", "fsdp2"):
+        yield Contradiction(
+            f"distributed.strategy: {strategy} shards weights, and those of {config.model.name_or_path} are {kind} "
+            f"ones of bitsandbytes, which stay whole",
+            "--set distributed.strategy=zero2 (or zero1, ddp)",
+        )
     if basis.architecture is not None and extra(config, "router_aux_loss_coef"):
         yield Contradiction(
             f"grpo.router_aux_loss_coef: {config.model.name_or_path} is no mixture of experts and has no router",

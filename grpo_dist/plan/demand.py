@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.plan.architecture import Architecture
+from grpo_dist.plan.architecture import Architecture, Quantization, bitsandbytes
 from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.memory import (
     AttentionName,
     Lora,
     MemoryBreakdown,
-    Quantization,
     RolloutSetup,
     Sharding,
     TrainerSetup,
@@ -81,7 +79,7 @@ def trainer_setup(basis: Basis, architecture: Architecture, processes: int, per_
         prompt_tokens=basis.prompt_tokens,
         completion_tokens=basis.completion_tokens,
         dtype=config.model.dtype,
-        quantization=_quantization(config.model.model_init_kwargs),
+        quantization=quantization_of(config, architecture),
         lora=lora_of(config),
         optim=config.grpo.optim,
         sharding=Sharding(config.distributed.strategy, processes),
@@ -125,17 +123,29 @@ def lora_of(config: RunConfig) -> Lora:
     return Lora(config.lora.r, config.lora.target_modules)
 
 
+def quantization_of(config: RunConfig, architecture: Architecture) -> Quantization | None:
+    """Of the weights that train: as they are stored, or as they are loaded."""
+    arguments = config.model.model_init_kwargs
+    return architecture.quantization or bitsandbytes(arguments.get("quantization_config") or arguments)
+
+
+def servable_sizes(architecture: Architecture, gpus: int) -> list[int]:
+    """Sizes vLLM takes on a node of so many GPUs: query heads and the MLP are split evenly, key-value heads are split
+    or repeated evenly (`vllm/model_executor/layers/linear.py`, `ModelConfig.verify_with_parallel_config`)."""
+    heads, keys, mlp = (
+        architecture.num_attention_heads,
+        architecture.num_key_value_heads,
+        architecture.intermediate_size,
+    )
+    return [
+        size
+        for size in range(1, min(gpus, heads) + 1)
+        if heads % size == 0 and mlp % size == 0 and (keys % size == 0 or size % keys == 0)
+    ]
+
+
 def _attention(name: str | None) -> AttentionName:
     """As the memory formulas tell them apart; a kernel not named keeps as little as FlashAttention."""
     if name is None or name == "sdpa":
         return "sdpa"
     return "eager" if name == "eager" else "flash_attention_2"
-
-
-def _quantization(arguments: dict[str, Any]) -> Quantization | None:
-    stated = arguments.get("quantization_config") or arguments
-    if not isinstance(stated, dict):
-        return None
-    if stated.get("load_in_4bit"):
-        return "4bit"
-    return "8bit" if stated.get("load_in_8bit") else None

@@ -192,7 +192,8 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
     if where.device == "cpu" and config.rollout.backend == "vllm":
         yield "rollout: memory and time of vLLM on CPU are not estimated"
     if where.idle_gpus:
-        yield f"{where.idle_gpus} of {where.nodes * where.gpus_per_node} GPUs are used by nothing"
+        are = "is" if where.idle_gpus == 1 else "are"
+        yield f"{where.idle_gpus} of {where.nodes * where.gpus_per_node} GPUs {are} used by nothing"
     if save_steps != config.grpo.save_steps:
         yield (
             f"grpo.save_steps: {config.grpo.save_steps} falls inside a generation window of "

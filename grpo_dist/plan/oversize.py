@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from grpo_dist.plan.basis import Basis
-from grpo_dist.plan.demand import Demand, fits, largest, with_concurrency
+from grpo_dist.plan.demand import Demand, fits, largest, servable_sizes, with_concurrency
 from grpo_dist.plan.hardware import GPUS
 from grpo_dist.plan.memory import MemoryBreakdown, RolloutSetup, Sharding, max_concurrency, rollout_memory
 from grpo_dist.plan.refusal import Refused, Way
@@ -115,18 +115,28 @@ def _shardings(demand: Demand) -> Iterator[Change]:
 
 
 def _more_processes(basis: Basis, demand: Demand) -> Iterator[Change]:
-    """Weights sharded over twice as many GPUs, and twice again."""
+    """Weights sharded over twice as many GPUs, and twice again; an engine beside them over GPUs of a node."""
     now, cluster = demand.trainer.sharding, basis.config.cluster
     kind = now.kind if now.shards_weights else "zero3"
     times = 2
     while demand.trainer.quantization is None and times * now.num_processes <= MOST_PROCESSES:
-        more = (
-            {"cluster.gpus_per_node": cluster.gpus_per_node * times}
-            if cluster.gpus_per_node * times <= USUAL_NODE
-            else {"cluster.nodes": cluster.nodes * times}
-        )
-        yield {**more, "distributed.strategy": kind}, _with(demand, sharding=Sharding(kind, times * now.num_processes))
+        gpus, more = cluster.gpus_per_node, {"cluster.nodes": cluster.nodes * times}
+        if gpus * times <= USUAL_NODE:
+            gpus *= times
+            more = {"cluster.gpus_per_node": gpus}
+        sharded = _with(demand, sharding=Sharding(kind, times * now.num_processes))
+        yield {**more, "distributed.strategy": kind}, _split_engine(basis, sharded, gpus)
         times *= 2
+
+
+def _split_engine(basis: Basis, demand: Demand, gpus: int) -> Demand:
+    """With an engine on as few GPUs of a node as fit, where their number is left open."""
+    engine = demand.engine
+    if engine is None or basis.config.rollout.tensor_parallel_size != "auto":
+        return demand
+    sizes = (size for size in servable_sizes(engine.architecture, gpus) if gpus % size == 0)
+    wider = (replace(demand, engine=replace(engine, tensor_parallel_size=size)) for size in sizes)
+    return next((one for one in wider if fits(basis, one.least())), demand)
 
 
 def _shorter(basis: Basis, demand: Demand) -> int:

@@ -5,25 +5,18 @@ from __future__ import annotations
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.basis import Basis
-from grpo_dist.plan.demand import Demand, engine_setup, fits, group_fits, trainer_setup, with_concurrency
+from grpo_dist.plan.demand import (
+    Demand,
+    engine_setup,
+    fits,
+    group_fits,
+    servable_sizes,
+    trainer_setup,
+    with_concurrency,
+)
 from grpo_dist.plan.memory import max_concurrency
 from grpo_dist.plan.oversize import engine_does_not_fit
 from grpo_dist.plan.split import machines_of, splits
-
-
-def servable_sizes(architecture: Architecture, gpus: int) -> list[int]:
-    """Sizes vLLM takes on a node of so many GPUs: query heads and the MLP are split evenly, key-value heads are split
-    or repeated evenly (`vllm/model_executor/layers/linear.py`, `ModelConfig.verify_with_parallel_config`)."""
-    heads, keys, mlp = (
-        architecture.num_attention_heads,
-        architecture.num_key_value_heads,
-        architecture.intermediate_size,
-    )
-    return [
-        size
-        for size in range(1, min(gpus, heads) + 1)
-        if heads % size == 0 and mlp % size == 0 and (keys % size == 0 or size % keys == 0)
-    ]
 
 
 def tensor_parallel_size(basis: Basis) -> int:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+from click import Context
 from click.testing import CliRunner
 
 from grpo_dist import __version__
@@ -39,6 +40,14 @@ def test_the_program_imports_nothing_heavy():
     assert not loaded & (HEAVY | {"pydantic", "yaml", "jinja2", "rich"})
 
 
+def test_a_command_does_not_wait_for_the_others():
+    code = (
+        "import sys; from grpo_dist.cli import main; main(['plan', '--help'], standalone_mode=False)\n"
+        "assert 'grpo_dist.cli.plan' in sys.modules and 'grpo_dist.cli.export' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_planning_imports_nothing_heavy():
     loaded = modules_after(
         "from grpo_dist.cluster import local\n"
@@ -50,13 +59,13 @@ def test_planning_imports_nothing_heavy():
 
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
-    assert set(main.commands) == {
+    assert set(main.list_commands(Context(main))) == {
         *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
         *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
         *("report", "compare", "export"),
     }
-    for name in main.commands:
-        assert name in result.output
+    for name in main.list_commands(Context(main)):
+        assert f"\n  {name} " in result.output
 
 
 def test_python_dash_m_is_the_program():

@@ -8,6 +8,7 @@ import pytest
 import trl_introspection as installed
 
 from grpo_dist.config.grpo import GENERATION_FIELDS, SCHEDULER_ARGUMENTS, GrpoSection
+from grpo_dist.config.model import ATTENTION
 from grpo_dist.config.trl_fields import (
     OWNED,
     PASSED_ON,
@@ -85,6 +86,13 @@ def test_caches():
     from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
     assert installed.words(CacheName) == {*ALL_CACHE_IMPLEMENTATIONS, "paged"}
+
+
+def test_attention():
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = {name.removeprefix("paged|") for name in ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    assert known | {"eager"} == set(ATTENTION)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,18 @@ class TestConfigJson:
             from_config({"model_type": "mamba", **TINY}, "org/new")
         assert "llama" in caught.value.hint
 
+    @pytest.mark.parametrize(
+        ("stated", "expected"), [({"load_in_4bit": True}, "4bit"), ({"load_in_8bit": True}, "8bit"), (None, None)]
+    )
+    def test_weights_that_are_stored_quantised(self, stated, expected):
+        written = {"model_type": "qwen3", **TINY, "quantization_config": stated}
+        assert from_config(written, "org/small").quantization == expected
+
+    def test_what_bitsandbytes_did_not_quantise_is_refused(self):
+        stated = {"quant_method": "gptq", "bits": 4}
+        with pytest.raises(PlanError, match=r"weights of org/small are quantised \(gptq\)"):
+            from_config({"model_type": "qwen3", **TINY, "quantization_config": stated}, "org/small")
+
     @pytest.mark.parametrize("value", [None, 0, -3, "many", True, 1.5])
     def test_an_impossible_number_is_named(self, value):
         with pytest.raises(PlanError, match="org/broken says hidden_size"):

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-from planning import COLOCATE, SERVER, cluster, planned
+from planning import COLOCATE, QWEN3_4B, SERVER, cluster, planned
 from planning import config as config_of
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.plan.architecture import architecture_of
+from grpo_dist.plan.architecture.families import SIZES
 from grpo_dist.plan.basis import basis_of
 from grpo_dist.plan.demand import Demand, trainer_setup
+from grpo_dist.plan.memory.weights import weight_bytes
 
 
 def config(**sections) -> RunConfig:
@@ -171,3 +176,16 @@ def test_quantised_weights_are_counted():
     kept = planned().memory["roles"]["trainer"]["total_bytes"]
     packed = planned(model_section={"model_init_kwargs": {"quantization_config": {"load_in_4bit": True}}})
     assert packed.memory["roles"]["trainer"]["total_bytes"] < kept
+
+
+def test_stored_quantised_weights_are_served_as_they_are(tmp_path):
+    whole = architecture_of(QWEN3_4B)
+    stored = {"model_type": "qwen3", **{name: getattr(whole, name) for name in SIZES}, "num_key_value_heads": 8}
+    stored |= {"tie_word_embeddings": True, "quantization_config": {"load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    plan = planned(str(tmp_path), cluster=cluster(1, 2), rollout=SERVER)
+    trainer, rollout = (
+        {part["name"]: part["bytes"] for part in role["components"]} for role in plan.memory["roles"].values()
+    )
+    assert trainer["weights"] == weight_bytes(whole, "bfloat16", "4bit")
+    assert rollout["weights"] == trainer["weights"]

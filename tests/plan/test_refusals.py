@@ -81,6 +81,20 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         {"cluster": NODE, "rollout": COLOCATE, "lora": {"target_modules": ["q_proj", "embed_tokens"]}},
         r"vLLM serves no adapter on embed_tokens",
     ),
+    (
+        "quantised weights in parts",
+        {
+            "cluster": NODE,
+            "model_section": {"model_init_kwargs": {"load_in_4bit": True}},
+            "distributed": {"strategy": "zero3"},
+        },
+        r"strategy: zero3 shards weights, and those of .* are 4bit ones",
+    ),
+    (
+        "too large for one GPU and an engine of one",
+        {"model": BIG, "cluster": cluster(1, 1, "a100-40gb"), "rollout": COLOCATE},
+        r"beside a vLLM engine for one sequence needs 134",
+    ),
     ("vespo", {"cluster": NODE, "rollout": COLOCATE, "grpo": {"loss_type": "vespo"}}, r"vespo .* is sequence_mask"),
     ("bfloat16 on a T4", {"cluster": cluster(1, 1, "t4")}, r"model\.dtype: t4 has no bfloat16"),
     ("no GPU left to train", {"rollout": SERVER}, r"a server takes the only GPU"),
@@ -183,6 +197,7 @@ def test_what_is_said_to_run_runs(tmp_path_factory, stated):
         ({"rollout": {**SERVER, "enable_sleep_mode": True}}, r"enable_sleep_mode: .* need not sleep"),
         ({"cluster": {"gpu_overrides": {"memori": 1}}}, r"did you mean cluster\.gpu_overrides\.memory"),
         ({"distributed": {"strategy": "zero4"}}, r"distributed\.strategy: must be one of"),
+        ({"model": {"name_or_path": "embedded", "attn_implementation": "flash_attn2"}}, r"must be one of .* sdpa, "),
     ],
 )
 def test_what_is_wrong_whatever_the_machines(sections, message, tmp_path):

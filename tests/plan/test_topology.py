@@ -9,7 +9,7 @@ from planning import COLOCATE, SERVER, cluster, planned
 
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.split import Machines, splits
-from grpo_dist.plan.topology import Topology, topology
+from grpo_dist.plan.topology import Replica, Topology, topology
 
 machines = st.builds(
     Machines,
@@ -103,6 +103,14 @@ def test_auto_says_why_with_numbers():
     assert plan.topology.num_processes + len(plan.topology.replicas) == 16
     assert "GPUs train" in plan.topology.reason
     assert f"{plan.time['seconds_per_step']:.1f} s per step" in plan.topology.reason
+
+
+def test_auto_leaves_gpus_idle_where_that_is_faster():
+    """A node of 6 holds one replica of 4; three such would leave 2 training GPUs a node."""
+    stated = {"prompts_per_step": 48, "num_generations": 14, "max_completion_length": 2000}
+    plan = planned(cluster=cluster(3, 6), rollout={**SERVER, "tensor_parallel_size": 4}, grpo=stated)
+    assert (plan.topology.num_processes, plan.topology.replicas) == (12, (Replica(2, (2, 3, 4, 5)),))
+    assert "2 of 18 GPUs are used by nothing" in plan.warnings
 
 
 def test_auto_takes_the_fastest_split():

@@ -28,4 +28,4 @@ if __name__ == "__main__":
     import trl
 
     verdicts = [verdict(case) for case in json.load(sys.stdin)]
-    json.dump({"file": trl.__file__, "installed": metadata.version("trl"), "verdicts": verdicts}, sys.stdout)
+    json.dump({"file": trl.__file__, "version": metadata.version("trl"), "verdicts": verdicts}, sys.stdout)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.architecture.model import Architecture
+from grpo_dist.plan.architecture.model import Architecture, Quantization
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         where: the model or file it came from, for the error.
 
     Raises:
-        PlanError: the family is not known here, is a mixture of experts, or a number is missing or impossible.
+        PlanError: the family is not known here, is a mixture of experts, a number is missing or impossible, or the
+            weights are quantised by something else than bitsandbytes.
     """
     family = _family(config, where)
     sizes = {name: _size(config, name, where) for name in SIZES}
@@ -80,7 +81,28 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         fused_projections=family.fused_projections,
         norms_per_layer=family.norms_per_layer,
         float32_norms=family.float32_norms,
+        quantization=_stored(config.get("quantization_config"), where),
     )
+
+
+def bitsandbytes(stated: Any) -> Quantization | None:
+    """What a `BitsAndBytesConfig`, as Transformers writes it or takes it, makes of the weights."""
+    if not isinstance(stated, Mapping):
+        return None
+    if stated.get("load_in_4bit"):
+        return "4bit"
+    return "8bit" if stated.get("load_in_8bit") else None
+
+
+def _stored(stated: Any, where: str) -> Quantization | None:
+    found = bitsandbytes(stated)
+    if stated and found is None:
+        method = stated.get("quant_method") if isinstance(stated, Mapping) else stated
+        raise PlanError(
+            f"model.name_or_path: the weights of {where} are quantised ({method}), which is not planned here",
+            hint="choose weights of 16 bits, or ones that bitsandbytes quantised",
+        )
+    return found
 
 
 def _family(config: Mapping[str, Any], where: str) -> Family:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from grpo_dist.errors import PlanError
+
+Quantization = Literal["8bit", "4bit"]
+"""By bitsandbytes."""
 
 ALL_LINEAR = "all-linear"
 """PEFT's name for every linear layer but the output head."""
@@ -61,6 +65,8 @@ class Architecture:
     """RMS norms over the hidden size in a layer; four in Gemma 2 and 3."""
     float32_norms: bool = False
     """The norm's weight is applied in float32 (Gemma)."""
+    quantization: Quantization | None = None
+    """Of weights that are stored quantised."""
 
     @property
     def query_size(self) -> int:

@@ -14,7 +14,7 @@ from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture, Linear
 from grpo_dist.plan.memory.breakdown import Component, MemoryBreakdown, Phase, without_zeros
 from grpo_dist.plan.memory.overhead import process_overhead
-from grpo_dist.plan.memory.weights import DTYPE_BYTES, Dtype
+from grpo_dist.plan.memory.weights import DTYPE_BYTES, Dtype, quantized_bytes
 
 FLOAT32 = 4
 BLOCK_TOKENS = 16
@@ -117,7 +117,8 @@ def _fixed_bytes(setup: RolloutSetup) -> int:
 
 def _fixed(setup: RolloutSetup) -> Iterator[Component]:
     """What comes before the KV cache."""
-    yield Component("weights", _weights(setup), f"{setup.dtype}, tensor_parallel_size {setup.tensor_parallel_size}")
+    kind, size = setup.architecture.quantization or setup.dtype, setup.tensor_parallel_size
+    yield Component("weights", _weights(setup), f"{kind}, tensor_parallel_size {size}")
     rank = served_rank(setup.max_lora_rank)
     yield Component("adapter slots", _adapter_slots(setup, rank), f"max_loras {setup.max_loras} of rank {rank}")
     yield Component(
@@ -142,8 +143,17 @@ def _weights(setup: RolloutSetup) -> int:
     multiple = VOCABULARY_PADDING * size
     rows = -(-a.vocab_size // multiple) * multiple // size
     tables = (1 if a.tie_word_embeddings else 2) * rows * a.hidden_size
-    layer = sum(_local(setup, linear).parameters() for linear in a.linears()) + a.norm_parameters()
-    return (tables + a.num_hidden_layers * layer + a.hidden_size) * setup.activation_bytes
+    linears = a.num_hidden_layers * sum(_linear_bytes(setup, _local(setup, linear)) for linear in a.linears())
+    return (tables + a.num_hidden_layers * a.norm_parameters() + a.hidden_size) * setup.activation_bytes + linears
+
+
+def _linear_bytes(setup: RolloutSetup, linear: Linear) -> int:
+    """Of a GPU's part: vLLM quantises nothing itself, it serves weights as they are stored."""
+    kind, size = setup.architecture.quantization, setup.activation_bytes
+    if kind is None:
+        return linear.parameters() * size
+    biases = linear.parameters() - linear.weights
+    return quantized_bytes(linear.out_features, linear.in_features, kind) + biases * size
 
 
 def _local(setup: RolloutSetup, linear: Linear) -> Linear:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from grpo_dist.plan.architecture import Architecture
+from grpo_dist.plan.architecture import Architecture, Quantization
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Quantization = Literal["8bit", "4bit"]
 
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -35,11 +35,11 @@ def balance(
 ) -> Balance:
     """The split of `layout`'s GPUs with the shortest step.
 
-    Splits are whole nodes that generate, or the same number of GPUs on every node, as many as divide the completions
-    evenly over the training GPUs. In a synchronous step the two sides take turns, so each waits for the other, and
-    sharing all GPUs (colocate) is faster wherever the memory allows it: TRL's own measurements say 1.26–1.73 times
-    (vllm-colocate, 2025). Separate GPUs pay where colocation does not fit, leaves too little KV cache, or where
-    `layout.overlap` lets both sides work at once.
+    Splits are whole nodes that generate (GPUs that make up no replica stay idle), or the same number of GPUs on every
+    node, as many as divide the completions evenly over the training GPUs. In a synchronous step the two sides take
+    turns, so each waits for the other, and sharing all GPUs (colocate) is faster wherever the memory allows it: TRL's
+    own measurements say 1.26–1.73 times (vllm-colocate, 2025). Separate GPUs pay where colocation does not fit, leaves
+    too little KV cache, or where `layout.overlap` lets both sides work at once.
 
     Args:
         layout: its training and generating GPUs are replaced; the rest stands.
@@ -71,10 +71,11 @@ def _splits(layout: Layout, colocate: bool, utilization: float) -> Iterator[Layo
         yield replace(layout, trainer_gpus=nodes * gpus, rollout_gpus=0, kv_pool_bytes=None, **share)
     if layout.backend == "transformers":
         return
-    whole_nodes = {count * gpus for count in range(1, nodes) if gpus % replica == 0}
-    of_each_node = {nodes * count for count in range(replica, gpus, replica)}
-    for rollout in sorted(whole_nodes | of_each_node):
-        yield replace(layout, trainer_gpus=nodes * gpus - rollout, rollout_gpus=rollout)
+    held = gpus // replica * replica
+    whole_nodes = {((nodes - count) * gpus, count * held) for count in range(1, nodes) if held}
+    of_each_node = {(nodes * (gpus - count), nodes * count) for count in range(replica, gpus, replica)}
+    for trainers, rollout in sorted(whole_nodes | of_each_node, key=lambda split: split[1]):
+        yield replace(layout, trainer_gpus=trainers, rollout_gpus=rollout)
 
 
 def _indivisible(workload: Workload, layout: Layout) -> PlanError:
@@ -101,9 +102,9 @@ def _because(best: StepTime, other: StepTime) -> str:
         return "because only separate GPUs generate and train at the same time"
     if best.layout.colocated and not best.layout.overlap:
         return "because the two take turns, so separate GPUs wait for each other"
-    names = [part.name for part in (*best.parts, *other.parts) if part.seconds > 0]
-    name = max(names, key=lambda name: other.part(name) - best.part(name))
-    return f"with {other.part(name):.1f} s of {name} instead of {best.part(name):.1f} s"
+    names = [part.name for part in (*best.parts, *other.parts) if part.seconds > 0 and part.name != "scoring"]
+    name = max(names, key=lambda name: _seconds(other, name) - _seconds(best, name))
+    return f"with {_seconds(other, name):.1f} s of {name} instead of {_seconds(best, name):.1f} s"
 
 
 def _name(layout: Layout) -> str:
@@ -113,6 +114,10 @@ def _name(layout: Layout) -> str:
 
 
 def _numbers(time: StepTime) -> str:
-    generation = time.part("generation")
-    training = time.part("training") + time.part("scoring")
+    generation, training = _seconds(time, "generation"), _seconds(time, "training")
     return f"{time.seconds:.1f} s per step (generation {generation:.1f} s, training {training:.1f} s)"
+
+
+def _seconds(time: StepTime, name: str) -> float:
+    """Of a part; scoring is the training GPUs' work too."""
+    return time.part(name) + (time.part("scoring") if name == "training" else 0)
