@@ -178,7 +178,7 @@ def test_numeric_answers_of_whole_completions():
     assert (example["prompt"][0]["content"], example["completion"]) == ("q", "d")
 
 
-@given(st.from_regex(r"[-+ ]{0,2}[0-9.,eE/ x]{0,6}", fullmatch=True) | st.floats().map(str) | st.integers().map(str))
+@given(st.from_regex(r"[-+ ]{0,2}[0-9.,eE/x]{0,6} ?", fullmatch=True) | st.floats().map(str) | st.integers().map(str))
 def test_a_plain_number_is_what_pandas_takes_for_one(text):
     """The recipe keeps what `pandas.to_numeric` reads, and no answer there is an infinity."""
     if "inf" not in text:
