@@ -18,7 +18,6 @@ PREDIBASE = (
 DPO = "Rafailov et al. 2023, https://arxiv.org/abs/2305.18290"
 DAPO = "Yu et al. 2025, section 3.2, https://arxiv.org/abs/2503.14476"
 LIMITS = "Yue et al. 2025, https://arxiv.org/abs/2504.13837"
-DEEPSEEK_R1 = "DeepSeek-AI 2025, https://arxiv.org/abs/2501.12948"
 DIFFICULTY = "Bae et al. 2025, https://arxiv.org/abs/2504.03380"
 
 

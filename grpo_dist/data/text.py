@@ -31,5 +31,5 @@ def as_text(value: Any) -> str:
 
 
 def is_plain_number(text: str) -> bool:
-    """Digits with sign, point and exponent, as `pandas.to_numeric` reads them: `-3`, ` 0.5 `, `1e5`; not `1,234`, `1/2`."""
+    """Digits with sign, point and exponent, as `pandas.to_numeric` reads them: `-3`, ` 0.5 `, `1e5`; not `1,234`."""
     return PLAIN_NUMBER.fullmatch(text.strip()) is not None
