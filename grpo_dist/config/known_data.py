@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ KNOWN_DATA: dict[str, KnownData] = {
 KnownName = Literal[*KNOWN_DATA]
 
 
-def with_known(stated: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_known(stated: Mapping[str, Any], settings: Container[str]) -> dict[str, Any]:
     """`stated` settings of a data set, completed with what is known of it; what is stated counts.
 
     Which configuration and splits are meant is known of the data set on the Hub only: a copy that is `like` it has its
@@ -64,5 +64,6 @@ def _filled_in(stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "split", split
         if stated.get("config") is None:
             yield "config", on_hub.config
-        if stated.get("eval_split") is None and stated.get("eval_fraction") is None and split != on_hub.eval_split:
-            yield "eval_split", on_hub.eval_split
+        held = on_hub.eval_split
+        if held and held not in str(split) and stated.get("eval_split") is None and stated.get("eval_fraction") is None:
+            yield "eval_split", held

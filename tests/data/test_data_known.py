@@ -209,7 +209,8 @@ class TestNamedByTheirId:
         section = DataSection(name_or_path=GSM8K, eval_fraction=0.1, **stated)
         assert (section.config, section.eval_split, section.answer_extractor) == ("socratic", None, "none")
         assert section.columns == {"prompt": "question", "answer": "question", "text": "answer"}
-        assert DataSection(name_or_path=GSM8K, split="test").eval_split is None
+        for split in ("test", "test[:100]", "train+test"):
+            assert DataSection(name_or_path=GSM8K, split=split).eval_split is None
 
     def test_a_copy_has_splits_of_its_own(self):
         copy = DataSection(name_or_path="school/sums", like=GSM8K)
