@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
 ANSWER_NAMES = ("answer", *USUAL_NAMES["answer"], "completion")
 CONVERSATIONS = ("messages", "conversations")
-PAIRS = ("chosen", "rejected")
+PAIRS, THUMBS = {"chosen", "rejected"}, {"completion", "label"}
+"""Columns of TRL's preference data: two answers to a prompt, or one and whether it is good."""
+ASSISTANT = ("assistant", "gpt")
 
 EXAMINED = 400
 """Labels that are read closely, spread over all of them."""
 MOST = 0.9
 """Share of the labels from which on something is said of all."""
+CLASSES, REPEATS = 20, 5
+"""At most so many different labels, each so often on average, are the classes of a classification."""
 SHORT_WORDS, SHORT_CHARS, MATHEMATICAL_CHARS = 5, 40, 200
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -46,12 +50,15 @@ class Seen:
     """A data set, as far as the advice needs it."""
 
     rows: int
+    columns: tuple[str, ...]
     answer_column: str | None
     """Where the labels stand; None without any."""
     labels: int
     """Rows that have one."""
-    pairs: bool
-    """Whether rows hold a chosen and a rejected answer."""
+    different: int
+    """Different ones among the labels examined."""
+    judged: bool
+    """Whether rows hold a chosen and a rejected answer, or one that is marked as good or bad."""
     extractor: str
     """`data.answer_extractor` that finds the final answer in a label; `none` takes it whole."""
     kinds: dict[str, int]
@@ -63,12 +70,18 @@ class Seen:
         examined = sum(self.kinds.values())
         return 1 - self.kinds.get("text", 0) / examined if examined else None
 
+    @property
+    def are_classes(self) -> bool:
+        """Whether the labels look like the few classes of a classification."""
+        few = 0 < self.different <= min(CLASSES, sum(self.kinds.values()) / REPEATS)
+        return few and "text" not in self.kinds
+
     def facts(self) -> dict[str, str]:
         """Answers to questions of the tree; what the data does not tell is left out."""
         known = {"labels": label_answer(self.labels)}
         if self.checkable is not None and not 1 - MOST < self.checkable < MOST:
             known["verifiable"] = "yes" if self.checkable >= MOST else "no"
-        if self.labels == 0 and self.pairs:
+        if self.labels == 0 and self.judged:
             known["verifiable"] = "no"
         if self._worked_out() >= MOST:
             known["reasoning"] = "yes"
@@ -79,6 +92,8 @@ class Seen:
         examined = sum(self.kinds.values())
         if self.extractor != "none" or not examined:
             return float(self.extractor != "none")
+        if self.are_classes:
+            return 0.0
         return (self.kinds.get("number", 0) + self.kinds.get("mathematics", 0)) / examined
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,19 +119,23 @@ def look(section: DataSection, seed: int, answer_column: str | None = None) -> S
             f"{section.name_or_path}: no column {column!r}; there is: {listing(rows.column_names)}",
             hint="name the column with the labels: --answer COLUMN",
         )
-    column = column or next((name for name in ANSWER_NAMES if name in rows.column_names), None)
+    pairs, thumbs = set(rows.column_names) >= PAIRS, _thumbs(rows)
+    column = column or _first(rows, (name for name in ANSWER_NAMES if not (thumbs and name in THUMBS)))
     labels = _labels(rows, column)
-    if not labels and column is None:
-        column = next((name for name in CONVERSATIONS if name in rows.column_names), None)
+    if column is None and not pairs:
+        column = _first(rows, CONVERSATIONS)
         labels = _last_words(rows[column][:]) if column else []
     extractor = _extractor(labels) if section.answer_extractor == "none" else section.answer_extractor
+    finals = [EXTRACTORS[extractor](label) or label for label in spread(labels)]
     return Seen(
         rows=len(rows),
+        columns=tuple(rows.column_names),
         answer_column=column if labels else None,
         labels=len(labels),
-        pairs=set(PAIRS) <= set(rows.column_names),
+        different=len(set(finals)),
+        judged=pairs or thumbs,
         extractor=extractor,
-        kinds=dict(Counter(kind_of(EXTRACTORS[extractor](label) or label) for label in spread(labels))),
+        kinds=dict(Counter(map(kind_of, finals))),
     )
 
 
@@ -143,6 +162,14 @@ def _reads_as_mathematics(text: str) -> bool:
     return len(text) <= MATHEMATICAL_CHARS and bool(_MATHEMATICAL.search(text)) and not _WORD.search(outside)
 
 
+def _thumbs(rows: Dataset) -> bool:
+    return set(rows.column_names) >= THUMBS and getattr(rows.features["label"], "dtype", None) == "bool"
+
+
+def _first(rows: Dataset, names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in rows.column_names), None)
+
+
 def _labels(rows: Dataset, column: str | None) -> list[str]:
     cells = rows[column][:] if column else []
     if any(isinstance(cell, list | dict) for cell in cells):
@@ -151,9 +178,10 @@ def _labels(rows: Dataset, column: str | None) -> list[str]:
 
 
 def _last_words(conversations: Sequence[Any]) -> list[str]:
-    """What the assistant says last in each conversation that ends with it."""
+    """What the assistant says last in each conversation that ends with it, of {role, content} or {from, value}."""
     ends = [turns[-1] for turns in conversations if isinstance(turns, list) and turns and isinstance(turns[-1], dict)]
-    return [str(end["content"]) for end in ends if end.get("role") == "assistant" and not is_missing(end["content"])]
+    said = [(end.get("role", end.get("from")), end.get("content", end.get("value"))) for end in ends]
+    return [str(text) for role, text in said if role in ASSISTANT and not is_missing(text)]
 
 
 def _extractor(labels: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 FEW, MANY = 100, 100_000
 """Labels below the first are few: Predibase's rule of thumb. From the second on they are many: our own figure."""
 
+OURS = "our own rule of thumb"
 PREDIBASE = (
     "Addair and Garg 2025, https://predibase.com/blog/"
     "how-reinforcement-learning-beats-supervised-fine-tuning-when-data-is-scarce"
@@ -18,7 +19,6 @@ PREDIBASE = (
 DPO = "Rafailov et al. 2023, https://arxiv.org/abs/2305.18290"
 DAPO = "Yu et al. 2025, section 3.2, https://arxiv.org/abs/2503.14476"
 LIMITS = "Yue et al. 2025, https://arxiv.org/abs/2504.13837"
-DEEPSEEK_R1 = "DeepSeek-AI 2025, https://arxiv.org/abs/2501.12948"
 DIFFICULTY = "Bae et al. 2025, https://arxiv.org/abs/2504.03380"
 
 
@@ -79,8 +79,8 @@ STEPS: dict[str, Step] = {
         {
             "none": Branch("checkable-unlabelled", "There is nothing to imitate.", PREDIBASE),
             "few": Branch("checkable-few", f"Fewer than {FEW} are too few to imitate well.", PREDIBASE),
-            "some": Branch("checkable-some", f"{FEW} to {MANY:,} serve either way.", PREDIBASE),
-            "many": Branch("sft", f"{MANY:,} or more cover the task: imitating them is cheaper.", PREDIBASE),
+            "some": Branch("checkable-some", f"{FEW} to {MANY:,} serve either way.", OURS),
+            "many": Branch("sft", f"{MANY:,} or more cover the task: imitating them is cheaper.", OURS),
         },
     ),
     "checkable-unlabelled": Step(
@@ -96,15 +96,15 @@ STEPS: dict[str, Step] = {
         CHECKABLE,
         {
             "yes": Branch("base", "RFT gets a signal from every sample it draws, not from labels alone.", PREDIBASE),
-            "no": Branch("sft", "Without a check there is no reward, and there are examples, if few.", PREDIBASE),
+            "no": Branch("sft", "Without a check there is no reward, and there are examples, if few.", OURS),
         },
     ),
     "checkable-some": Step(
         "verifiable",
         CHECKABLE,
         {
-            "yes": Branch("reasoning", "Both ways are open.", PREDIBASE),
-            "no": Branch("sft", "Without a check there is no reward, and there are examples to imitate.", PREDIBASE),
+            "yes": Branch("reasoning", "Both ways are open.", OURS),
+            "no": Branch("sft", "Without a check there is no reward, and there are examples to imitate.", OURS),
         },
     ),
     "reasoning": Step(
@@ -163,8 +163,9 @@ OUTCOMES: dict[str, Outcome] = {
         "Preference tuning: DPO or RLHF",
         "People say which of two answers is better, and the model learns to give such.",
         (
-            "collect pairs of a chosen and a rejected answer",
-            "TRL's DPOTrainer: https://huggingface.co/docs/trl/dpo_trainer",
+            "without judged answers yet: let people say which of two answers of the model is better",
+            "with pairs of a chosen and a rejected answer, TRL's DPOTrainer: https://huggingface.co/docs/trl/dpo_trainer",
+            "with answers that are each good or bad, TRL's KTOTrainer: https://huggingface.co/docs/trl/kto_trainer",
         ),
     ),
 }

@@ -62,7 +62,7 @@ def advise(
     grpo-dist advise --labels 0 --verifiable
     """
     from grpo_dist.advice.tree import Step, decide, label_answer
-    from grpo_dist.cli.advise_view import print_advice, to_json
+    from grpo_dist.cli.advise_view import print_advice, to_json, told
 
     if config is None and (samples or overrides):
         raise click.UsageError(f"{'--samples' if samples else '--set'} needs a configuration: --config CONFIG")
@@ -76,6 +76,9 @@ def advise(
     }
     known = (seen.facts() if seen else {}) | {fact: word for fact, word in stated_facts.items() if word is not None}
     measured: dict[str, Any] | None = None
+    asks = isinstance(decide({"base": "unknown"} | known), Step)
+    if seen and asks:
+        click.echo(f"data: {told(seen)}", err=True)
     while isinstance(found := decide(known), Step):
         if found.fact != "base":
             known[found.fact] = _ask(found)
@@ -89,7 +92,7 @@ def advise(
         return
     if samples and measured is None:
         click.echo("the model was not asked: the advice does not depend on what it answers", err=True)
-    print_advice(found, seen, measured, console())
+    print_advice(found, None if asks else seen, measured, console())
 
 
 def _stated(config: str | None, data: str | None, overrides: tuple[str, ...]) -> RunConfig | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from grpo_dist.advice.look import Seen
 from grpo_dist.advice.tree import Advice
+from grpo_dist.data.wording import listing
 from grpo_dist.report.numbers import percent
 
 
@@ -33,7 +34,7 @@ def to_json(
 def print_advice(found: Advice, seen: Seen | None, measured: Mapping[str, Any] | None, screen: Console) -> None:
     """What was seen, each answer with its reason, the advice, what to do, and the sources."""
     if seen:
-        screen.print(Text(f"data     {_told(seen)}"))
+        screen.print(Text(f"data     {told(seen)}"))
     if measured:
         right, ever = percent(measured["mean_pass_rate"]), percent(measured["pass_at_k"])
         some = f"{measured['kept']:,} of {measured['problems']:,} problems solved at times"
@@ -52,13 +53,16 @@ def print_advice(found: Advice, seen: Seen | None, measured: Mapping[str, Any] |
         screen.print(Text(f"[{number}] {source}", style="dim"), soft_wrap=True)
 
 
-def _told(seen: Seen) -> str:
+def told(seen: Seen) -> str:
     """What was seen, in a sentence."""
+    judged = ", answers that are judged" if seen.judged else ""
     if not seen.labels:
-        pairs = ", pairs of chosen and rejected answers" if seen.pairs else ""
-        return f"{seen.rows:,} rows, no labels found{pairs}; --answer COLUMN names where they stand"
+        where = "" if judged else f" in {listing(seen.columns)}; --answer COLUMN names where they stand"
+        return f"{seen.rows:,} rows{judged}, no labels found{where}"
     names = {"number": "numbers", "mathematics": "mathematics", "short": "short texts", "text": "long texts"}
     examined = sum(seen.kinds.values())
     kinds = (f"{percent(count / examined, 0)} {names[kind]}" for kind, count in seen.kinds.items())
     final = f", data.answer_extractor {seen.extractor}" if seen.extractor != "none" else ""
-    return f"{seen.rows:,} rows, {seen.labels:,} labels in {seen.answer_column!r}{final}: {', '.join(kinds)}"
+    classes = f", {seen.different} different" if seen.are_classes else ""
+    what = f"{', '.join(kinds)}{classes}"
+    return f"{seen.rows:,} rows{judged}, {seen.labels:,} labels in {seen.answer_column!r}{final}: {what}"

@@ -107,10 +107,20 @@ def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
 
 
 def data_settings(data: str | None) -> tuple[str, ...]:
-    """What --data stands for; configuration and revision belong to the run's own data."""
+    """What --data stands for; what says which rows are meant belongs to the run's own data.
+
+    So do columns and answer extractor where those of the other data are known.
+    """
+    from grpo_dist.config.known_data import KNOWN_DATA
+
     if data is None:
         return ()
-    return f"data.name_or_path={json.dumps(data)}", "data.config=null", "data.revision=null", "data.split=train"
+    known = KNOWN_DATA.get(data)
+    settings = [f"data.name_or_path={json.dumps(data)}", f"data.split={known.split if known else 'train'}"]
+    settings += [f"data.{name}=null" for name in ("config", "revision", "eval_split", "like")]
+    if known:
+        settings += ["data.columns={}", f"data.answer_extractor={known.answer_extractor}"]
+    return tuple(settings)
 
 
 def _check_settings(run: Path, settings: tuple[str, ...]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from grpo_dist.config.known_data import KNOWN_DATA, KnownName, with_known
 from grpo_dist.config.section import EMBEDDED, Conflict, Fraction, Name, Positive, Section
 
 
@@ -15,6 +16,9 @@ class SourceSection(Section):
 
     name_or_path: Name
     """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; or `embedded`."""
+    like: KnownName | None = None
+    """A known data set of which this is a copy, in a file or under another name: its columns and answer extractor hold
+    where nothing else is stated. A known data set on the Hub needs only its own name."""
     config: str | None = None
     """Hub data set configuration (subset)."""
     revision: str | None = None
@@ -24,9 +28,19 @@ class SourceSection(Section):
     columns: dict[Name, Name] = Field(default_factory=dict)
     """Our column name → theirs, e.g. `{prompt: question, answer: solution}`. A name not listed maps to itself."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_what_is_known(cls, stated: Any) -> Any:
+        return with_known(stated, cls.model_fields) if isinstance(stated, dict) else stated
+
+    @property
+    def known_as(self) -> KnownName | None:
+        """The known data set whose schema the rows have; None when nothing is known of them."""
+        return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
+
     def conflicts(self) -> Iterator[Conflict]:
         if self.name_or_path == EMBEDDED:
-            for name in ("config", "revision", "columns"):
+            for name in ("like", "config", "revision", "columns"):
                 if getattr(self, name):
                     yield (name,), f"the embedded data has no {name}; remove it"
 

@@ -85,6 +85,8 @@ class WarmStartSection(Section):
 
     data: SourceSection
     """Where the examples come from. Columns: `prompt` and `completion`, or `prompt`, `reasoning` and `answer`."""
+    numeric_answers: bool = False
+    """Leave out examples whose answer is not a plain number, as the recipe does; needs the column `answer`."""
     num_train_epochs: float = Field(default=2.0, gt=0)
     """Passes over the examples."""
     max_steps: int = Field(default=-1, ge=-1)
@@ -102,4 +104,4 @@ class WarmStartSection(Section):
     per_device_train_batch_size: Positive = 1
     """Examples per optimizer step."""
     max_length: Positive = 1024
-    """Examples longer than this many tokens are left out."""
+    """Examples of more tokens are left out, none is cut; prompt, completion and end token count."""

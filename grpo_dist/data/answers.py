@@ -12,7 +12,7 @@ from grpo_dist.errors import DataError
 
 GSM8K_MARK = "####"
 GROUPED_NUMBER = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
-BOXED = re.compile(r"\\boxed\s*\{")
+BOXED = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>(?:\\.|[^$\\{])(?:\\.|[^$\\])*)\$)", re.DOTALL)
 
 Extractor = Callable[[str], str | None]
 
@@ -27,8 +27,13 @@ def gsm8k(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` that is closed: `\boxed{\frac{1}{2}}` → `\frac{1}{2}`."""
+    r"""The content of the last `\boxed{…}` that is closed: `\boxed{\frac{1}{2}}` → `\frac{1}{2}`.
+
+    MATH also writes `\fbox{…}` and `$\boxed 2$`, as its own grader knows (github.com/hendrycks/math).
+    """
     for match in reversed(list(BOXED.finditer(text))):
+        if match["bare"]:
+            return match["bare"].strip()
         end = _closing_brace(text, match.end())
         if end is not None:
             return text[match.end() : end].strip() or None

@@ -41,6 +41,8 @@ def write_filtered(source: Path, kept: Sequence[tuple[int, float]], samples: int
 def settings_for(section: DataSection, output: Path) -> list[str]:
     """What has to be set beside it when `data` shall read the filtered file: what chose among the rows is done."""
     settings = [f"data.name_or_path={output}"]
+    if section.known_as is not None and section.like is None:
+        settings.append(f"data.like={section.known_as}")
     if section.split != "train":
         settings.append("data.split=train")
     chosen = ("config", "revision", "eval_split", "max_samples", "max_prompt_length_quantile")

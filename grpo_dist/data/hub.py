@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_dist.config.data import SourceSection
+from grpo_dist.config.known_data import KNOWN_DATA
 from grpo_dist.data.files import similar_path
 from grpo_dist.data.wording import place, set_option
 from grpo_dist.errors import DataError
@@ -110,7 +111,7 @@ def _unreachable(source: SourceSection, obstacle: str) -> DataError:
     name, field = source.name_or_path, place(source)
     folder = name.split("/")[-1]
     steps = f"on a machine with network: hf download --repo-type dataset {name} --local-dir {folder}"
-    then = f"then: --set {field}.name_or_path=./{folder}"
+    then = f"then: {' '.join(set_option(f'{field}.{key}', value) for key, value in _of_a_copy(source, folder).items())}"
     if source.revision is None:
         hint = f"{steps}; {then}. Or load it there once with the same HF_HOME and set HF_HUB_OFFLINE=1"
         cached = "it is not in the local cache"
@@ -121,6 +122,16 @@ def _unreachable(source: SourceSection, obstacle: str) -> DataError:
         f"{field}.name_or_path: the Hub cannot be reached for {name!r} ({obstacle}), and {cached}",
         hint=". ".join(filter(None, (hint, _did_you_mean(source)))),
     )
+
+
+def _of_a_copy(source: SourceSection, folder: str) -> dict[str, str]:
+    """Settings for a local copy, with those that were filled in because the name on the Hub is known."""
+    settings = {"name_or_path": f"./{folder}"}
+    if source.name_or_path in KNOWN_DATA:
+        settings["like"] = source.name_or_path
+        chosen = {name: getattr(source, name, None) for name in ("config", "split", "eval_split")}
+        settings |= {name: value for name, value in chosen.items() if value not in (None, "train")}
+    return settings
 
 
 def _not_found(source: SourceSection) -> DataError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 EXACT_INTEGERS = 1e16
 """Floats below this print all digits of an integral value."""
+PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 def is_missing(value: Any) -> bool:
@@ -26,3 +28,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_INTEGERS:
         return str(int(value))
     return str(value)
+
+
+def is_plain_number(text: str) -> bool:
+    """Digits with sign, point and exponent, as `pandas.to_numeric` reads them: `-3`, ` 0.5 `, `1e5`; not `1,234`."""
+    return PLAIN_NUMBER.fullmatch(text.strip()) is not None

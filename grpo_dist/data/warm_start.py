@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from grpo_dist.config.data import SourceSection
+from grpo_dist.config.model import WarmStartSection
 from grpo_dist.data.columns import map_columns
 from grpo_dist.data.messages import Messages, to_messages
 from grpo_dist.data.sources import load_rows
-from grpo_dist.data.text import as_text, is_missing
+from grpo_dist.data.tally import Tally
+from grpo_dist.data.text import as_text, is_missing, is_plain_number
 from grpo_dist.data.wording import excerpt, place, plural
 from grpo_dist.errors import DataError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 START, END = "<start_working_out>", "<end_working_out>"
 THINK = re.compile(r"</?think>")
 
+Cells = Mapping[str, Mapping[int, Any]]
+"""Our column name → number of the row, from 1 → value."""
+
 
 def warm_start_examples(
-    source: SourceSection, dress: Callable[[Messages], Messages], *, prefilled: bool
+    section: WarmStartSection, dress: Callable[[Messages], Messages], tally: Tally, *, prefilled: bool
 ) -> list[dict[str, Any]]:
     """`{"prompt": messages, "completion": text}` of every row; `dress` adds the system prompt as in GRPO.
 
@@ -30,18 +32,40 @@ def warm_start_examples(
     tags, after the opening one unless the generation prompt holds it already (`prefilled`).
 
     Raises:
-        DataError: a column is missing, or a row lacks a part.
+        DataError: a column is missing, a row lacks a part, or no answer is a number where only such are wanted.
     """
+    source = section.data
     rows = load_rows(source, source.split)
     whole = "completion" in source.columns or (
         "completion" in rows.column_names and not {"reasoning", "answer"} & set(source.columns)
     )
     parts = ("completion",) if whole else ("reasoning", "answer")
-    rows = map_columns(rows, source, ("prompt", *parts))
-    prompts = [to_messages(value, _where(source, "prompt", row)) for row, value in enumerate(rows["prompt"][:], 1)]
-    _check_complete(source, {"prompt": prompts} | {name: rows[name][:] for name in parts})
-    texts = _texts(source, rows, "completion") if whole else _wrapped(source, rows, prefilled)
+    judged = ("answer",) if section.numeric_answers else ()
+    rows = map_columns(rows, source, dict.fromkeys(("prompt", *parts, *judged)))
+    kept = _with_number(source, rows["answer"][:], tally) if judged else range(len(rows))
+    cells = {name: _cells(rows[name][:], kept) for name in ("prompt", *parts)}
+    prompts = [to_messages(value, _where(source, "prompt", row)) for row, value in cells["prompt"].items()]
+    _check_complete(source, cells | {"prompt": dict(zip(cells["prompt"], prompts, strict=True))})
+    texts = _texts(source, cells, "completion") if whole else _wrapped(source, cells, prefilled)
     return [{"prompt": dress(prompt), "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def _cells(values: Sequence[Any], kept: Iterable[int]) -> dict[int, Any]:
+    return {row + 1: values[row] for row in kept}
+
+
+def _with_number(source: SourceSection, answers: Sequence[Any], tally: Tally) -> list[int]:
+    """Indices of the answers that are plain numbers."""
+    kept = [row for row, value in enumerate(answers) if not is_missing(value) and is_plain_number(as_text(value))]
+    if not kept:
+        column = source.columns.get("answer", "answer")
+        raise DataError(
+            f"warm_start.numeric_answers: none of the {plural(len(answers), 'answer')} in column {column!r} is a plain "
+            f"number, the first is {excerpt(answers[0])}",
+            hint="--set warm_start.numeric_answers=false",
+        )
+    tally.note(f"{len(kept):,} of {plural(len(answers), 'example')} have a plain number for an answer")
+    return kept
 
 
 def wrap(reasoning: str, answer: str, *, prefilled: bool) -> str:
@@ -50,22 +74,21 @@ def wrap(reasoning: str, answer: str, *, prefilled: bool) -> str:
     return f"{opening}{THINK.sub('', reasoning).strip()}{END}<SOLUTION>{answer.strip()}</SOLUTION>"
 
 
-def _wrapped(source: SourceSection, rows: Dataset, prefilled: bool) -> list[str]:
-    pairs = zip(_texts(source, rows, "reasoning"), _texts(source, rows, "answer"), strict=True)
+def _wrapped(source: SourceSection, cells: Cells, prefilled: bool) -> list[str]:
+    pairs = zip(_texts(source, cells, "reasoning"), _texts(source, cells, "answer"), strict=True)
     return [wrap(reasoning, answer, prefilled=prefilled) for reasoning, answer in pairs]
 
 
-def _texts(source: SourceSection, rows: Dataset, name: str) -> list[str]:
-    values = rows[name][:]
-    for row, value in enumerate(values, 1):
+def _texts(source: SourceSection, cells: Cells, name: str) -> list[str]:
+    for row, value in cells[name].items():
         if isinstance(value, (list, dict)):
             raise DataError(f"{_where(source, name, row)}: text is expected, this is {excerpt(value)}")
-    return [as_text(value) for value in values]
+    return [as_text(value) for value in cells[name].values()]
 
 
-def _check_complete(source: SourceSection, columns: dict[str, list[Any]]) -> None:
-    for name, values in columns.items():
-        empty = [row for row, value in enumerate(values, 1) if is_missing(value)]
+def _check_complete(source: SourceSection, cells: Cells) -> None:
+    for name, column in cells.items():
+        empty = [row for row, value in column.items() if is_missing(value)]
         if empty:
             raise DataError(
                 f"{_where(source, name, empty[0])}: empty, and so are {plural(len(empty) - 1, 'row')} after it",

@@ -57,9 +57,9 @@ def _gib(number: float) -> int:
 LINKS: dict[str, Link] = {
     link.name: link
     for link in (
-        Link("nvlink3", 300e9, 0.52e-6),
-        Link("nvlink4", 450e9, 0.52e-6),
-        Link("nvlink5", 900e9, 0.52e-6),
+        Link("nvlink3", 300e9, 0.6e-6),
+        Link("nvlink4", 450e9, 0.6e-6),
+        Link("nvlink5", 900e9, 0.6e-6),
         Link("pcie3", 15.75e9, 1.0e-6),
         Link("pcie4", 31.5e9, 1.0e-6),
         Link("pcie5", 63.0e9, 1.0e-6),
@@ -74,7 +74,8 @@ LINKS: dict[str, Link] = {
     )
 }
 """NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets). PCIe: 16 lanes × 8, 16, 32 GT/s × 128/130.
-InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. `shared-memory` is between CPU processes."""
+InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. Latencies: hwLatencies (tree, LL) of NCCL's
+src/graph/tuning.cc. `shared-memory` is between CPU processes, our own figures."""
 
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu

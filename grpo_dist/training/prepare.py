@@ -13,6 +13,7 @@ from grpo_dist.data.messages import Messages, dresser, template_accepts_system
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.presets import chat_template, system_prompt
+from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
@@ -155,7 +156,11 @@ def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     dress = dresser(system_prompt(config.data), template_accepts_system(render))
     question = dress([{"role": "user", "content": "?"}])
     prefilled = render(question).rstrip().endswith(START)
-    warm_start(run, tokenizer, warm_start_examples(config.warm_start.data, dress, prefilled=prefilled))
+    tally = Tally("warm start")
+    examples = warm_start_examples(config.warm_start, dress, tally, prefilled=prefilled)
+    for note in tally.notes:
+        say(note)
+    warm_start(run, tokenizer, examples)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:

@@ -54,7 +54,7 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
 def _arguments(run: Run, output_dir: str) -> SFTConfig:
     section, grpo = run.config.warm_start, run.config.grpo
     return SFTConfig(
-        **section.model_dump(exclude={"data"}),
+        **section.model_dump(exclude={"data", "numeric_answers"}),
         **precision(run.config.model.dtype),
         output_dir=output_dir,
         completion_only_loss=True,

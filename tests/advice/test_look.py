@@ -61,7 +61,8 @@ def test_the_end_of_a_worked_solution_is_found(write):
 
 def test_essays_are_labels_that_no_program_checks(write):
     conversation = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ESSAY}]
-    for rows in ([{"prompt": "?", "completion": ESSAY}], [{"messages": conversation}]):
+    shared = [{"from": "human", "value": "?"}, {"from": "gpt", "value": ESSAY}]
+    for rows in ([{"prompt": "?", "completion": ESSAY}], [{"messages": conversation}], [{"conversations": shared}]):
         assert look(write(rows * 100), 0).facts() == {"labels": "some", "verifiable": "no"}
 
 
@@ -69,9 +70,30 @@ def test_short_answers_leave_open_whether_reasoning_helps(write):
     assert look(write([{"prompt": "?", "label": "yes"}] * 10), 0).facts() == {"labels": "few", "verifiable": "yes"}
 
 
-def test_preferences_are_no_labels(write):
-    seen = look(write([{"prompt": "?", "chosen": ESSAY, "rejected": "no"}] * 3), 0)
-    assert (seen.pairs, seen.facts()) == (True, {"labels": "none", "verifiable": "no"})
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "?", "chosen": ESSAY, "rejected": "no"},
+        {"chosen": [{"role": "user", "content": "?"}], "rejected": [], "messages": [{"role": "user", "content": "?"}]},
+        {"prompt": "?", "completion": ESSAY, "label": True},
+    ],
+    ids=["pairs", "pairs beside a conversation", "thumbs"],
+)
+def test_judged_answers_are_no_labels(write, row):
+    seen = look(write([row] * 3), 0)
+    assert (seen.judged, seen.facts()) == (True, {"labels": "none", "verifiable": "no"})
+
+
+def test_gold_answers_beside_judged_ones_are_labels(write):
+    seen = look(write([{"prompt": "?", "chosen": ESSAY, "rejected": "no", "answer": n} for n in range(9)]), 0)
+    assert (seen.judged, seen.answer_column, seen.facts()["verifiable"]) == (True, "answer", "yes")
+
+
+@pytest.mark.parametrize(("classes", "worked_out"), [(2, False), (20, False), (21, True), (400, True)])
+def test_classes_are_not_worked_out(write, classes, worked_out):
+    """0 and 1 are numbers, and nobody works out a class by arithmetic."""
+    seen = look(write([{"text": "?", "label": n % classes} for n in range(400)]), 0)
+    assert (seen.are_classes, "reasoning" in seen.facts()) == (not worked_out, worked_out)
 
 
 def test_prompts_alone_tell_only_that_nothing_is_labelled(write):

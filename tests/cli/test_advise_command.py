@@ -61,6 +61,9 @@ def test_options_come_before_what_the_data_tells():
 
 def test_without_a_terminal_an_open_question_names_its_option():
     assert "give --verifiable or --not-verifiable" in advise("--data", "prompts.jsonl", code=2).stderr
+    assert (
+        "data: 50 rows, no labels found in prompt; --answer COLUMN" in advise("--data", "prompts.jsonl", code=2).stderr
+    )
     assert "give --labels N" in advise(code=2).stderr
     assert "give --reasoning or --no-reasoning" in advise("--labels", "500", "--verifiable", code=2).stderr
 
@@ -72,6 +75,9 @@ def test_on_a_terminal_only_what_is_open_is_asked(monkeypatch):
     assert result.stderr.count("?") == 3
     assert advise("--labels", "0", "--json", answers="n\n").stderr.count("?") == 1
     assert advise("--data", "essays.jsonl", "--json").stderr == ""
+    asked = advise("--data", "prompts.jsonl", answers="n\n")
+    assert "data: 50 rows, no labels found in prompt" in asked.stderr
+    assert "50 rows" not in asked.stdout
 
 
 def test_what_the_base_model_answers_decides(monkeypatch):
@@ -117,4 +123,6 @@ def test_a_person_reads_what_was_seen_why_and_what_to_do():
     assert "300 rows, 300 labels in 'answer': 100% numbers" in told
     assert "RFT: reinforcement fine-tuning with GRPO" in told
     assert "grpo-dist filter CONFIG" in told
-    assert "[1] Addair and Garg 2025, https://predibase.com/blog/how-rein" in told
+    assert "50 rows, answers that are judged, no labels found\n" in advise("--data", "preferences.jsonl").stdout
+    assert "[1] our own rule of thumb" in told
+    assert "[2] Addair and Garg 2025, https://predibase.com/blog/how-rein" in told

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
-from grpo_dist.config import load_config
+from grpo_dist.cli.compare import data_settings
+from grpo_dist.config import dump_config, load_config
 from grpo_dist.export.request import made_from
 from grpo_dist.plan import plan_run
 from grpo_dist.render.files import render_files
@@ -163,3 +164,19 @@ def test_a_push_goes_on_from_an_export_that_stands(tmp_path, monkeypatch, asked)
         output = grpo_dist("export", "run", "--to", "adapter", "--push", "me/mine").output
         assert output.splitlines()[-2:] == [str(run / "exports" / "adapter"), "address"]
     assert (len(asked), pushed) == (1, [(run / "exports" / "adapter", "me/mine")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "split", "columns", "extractor"),
+    [
+        ("HuggingFaceH4/MATH-500", "test", {"prompt": "problem"}, "none"),
+        ("more.jsonl", "train", {"prompt": "question"}, "gsm8k"),
+    ],
+)
+def test_other_data_that_is_known_brings_its_columns_and_its_answers(tmp_path, data, split, columns, extractor):
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {name_or_path: m}\ndata: {name_or_path: openai/gsm8k}")
+    path.write_text(dump_config(load_config(path)))
+    section = load_config(path, data_settings(data)).data
+    assert (section.config, section.split, section.eval_split) == (None, split, None)
+    assert (section.columns, section.answer_extractor) == (columns, extractor)

@@ -121,12 +121,24 @@ class TestNotebook:
 
     def test_data_and_lengths(self, notebook):
         assert notebook.data.max_prompt_length_quantile == 0.9
+        assert (notebook.data.config, notebook.data.split, notebook.data.columns) == (
+            "en",
+            "train",
+            {"answer": "solution"},
+        )
+        assert (notebook.data.system_prompt, notebook.data.chat_template) == ("recipe", "recipe")
         assert notebook.grpo.max_completion_length == 2048 - 202
 
     def test_warm_start(self, notebook):
         section = notebook.warm_start
         assert (section.num_train_epochs, section.learning_rate, section.warmup_steps) == (2, 2e-4, 5)
         assert (section.optim, section.weight_decay, section.max_length) == ("adamw_8bit", 0.001, 1024)
+        assert (section.numeric_answers, section.data.split) == (True, "cot")
+        assert section.data.columns == {
+            "prompt": "problem",
+            "reasoning": "generated_solution",
+            "answer": "expected_answer",
+        }
 
     def test_optimizer_and_sampling(self, notebook):
         grpo = notebook.grpo

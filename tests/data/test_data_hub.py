@@ -59,6 +59,7 @@ def filled(tmp_path_factory):
     """(home, answers): a cache filled from a Hub that is gone by now, and what was loaded from it."""
     root, home = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("home")
     write_gsm8k(root / "openai" / "gsm8k")
+    write_gsm8k(root / "school" / "sums")
     gsm8k = {"name_or_path": "openai/gsm8k"}
     with fake_hub(root) as endpoint:
         answers = load(
@@ -66,26 +67,28 @@ def filled(tmp_path_factory):
             endpoint,
             gsm8k | {"config": "main"},
             gsm8k | {"config": "main", "split": "test[:2]", "revision": "main"},
-            gsm8k,
+            {"name_or_path": "school/sums"},
             gsm8k | {"config": "mian"},
             gsm8k | {"config": "main", "split": "val"},
             gsm8k | {"revision": "v9"},
             {"name_or_path": "openai/gsm9k"},
             {"name_or_path": "openai/gated"},
+            gsm8k,
         )
     return home, answers
 
 
 def test_loads_configuration_and_slice(filled):
-    train, test, *_ = filled[1]
+    train, test, *_, known = filled[1]
     assert train == ["main train 0", "main train 1", "main train 2"]
     assert test == ["main test 0", "main test 1"]
+    assert known == train
 
 
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        (2, "data.config: openai/gsm8k: Config name is missing"),
+        (2, "data.config: school/sums: Config name is missing"),
         (2, "['main', 'socratic']"),
         (3, "BuilderConfig 'mian' not found. Available: ['main', 'socratic']\n  → --set data.config=NAME"),
         (4, "data.split: openai/gsm8k: Unknown split \"val\". Should be one of ['train', 'test']."),
@@ -106,7 +109,7 @@ def test_falls_back_to_the_cache_or_says_how_to_get_the_data(filled, offline):
         f"http://127.0.0.1:{closed_port()}",
         {"name_or_path": "openai/gsm8k", "config": "main"},
         {"name_or_path": "openai/gsm8k", "config": "main", "revision": "main"},
-        {"name_or_path": "open-r1/DAPO-Math-17k-Processed", "config": "en"},
+        {"name_or_path": "open-r1/DAPO-Math-17k-Processed"},
         **offline,
     )
     assert cached == ["main train 0", "main train 1", "main train 2"]
@@ -115,7 +118,8 @@ def test_falls_back_to_the_cache_or_says_how_to_get_the_data(filled, offline):
     assert (
         "hf download --repo-type dataset open-r1/DAPO-Math-17k-Processed --local-dir DAPO-Math-17k-Processed" in other
     )
-    assert "--set data.name_or_path=./DAPO-Math-17k-Processed" in other
+    copy = "./DAPO-Math-17k-Processed --set data.like=open-r1/DAPO-Math-17k-Processed --set data.config=en"
+    assert f"--set data.name_or_path={copy}" in other
     assert "HF_HUB_OFFLINE=1" in other
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from grpo_dist.config.data import SourceSection
+from grpo_dist.config.model import WarmStartSection
 from grpo_dist.data.messages import dresser
+from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import warm_start_examples
 from grpo_dist.errors import DataError
 
@@ -21,10 +22,10 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def examples(*rows, prefilled=True, **stated):
+def examples(*rows, prefilled=True, numeric_answers=False, tally=None, **stated):
     Path("warm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = SourceSection(name_or_path="warm.jsonl", **stated)
-    return warm_start_examples(source, dresser("S", True), prefilled=prefilled)
+    section = WarmStartSection(data={"name_or_path": "warm.jsonl", **stated}, numeric_answers=numeric_answers)
+    return warm_start_examples(section, dresser("S", True), tally or Tally(), prefilled=prefilled)
 
 
 def test_reasoning_and_answer_are_wrapped():

@@ -1,6 +1,6 @@
 """Tensors that a forward pass keeps for the backward pass, in bytes.
 
-Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models), equations 1–2, count what each
+Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models), equation 1, count what each
 operation of a layer keeps. The same count is made here for what Transformers 5 runs: RMS norms computed in float32,
 grouped keys and values, a gated MLP with three widths of the intermediate size, scaled dot-product attention that
 keeps its output and one number per row. A frozen linear layer keeps no input (its gradient needs only its weight);

@@ -17,7 +17,7 @@ TensorShapes = Iterable[tuple[tuple[int, ...], int]]
 """(shape, how many tensors have it)."""
 
 BLOCK = 256
-"""Weights that share one float32 scale in an 8-bit or 4-bit state (Dettmers et al. 2021, section 2; torchao)."""
+"""Weights that share one float32 scale in an 8-bit or 4-bit state, in bitsandbytes and torchao alike."""
 SMALLEST_QUANTIZED = 4096
 """Smaller tensors keep float32 states (`min_8bit_size`; torchao has the same bound)."""
 

@@ -26,7 +26,7 @@ SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 LARGEST_GRAPH = 512
 """Default bound of `max_cudagraph_capture_size`."""
 GRAPH_BYTES = 180_000
-"""Per layer and captured graph: vLLM reported 0.52 GiB for 36 layers × 86 graphs of Qwen3-8B (LMCache #3430)."""
+"""Per layer and captured graph: vLLM estimated 0.52 GiB for 36 layers × 86 graphs of Qwen3-8B (LMCache #3430)."""
 NON_TORCH = 128 * 2**20
 """Kernels and attention workspaces vLLM counts as non-torch memory; 0.1–0.3 GiB in its logs."""
 

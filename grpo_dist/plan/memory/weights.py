@@ -32,7 +32,7 @@ def weight_bytes(architecture: Architecture, dtype: Dtype, quantization: Quantiz
 def quantized_bytes(rows: int, columns: int, quantization: Quantization) -> int:
     """A (rows, columns) weight with its scales.
 
-    8bit: one byte per weight and a float32 scale per row (Dettmers et al. 2022, LLM.int8, section 2.1).
+    8bit: one byte per weight and a float32 scale per row (Dettmers et al. 2022, LLM.int8, section 3.1).
     4bit: NF4, half a byte per weight and a float32 scale per block of 64, without double quantisation.
     """
     weights = rows * columns

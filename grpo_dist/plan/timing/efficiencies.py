@@ -44,7 +44,7 @@ class Efficiencies:
     """Extra time per layer and vLLM decode step while an unmerged adapter is served."""
     link: float = 0.82
     """Fraction of a link's line rate that NCCL reaches."""
-    collective_seconds: float = 4.4e-6
+    collective_seconds: float = 6.8e-6
     """Fixed time of one NCCL collective."""
     adapter_load_seconds: float = 0.2
     """Time a vLLM server takes to load an adapter that lies on its disk."""
@@ -81,11 +81,11 @@ SOURCES = {
     "activation_passes": f"fitted to {_QWEN}: 5.2 s for 8 × 2048 tokens, Qwen-7B",
     "eager_layer_seconds": "Qwen README, bf16 generation on one A100: 54, 41, 32 tokens/s with 24, 32, 40 layers",
     "eager_lora_layer_seconds": f"{_QWEN}: 1.0 s however short the text, Qwen-1.8B, 24 layers × 3 passes × 8",
-    "decode_step_seconds": "0.14 ms at 128 sequences in one scheduler loop alone: vLLM pull request 46112",
-    "lora_layer_seconds": "7.1 ms a token where the weights need 4.7 ms, Qwen3-8B on an H200: vLLM pull request 38764",
+    "decode_step_seconds": "our own figure: what asynchronous scheduling leaves of some tenths of a millisecond",
+    "lora_layer_seconds": "our own figure: 2.2 ms a token over the 36 layers of an 8B model, on H200",
     "link": "370 of 450 GB/s on NVLink 4: NCCL's authors, nccl-tests issue 212",
-    "collective_seconds": "baseLat (tree, LL) of NCCL's src/graph/tuning.cc",
-    "adapter_load_seconds": "about 200 ms a load: axolotl's measurement of adapter-only synchronisation",
+    "collective_seconds": "baseLatencies (tree, LL) of NCCL's src/graph/tuning.cc",
+    "adapter_load_seconds": "about 200 ms per adapter-only synchronisation: axolotl's documentation, vLLM serving",
     "generation_scale": "1: not calibrated",
     "training_scale": "1: not calibrated",
     "other_seconds": "0: not calibrated",
