@@ -21,6 +21,7 @@ import yaml
 from engines import Engine, server_config, site
 from fault_rewards import STALE_AFTER
 from leftovers import processes_with, shared_memory
+from program import make_prepared
 from test_vllm_runs import config, metrics, on, same_adapter, sampled
 
 from grpo_dist.config.cluster import TimeoutSection
@@ -187,6 +188,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
     run = tmp_path_factory.mktemp("faulted") / "run"
     holder = Holder(stated.parent / "hold")
     replaced, newest, segments = [], [], set()
+    make_prepared(run, stated, by=reference)
 
     def seen() -> None:
         segments.update(shared_memory(processes_with(pair.mark)))
