@@ -12,7 +12,8 @@ import pytest
 from grpo_dist.config import RunConfig
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.rollout.command import ServerSettings, server_settings
-from grpo_dist.rollout.supervisor import Site, Supervisor, replicas_of_node
+from grpo_dist.rollout.keeper import Site
+from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 MAX_LORA_RANK = 32
 DEMO_SEED = 5

@@ -29,10 +29,12 @@ from grpo_dist.errors import RolloutError
 from grpo_dist.plan import plan_run
 from grpo_dist.rollout.client import Policy
 from grpo_dist.rollout.command import server_settings
-from grpo_dist.rollout.pool import BACK_OFF_SECONDS, Pool
+from grpo_dist.rollout.keeper import SILENCE
+from grpo_dist.rollout.members import BACK_OFF_SECONDS
+from grpo_dist.rollout.pool import Pool
 from grpo_dist.rollout.probe import Address, status
 from grpo_dist.rollout.registry import ReplicaEntry
-from grpo_dist.rollout.supervisor import SILENCE, Supervisor, replicas_of_node
+from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]  # replicas are started again, each in a minute
 
