@@ -40,8 +40,9 @@ from grpo_dist.plan.memory.rollout import RolloutSetup, served_rank
 from grpo_dist.plan.topology import Replica, Topology
 from grpo_dist.rollout.client import Policy, Prompt
 from grpo_dist.rollout.command import ServerSettings
+from grpo_dist.rollout.keeper import Site
 from grpo_dist.rollout.pool import Pool
-from grpo_dist.rollout.supervisor import Site, Supervisor, replicas_of_node
+from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 from grpo_dist.training.merged_rollouts import KeyedClient
 from grpo_dist.training.model import lora_config
 from grpo_dist.training.policy import discard_others, gather_adapter, write_policy

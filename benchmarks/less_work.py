@@ -1,10 +1,11 @@
-"""Seconds of a training step: TRL's trainer against ours, on the same completions of uneven length.
+"""Cost of a training step: TRL's trainer against ours, on the same completions of uneven length.
 
     python benchmarks/less_work.py
 
 Prints JSON, and writes it to `benchmarks/results/less_work-MACHINE.json`. Generation is not in it: completions are
 random tokens, log-normally long, with the log-probabilities a uniform model would give them. What is timed is the rest
-of the step: scoring, micro-batches, loss, backward pass and update, by the trainer's own `training_step`.
+of the step: scoring, micro-batches, loss, backward pass and update, by the trainer's own `training_step`. On a GPU
+seconds, on a CPU those the process computed in: others on the machine do not enter. The trainers take turns.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from trl.trainer import grpo_trainer
 
 from grpo_dist.embedded.tokenizer import character_tokenizer
 from grpo_dist.plan.architecture.known import EMBEDDED
-from grpo_dist.training.trainer import Trainer
+from grpo_dist.training.micro_batches import TightMicroBatches
+from grpo_dist.training.scoring import DeferredScoring
 
 GROUP = 8
 
@@ -91,6 +93,10 @@ class FixedRollouts:
         return prompts, completions, logps, None
 
 
+class Ours(TightMicroBatches, DeferredScoring):
+    """What saves work in `grpo_dist.training.trainer.Trainer`, without a run."""
+
+
 class Timer(TrainerCallback):
     """Seconds of each optimizer step, from its first micro-step to its update."""
 
@@ -106,29 +112,36 @@ class Timer(TrainerCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn, after one that is not")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--beta", type=float, default=0.0, help="above 0 the reference model is run too")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     publish(
         "less_work",
-        "seconds of a training step without generation, median",
+        f"{'seconds' if device == 'cuda' else 'CPU seconds'} of a training step without generation, median",
         {
             "threads": torch.get_num_threads(),
             "beta": arguments.beta,
             "timed_steps": arguments.steps,
-            "embedded size": compare(EMBEDDED_SIZE, device, arguments.steps, arguments.beta),
-            "larger": compare(LARGER[device], device, arguments.steps, arguments.beta),
+            "turns": arguments.turns,
+            "embedded size": compare(EMBEDDED_SIZE, device, arguments),
+            "larger": compare(LARGER[device], device, arguments),
         },
         packages=("torch", "trl", "transformers", "peft"),
         cuda=device == "cuda",
     )
 
 
-def compare(size: Size, device: str, steps: int, beta: float) -> dict[str, Any]:
-    """TRL's steps and ours, one after the other, from the same weights and with the same completions."""
-    trl, ours = (median_step(kind, size, device, steps, beta) for kind in (GRPOTrainer, Trainer))
-    return {"trl": round(trl, 4), "ours": round(ours, 4), "ratio": round(trl / ours, 2), **vars(size)}
+def compare(size: Size, device: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """TRL's steps and ours by turns, each time from the same weights and with the same completions."""
+    turns = [
+        tuple(median_step(kind, size, device, arguments.steps, arguments.beta) for kind in (GRPOTrainer, Ours))
+        for _ in range(arguments.turns)
+    ]
+    trl, ours = (round(statistics.median(side), 4) for side in zip(*turns, strict=True))
+    ratios = sorted(round(theirs / our, 2) for theirs, our in turns)
+    return {"trl": trl, "ours": ours, "ratio": statistics.median(ratios), "ratios": ratios, **vars(size)}
 
 
 def median_step(kind: type[GRPOTrainer], size: Size, device: str, steps: int, beta: float) -> float:
@@ -185,8 +198,9 @@ def _model(size: Size, tokenizer: Any) -> Qwen3ForCausalLM:
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 

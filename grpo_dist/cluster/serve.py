@@ -12,8 +12,9 @@ from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.rollout.command import server_settings
+from grpo_dist.rollout.keeper import Site
 from grpo_dist.rollout.registry import lock_of
-from grpo_dist.rollout.supervisor import Site, Supervisor, replicas_of_node
+from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 from grpo_dist.run_directory import RunDirectory
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +21,16 @@ from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadL
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from grpo_dist.rollout.adapters import FILES, Refused
 from grpo_dist.rollout.frames import FINISHES, encode
+from grpo_dist.rollout.work import Work
 
 STREAM_INTERVAL = 16
 """Tokens of a completion that go out together."""
 LOOK_SECONDS = 0.2
 """Between two looks for an adapter that a lagging file system does not show yet."""
-
-
-class Work:
-    """What the engine is asked for and when it last answered."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self._busy_before = 0.0
-        self._busy_since = 0.0
-        self._sign = 0.0
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """For the time of one request."""
-        now = time.monotonic()
-        if not self.in_flight:
-            self._busy_since = self._sign = now
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self.sign()
-            if not self.in_flight:
-                self._busy_before += time.monotonic() - self._busy_since
-
-    def sign(self) -> None:
-        """The engine has put something out."""
-        self._sign = time.monotonic()
-
-    @property
-    def stalled_seconds(self) -> float:
-        """Since the last sign of an engine that has work."""
-        return time.monotonic() - self._sign if self.in_flight else 0.0
-
-    @property
-    def busy_seconds(self) -> float:
-        """In all, with at least one request."""
-        return self._busy_before + (time.monotonic() - self._busy_since if self.in_flight else 0.0)
 
 
 class Engine:
@@ -148,6 +111,8 @@ class Engine:
             Refused: before the first frame: the adapter is not known, or vLLM does not take the request.
             RuntimeError: after it: a completion ended in another way than by stopping or at its length.
         """
+        if not all(isinstance(token, int) for token in prompt):
+            raise Refused(400, "prompt_token_ids must be a list of whole numbers")
         params = _parameters(n=n, seed=seed, sampling=sampling)
         running = set(range(n))
         async with contextlib.aclosing(self._outputs(adapter, prompt, params)) as outputs:
@@ -210,6 +175,8 @@ def _parameters(*, n: int, seed: int | None, sampling: dict[str, Any]) -> Sampli
             output_kind=RequestOutputKind.DELTA,
             detokenize=bool(stated.get("stop")),  # only texts to stop at need text
         )
+        # As the engine will: there a value of another type ends the thread that reads requests, and nothing says so.
+        MsgpackDecoder(SamplingParams).decode(MsgpackEncoder().encode(params))
     except Exception as error:  # vLLM's own kind of it has no base in common with Python's over its versions
         raise Refused(400, f"sampling: {error}") from error
     if hasattr(params, "stream_interval"):  # newer than the oldest vLLM there is support for

@@ -10,47 +10,19 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 
 from grpo_dist.config.cluster import TimeoutSection
-from grpo_dist.errors import RolloutsGone
 from grpo_dist.progress import say
 from grpo_dist.rollout.client import Client, Policy, Prompt, ReplicaFailed, Sampled, UnknownAdapter
-from grpo_dist.rollout.frames import Frame
+from grpo_dist.rollout.members import Debt, Member
 from grpo_dist.rollout.registry import read_key, read_replicas
+from grpo_dist.rollout.revivals import Revivals
 
 Result = TypeVar("Result")
-
-LOOK_SECONDS = 2.0
-"""Between two looks, while all are down, whether anybody still keeps them."""
-BACK_OFF_SECONDS = (0.5, 10.0)
-"""First and longest pause between two attempts to reach a server that failed."""
-
-
-@dataclass(eq=False)
-class Member:
-    """One server as this process knows it."""
-
-    name: str
-    url: str
-    outstanding: int = 0
-    """Tokens this process may still get from it."""
-    requests: int = 0
-    down: bool = False
-    failure: str = ""
-    """Why it was counted out."""
-    pause: float = 0.0
-    """Seconds between the last two attempts to reach it, and `retry_at` (monotonic) the next."""
-    retry_at: float = 0.0
-
-    def wait_longer(self) -> None:
-        first, longest = BACK_OFF_SECONDS
-        self.pause = min(2 * self.pause, longest) if self.pause else first
-        self.retry_at = time.monotonic() + self.pause
 
 
 class Pool:
@@ -126,7 +98,7 @@ class Pool:
             while any(result is None for result in results):
                 while waiting and (member := self._freest()) is not None:
                     index = waiting.popleft()
-                    debt = _Debt(member, prompts[index].n, sampling["max_tokens"])
+                    debt = Debt(member, prompts[index].n, sampling["max_tokens"])
                     ask = self._ask(session, debt, prompts[index], policy, sampling)
                     running[asyncio.create_task(ask)] = (index, member)
                 for task in await revivals.wait(running):
@@ -141,7 +113,7 @@ class Pool:
     async def _ask(
         self,
         session: aiohttp.ClientSession,
-        debt: _Debt,
+        debt: Debt,
         prompt: Prompt,
         policy: Policy | None,
         sampling: Mapping[str, Any],
@@ -222,106 +194,11 @@ class Pool:
         ]
         return min(ready, key=lambda entry: entry[:2])[2] if ready else None
 
-    def _revivals(self, session: aiohttp.ClientSession, policy: Policy | None) -> _Revivals:
-        return _Revivals(self, session, policy)
+    def _revivals(self, session: aiohttp.ClientSession, policy: Policy | None) -> Revivals:
+        return Revivals(self.members, self.registry, self.timeouts, session, policy, push=self.push)
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(headers=self.headers, connector=aiohttp.TCPConnector(limit=0))
-
-
-class _Debt:
-    """What one request may still bring, counted at its server."""
-
-    def __init__(self, member: Member, n: int, max_tokens: int) -> None:
-        self.member, self.left = member, [max_tokens] * n
-        member.outstanding += n * max_tokens
-        member.requests += 1
-
-    def received(self, frame: Frame) -> None:
-        paid = self.left[frame.index] if frame.finish else min(len(frame.token_ids), self.left[frame.index])
-        self.left[frame.index] -= paid
-        self.member.outstanding -= paid
-
-    def settle(self) -> None:
-        self.member.outstanding -= sum(self.left)
-        self.member.requests -= 1
-
-
-class _Revivals:
-    """Servers that failed, and the waiting for their return."""
-
-    def __init__(self, pool: Pool, session: aiohttp.ClientSession, policy: Policy | None) -> None:
-        self.pool, self.session, self.policy = pool, session, policy
-        self.tasks: dict[asyncio.Task[None], Member] = {}
-        self.alone_since: float | None = None
-        self.revived = False
-        for member in pool.members:
-            if member.down:
-                self._begin(member)
-
-    def start(self, member: Member, failure: ReplicaFailed) -> None:
-        """Count a server out until it answers again."""
-        if not member.down:
-            say(f"rollout server {member.name} failed ({failure}); its work goes to the others")
-            member.down, member.failure, member.pause = True, str(failure), 0.0
-            member.wait_longer()
-            self._begin(member)
-
-    async def wait(self, running: Mapping[asyncio.Task[Any], Any]) -> list[asyncio.Task[Any]]:
-        """Tasks of `running` that are done; empty when a server came back instead, or now and then when all are down.
-
-        Raises:
-            RolloutsGone: all servers are down, and none came back in time.
-        """
-        patience = self._patience()
-        if patience == 0.0:
-            raise self._gone(f"none came back within {self.pool.timeouts.recover:.0f} s")
-        limit = None if patience is None else min(patience, LOOK_SECONDS)
-        done, _ = await asyncio.wait({*running, *self.tasks}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        for task in done & self.tasks.keys():
-            member = self.tasks.pop(task)
-            task.result()
-            member.down, self.revived = False, True
-            say(f"rollout server {member.name} is back")
-        return [task for task in done if task in running]
-
-    def _patience(self) -> float | None:
-        """Seconds left for one to come back when all are down; None while any is up."""
-        if not all(member.down for member in self.pool.members):
-            self.alone_since = None
-            return None
-        if all(entry.state == "dropped" for entry in read_replicas(self.pool.registry)):
-            raise self._gone("they were given up after too many restarts")
-        self.alone_since = self.alone_since or time.monotonic()
-        return max(0.0, self.alone_since + self.pool.timeouts.recover - time.monotonic())
-
-    def _gone(self, why: str) -> RolloutsGone:
-        failures = "; ".join(f"{member.name}: {member.failure}" for member in self.pool.members)
-        return RolloutsGone(
-            f"all {len(self.pool.members)} rollout servers are gone ({failures}); {why}",
-            hint="their logs say why (logs/attempt-N/replica-*.log in the run directory); then continue with --resume",
-        )
-
-    def _begin(self, member: Member) -> None:
-        self.tasks[asyncio.create_task(self._revive(member))] = member
-
-    async def _revive(self, member: Member) -> None:
-        """Ends when the server answers and has the newest adapter."""
-        while True:
-            await asyncio.sleep(max(0.0, member.retry_at - time.monotonic()))
-            entries = {entry.name: entry for entry in read_replicas(self.pool.registry)}
-            entry = entries.get(member.name)
-            if entry is not None and entry.state == "ready":
-                member.url = entry.url  # it may have had to take another port
-                client = Client(self.session, entry.url, self.pool.timeouts)
-                try:
-                    await client.status()
-                    if self.policy is not None:
-                        await client.load(self.policy, push=self.pool.push)
-                    return
-                except ReplicaFailed as failure:
-                    member.failure = str(failure)
-            member.wait_longer()
 
 
 @asynccontextmanager

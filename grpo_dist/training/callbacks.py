@@ -55,7 +55,8 @@ class StepRecorder(TrainerCallback):
         seconds, tokens = now - self.last_time, state.num_input_tokens_seen - self.last_tokens
         self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
         rounds = max(1.0, steps / args.num_iterations)  # of generation, where any was logged
-        completion_tokens = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size * rounds
+        first = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size
+        completion_tokens = (first + logs.get("sampling/further_completion_tokens", 0.0)) * rounds
         waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
         return {
             "perf/tokens_per_second": tokens / seconds,

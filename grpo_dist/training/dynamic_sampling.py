@@ -56,7 +56,7 @@ class DynamicSampling(GRPOTrainer):
         if self.max_num_gen_batches == 1 or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         batches = [self._scored(inputs)]
-        metrics = self._metrics["train"]
+        metrics, further = self._metrics["train"], 0.0
         prompts = further_prompts(
             self.train_dataset, batches[0].table[("prompt",)], self.args.seed, self.state.global_step
         )
@@ -67,7 +67,9 @@ class DynamicSampling(GRPOTrainer):
             metrics["num_tokens"] = later["num_tokens"]  # a running total
             if seconds := later.get("perf/generation_seconds"):
                 metrics["perf/generation_seconds"][-1] += seconds[-1]
+            further += later["completions/mean_length"][-1] * len(batches[-1].informative) * self.num_generations
         self._metrics["train"] = metrics
+        metrics["sampling/further_completion_tokens"].append(further)
         self._report(batches)
         places = assign([batch.informative for batch in batches])
         self._rewrite_table(batches, places)

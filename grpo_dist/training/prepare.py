@@ -25,7 +25,6 @@ from grpo_dist.training.environment import environment
 from grpo_dist.training.model import load_tokenizer, room
 from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.stage import Run, main
-from grpo_dist.training.warm_start import warm_start
 from grpo_dist.training.world import check_device
 
 
@@ -148,6 +147,8 @@ def check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
 
 def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     """The supervised warm start of the configuration, whose adapter it leaves in the run directory."""
+    from grpo_dist.training.warm_start import warm_start  # and with it TRL, which takes seconds
+
     config = run.config
 
     def render(messages: Messages) -> str:

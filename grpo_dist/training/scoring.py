@@ -27,11 +27,13 @@ class DeferredScoring(GRPOTrainer):
     where there are none.
 
     Not while evaluating, not where completions outlive a step (`num_iterations` above 1), nor with tools or rollout
-    functions, nor with `vespo`, whose weights take in the ratio of padding.
+    functions, nor with `vespo`, whose weights take in the ratio of padding, nor with dropout, by which TRL's two passes
+    differ.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._dropout = has_dropout(self.model)
         self._scoring_is_next = False
         self._uncorrected: dict[str, Any] | None = None
         self._measured: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -44,6 +46,7 @@ class DeferredScoring(GRPOTrainer):
             and self.num_iterations == 1
             and self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
             and self.loss_type != "vespo"
+            and not self._dropout
             and not (self.tools or self.environment_factories or self.rollout_func)
             and not self.args.use_liger_kernel  # may come with a loss of its own, which scores out of our sight
         )
@@ -139,6 +142,12 @@ def importance_sampling_ratio(
     low = -math.inf if clip_min is None else clip_min
     high = math.inf if clip_max is None else clip_max
     return ratio.masked_fill((ratio < low) | (ratio > high), 0.0)
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether two passes over the same tokens differ in training: by dropout of adapter, layers or attention."""
+    layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    return layers or bool(getattr(model.config.get_text_config(), "attention_dropout", None))
 
 
 def _of_sequence(mode: str) -> bool:

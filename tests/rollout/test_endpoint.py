@@ -178,6 +178,9 @@ def test_a_regular_expression_is_held_to(call):
         ({"prompt_token_ids": [10**6]}, 400, "vocab"),
         ({"prompt_token_ids": PROMPT, "sampling": {"top_p": 7}}, 400, "top_p"),
         ({"prompt_token_ids": PROMPT, "sampling": {"warmth": 1}}, 400, "warmth"),
+        ({"prompt_token_ids": [5.5]}, 400, "whole numbers"),
+        ({"prompt_token_ids": PROMPT, "seed": "7"}, 400, "seed"),
+        ({"prompt_token_ids": PROMPT, "sampling": {"max_tokens": 4.5}}, 400, "max_tokens"),
         ({"prompt_token_ids": PROMPT, "adapter": "never"}, 404, "never"),
         ({}, 400, "prompt_token_ids is missing"),
     ],
@@ -186,6 +189,7 @@ def test_a_request_that_cannot_be_done_is_refused_in_words(call, request_body, s
     found, answer = call.json("POST", "/grpo-dist/generate", request_body)
     assert found == status
     assert words in answer["error"]
+    assert call.generate(n=1, seed=1)  # and the engine goes on
 
 
 def test_a_pushed_adapter_changes_what_is_said_and_the_base_stays_beside_it(call, adapter):

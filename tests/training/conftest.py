@@ -1,12 +1,13 @@
-"""What the real runs share."""
+"""What the real runs share. Each of their processes spends seconds on imports, so one run serves many tests."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from program import SETTINGS, Program
+from program import SETTINGS, TRACKED, Program
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +20,19 @@ def embedded_model(tmp_path_factory) -> Path:
     return path
 
 
+def six_steps(directory: Path, model: Path) -> Program:
+    config = directory / "six steps.yaml"
+    config.write_text(yaml.safe_dump({"model": {"name_or_path": str(model), "dtype": "float32"}, **SETTINGS}))
+    return Program(directory, config)
+
+
 @pytest.fixture
 def program(tmp_path, embedded_model) -> Program:
-    config = tmp_path / "six steps.yaml"
-    model = {"name_or_path": str(embedded_model), "dtype": "float32"}
-    config.write_text(yaml.safe_dump({"model": model, **SETTINGS}))
-    return Program(tmp_path, config)
+    return six_steps(tmp_path, embedded_model)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, embedded_model) -> tuple[Program, subprocess.CompletedProcess[str]]:
+    """A whole run, `run`, which every tracker has followed, and what it said."""
+    program = six_steps(tmp_path_factory.mktemp("a finished run"), embedded_model)
+    return program, program("run", str(program.config), *TRACKED, "--output", "run")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from grpo_dist.config import load_config
+from grpo_dist.plan import plan_run
+from grpo_dist.render import render_files
+from grpo_dist.run_directory import RunDirectory
 
 SETTINGS = {
     "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
@@ -24,6 +30,18 @@ SETTINGS = {
     "cluster": {"gpus_per_node": 0},
     "evaluation": {"num_problems": 24, "num_samples": 2, "bootstrap_samples": 200},
 }
+
+TRACKED = ("--set", "tracking=[trackio, tensorboard, wandb]")
+PREPARED = ("data", "tokenizer", "environment.json", "rewards_preflight.json", "prepared.json")
+"""What the prepare stage leaves of a run whose model stands elsewhere."""
+
+
+def make_prepared(run: Path, stated: Path, *overrides: str, by: Path) -> None:
+    """A run directory up to the training stage, as the run `by` of the same model and data has it."""
+    config = load_config(stated, overrides)
+    RunDirectory(run).create(render_files(config, plan_run(config)))
+    for name in PREPARED:
+        (shutil.copytree if (by / name).is_dir() else shutil.copy)(by / name, run / name)
 
 
 @dataclass(frozen=True)

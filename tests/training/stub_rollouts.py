@@ -102,9 +102,10 @@ def make_trainer(
     reward: Callable[..., list[float]] = checksum,
     prompts: int = 16,
     own: dict[str, Any] | None = None,
+    lora: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> GRPOTrainer:
-    """A trainer of `kind` with a random adapter on the model, and `own` arguments of that kind.
+    """A trainer of `kind` with a random adapter on the model (`lora` of its own), and `own` arguments of that kind.
 
     By default two optimizer steps of four micro-batches with four completions each: four groups of four.
     """
@@ -134,7 +135,9 @@ def make_trainer(
     return kind(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
         # A fresh adapter's B is zero, and with it the gradient of A.
-        peft_config=LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM", **(lora or {})
+        ),
         reward_funcs=reward,
         args=GRPOConfig(output_dir=str(output), **{**defaults, **arguments}),
         train_dataset=additions(prompts),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_less_work import assert_same_steps
 
 WORKER = Path(__file__).with_name("dynamic_process.py")
 
@@ -59,6 +60,12 @@ def test_every_group_teaches_and_none_comes_twice(alone):
         assert logs["sampling/generation_batches"] > 1
 
 
+def test_tokens_of_every_batch_are_counted_as_what_they_are(alone):
+    for generated, logs in zip(alone["generated"], alone["logs"], strict=True):
+        first = logs["completions/mean_length"] * 12
+        assert first < generated == pytest.approx(first + logs["sampling/further_completion_tokens"])
+
+
 def test_metrics_of_generation_are_those_of_the_prompts_that_were_due(alone):
     """Of what is trained on, none is zero."""
     assert all(logs["frac_reward_zero_std"] > 0 for logs in alone["logs"])
@@ -86,10 +93,12 @@ def test_the_step_is_trls_on_the_prompts_that_were_kept(alone, model, tmp_path):
         )
 
 
-@pytest.mark.heavy
-def test_two_processes_take_the_same_steps(alone, model, tmp_path):
+@pytest.fixture(scope="module")
+def shares(model, tmp_path_factory) -> list[dict[str, Any]]:
+    """What each of two processes saw."""
     import torch
 
+    tmp_path = tmp_path_factory.mktemp("shares")
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     done = subprocess.run(
@@ -100,7 +109,13 @@ def test_two_processes_take_the_same_steps(alone, model, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.heavy
+def test_two_processes_take_the_same_steps(alone, shares):
+    import torch
+
     for step in (0, 1):
         assert [asked(share["tables"][step]) for share in shares] == [asked(alone["tables"][step])] * 2
         rows = [share["batches"][step]["advantages"] for share in shares]
@@ -110,6 +125,15 @@ def test_two_processes_take_the_same_steps(alone, model, tmp_path):
         assert counted == [alone["batches"][step]["completion_mask"].sum()] * 2
         for name, gradient in alone["gradients"][step].items():
             torch.testing.assert_close(shares[1]["gradients"][step][name], gradient, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.heavy
+def test_two_processes_take_trls_steps(shares):
+    """Each tidies its own share, whatever the loss: rank 1 had other lengths, and took the same gradients."""
+    for share in shares:
+        for stock, ours in share["beside TRL"]:
+            assert_same_steps(stock, ours)
+            assert ours.tokens < stock.tokens
 
 
 def test_the_limit_holds_and_places_that_are_left_keep_their_groups(model, tmp_path, alone):

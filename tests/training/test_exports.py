@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from program import SETTINGS, Program
+from program import Program
 from safetensors.torch import load_file, save_file
 
 from grpo_dist.errors import ModelError
@@ -22,16 +21,10 @@ from grpo_dist.training.export import check_adapter
 heavy = pytest.mark.heavy
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, embedded_model) -> Program:
+@pytest.fixture
+def trained(finished) -> Program:
     """`grpo-dist` in a directory with a finished run of six steps, `run`."""
-    directory = tmp_path_factory.mktemp("trained")
-    config = directory / "six.yaml"
-    model = {"name_or_path": str(embedded_model), "dtype": "float32"}
-    config.write_text(yaml.safe_dump({"model": model, **SETTINGS}))
-    program = Program(directory, config)
-    program("run", str(config), "--output", "run")
-    return program
+    return finished[0]
 
 
 def record(directory: Path) -> dict:

@@ -126,6 +126,12 @@ def test_where_old_scores_differ_they_are_computed(both, arguments):
 
 
 @pytest.mark.heavy
+def test_dropout_is_drawn_anew_in_every_pass_so_all_are_made(both):
+    stock, ours = both(lora={"lora_dropout": 0.1})
+    assert ours.forwards == stock.forwards == 2 * ROUNDS * MICRO_BATCHES
+
+
+@pytest.mark.heavy
 def test_without_correction_there_was_nothing_to_skip(both):
     stock, ours = both(vllm_importance_sampling_correction=False)
     assert ours.forwards == stock.forwards == ROUNDS * MICRO_BATCHES

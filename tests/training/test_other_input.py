@@ -128,7 +128,7 @@ def test_a_warm_start_teaches_the_format_before_the_first_step(program):
     }
     document["grpo"]["max_steps"] = 2
     program.config.write_text(yaml.safe_dump(document))
-    result = program("run", str(program.config), "--output", "warm")
+    result = program("run", str(program.config), "--set", "evaluation.enabled=false", "--output", "warm")
     assert "warm start: 64 of 64 examples" in result.stderr
     run = program.cwd / "warm"
     started, trained = (run / name / "adapter_model.safetensors" for name in ("warm_start", "adapter"))

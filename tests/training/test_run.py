@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from program import Program, processes_in
+from program import TRACKED, Program, make_prepared, processes_in
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.heavy
@@ -44,41 +44,51 @@ def rank(run: Path) -> int:
     return max(pid for pid in processes_in(run) if b"grpo_dist.training" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_a_run_leaves_all_it_promises_and_refuses_to_be_overwritten(program):
-    result = program("run", str(program.config))
-    run = program.cwd / "runs" / "six steps"
+def test_a_run_leaves_all_it_promises_and_refuses_to_be_overwritten(finished):
+    program, result = finished
+    run = program.cwd / "run"
     assert {path.name for path in run.iterdir()} >= WRITTEN
-    assert [line["step"] for line in program.metrics("runs/six steps")] == [1, 2, 3, 4, 5, 6]
-    assert all(line["perf/tokens_per_second"] > 0 for line in program.metrics("runs/six steps"))
+    assert [line["step"] for line in program.metrics("run")] == [1, 2, 3, 4, 5, 6]
+    assert all(line["perf/tokens_per_second"] > 0 for line in program.metrics("run"))
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
     assert "step 6/6 · reward" in result.stderr
     assert "held-out problems right" in result.stdout
     tensors = load_file(run / "adapter" / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
 
-    figures = program.report("runs/six steps")
+    figures = program.report("run")
     assert (figures["steps"], figures["world_size"], figures["distributed_type"]) == (6, 1, "NO")
     assert figures["backend"] == "transformers"
     assert 0 <= figures["base"]["greedy_accuracy"] <= 1
     assert figures["trained"]["pass_at_k"] is not None
 
-    before = adapter(program, "runs/six steps")
-    refused = program("run", str(program.config), code=2)
+    before = adapter(program, "run")
+    again = ("run", str(program.config), *TRACKED, "--output", "run")
+    refused = program(*again, code=2)
     assert "a run stands there already" in refused.stderr
     assert "--resume" in refused.stderr
-    other = program("run", str(program.config), "--resume", "--set", "grpo.learning_rate=2e-3", code=2)
+    other = program(*again, "--resume", "--set", "grpo.learning_rate=2e-3", code=2)
     assert "grpo.learning_rate: 0.001 in the run, 0.002 now" in other.stderr
-    program("run", str(program.config), "--resume")
-    assert adapter(program, "runs/six steps") == before
+    program(*again, "--resume")
+    assert adapter(program, "run") == before
     assert sorted(path.name for path in (run / "logs").iterdir()) == ["attempt-1"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, processes):
-    settings = ("--set", f"distributed.num_processes={processes}", "--set", "evaluation.enabled=false")
-    program("run", str(program.config), *settings, "--output", "whole")
+def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, finished, processes):
+    overrides = (f"distributed.num_processes={processes}", "evaluation.enabled=false")
+    by = finished[0].cwd / "run"
 
-    arguments = ("run", str(program.config), *settings, "--output", "killed", "--resume")
+    def resumed(name: str) -> tuple[str, ...]:
+        settings = (word for one in overrides for word in ("--set", one))
+        make_prepared(program.cwd / name, program.config, *overrides, by=by)
+        return ("run", str(program.config), *settings, "--output", name, "--resume")
+
+    if processes == 1:
+        (program.cwd / "whole").symlink_to(by)
+    else:
+        program(*resumed("whole"))
+    arguments = resumed("killed")
     run = program.cwd / "killed"
     for steps, victim in ((3, "launcher"), (5, "rank")):
         process = program.start(*arguments)
@@ -102,16 +112,18 @@ def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, process
     assert len(list((run / "logs").iterdir())) == 3
 
 
-def test_interrupted_by_the_keyboard_it_stops_clean_and_says_how_to_go_on(program):
-    process = program.start("run", str(program.config), "--output", "stopped")
+def test_interrupted_by_the_keyboard_it_stops_clean_and_says_how_to_go_on(program, finished):
+    make_prepared(program.cwd / "stopped", program.config, by=finished[0].cwd / "run")
+    process = program.start("run", str(program.config), "--output", "stopped", "--resume")
     wait_until(lambda: len(program.metrics("stopped")) >= 1)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
     assert not processes_in(program.cwd / "stopped")
 
 
-def test_asked_for_a_checkpoint_it_saves_stops_and_can_go_on(program):
+def test_asked_for_a_checkpoint_it_saves_stops_and_can_go_on(program, finished):
     arguments = ("run", str(program.config), "--output", "asked", "--set", "evaluation.enabled=false", "--resume")
+    make_prepared(program.cwd / "asked", program.config, "evaluation.enabled=false", by=finished[0].cwd / "run")
     process = program.start(*arguments)
     wait_until(lambda: len(program.metrics("asked")) >= 3)
     program("checkpoint", "asked")

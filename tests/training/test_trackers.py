@@ -9,13 +9,10 @@ import pytest
 pytestmark = pytest.mark.heavy
 
 
-def test_each_tracker_receives_the_metrics_of_the_run(program):
-    program(
-        "run", str(program.config), "--set", "tracking=[trackio, tensorboard, wandb]", "--set", "grpo.max_steps=2",
-        "--set", "evaluation.enabled=false", "--output", "tracked",
-    )  # fmt: skip
-    run = program.cwd / "tracked"
-    reward = program.metrics("tracked")[-1]["reward"]
+def test_each_tracker_receives_the_metrics_of_the_run(finished):
+    program, _ = finished
+    run = program.cwd / "run"
+    reward = program.metrics("run")[-1]["reward"]
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

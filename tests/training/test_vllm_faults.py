@@ -21,6 +21,7 @@ import yaml
 from engines import Engine, server_config, site
 from fault_rewards import STALE_AFTER
 from leftovers import processes_with, shared_memory
+from program import make_prepared
 from test_vllm_runs import config, metrics, on, same_adapter, sampled
 
 from grpo_dist.config.cluster import TimeoutSection
@@ -28,10 +29,12 @@ from grpo_dist.errors import RolloutError
 from grpo_dist.plan import plan_run
 from grpo_dist.rollout.client import Policy
 from grpo_dist.rollout.command import server_settings
-from grpo_dist.rollout.pool import BACK_OFF_SECONDS, Pool
+from grpo_dist.rollout.keeper import SILENCE
+from grpo_dist.rollout.members import BACK_OFF_SECONDS
+from grpo_dist.rollout.pool import Pool
 from grpo_dist.rollout.probe import Address, status
 from grpo_dist.rollout.registry import ReplicaEntry
-from grpo_dist.rollout.supervisor import SILENCE, Supervisor, replicas_of_node
+from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]  # replicas are started again, each in a minute
 
@@ -187,6 +190,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
     run = tmp_path_factory.mktemp("faulted") / "run"
     holder = Holder(stated.parent / "hold")
     replaced, newest, segments = [], [], set()
+    make_prepared(run, stated, by=reference)
 
     def seen() -> None:
         segments.update(shared_memory(processes_with(pair.mark)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import yaml
-from program import SETTINGS, Program, processes_in
+from engines import DEMO_SEED
+from program import SETTINGS, Program, make_prepared, processes_in
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.heavy
@@ -36,7 +38,12 @@ def config(path: Path, model: Path, **rollout) -> Path:
     return path
 
 
-def on(registry: Path, stated: Path, run: Path, *overrides: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def on(
+    registry: Path, stated: Path, run: Path, *overrides: str, by: Path | None = None, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """A run on servers that are up; prepared as `by` is, a run on the same model and data."""
+    if by is not None:
+        make_prepared(run, stated, *overrides, by=by)
     script = Path(__file__).parent / "on_engines.py"
     command = [sys.executable, str(script), str(stated), str(run), str(registry), *overrides]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
@@ -95,7 +102,7 @@ def test_every_step_is_sampled_from_the_policy_it_trains(reference):
 def test_engines_in_the_training_process_draw_the_same(tmp_path, reference, engine):
     stated, served = reference
     colocated = ("rollout.mode=colocate", "rollout.replicas=auto", "grpo.max_steps=3", "grpo.lr_scheduler_type=linear")
-    on(engine.registry, stated, tmp_path / "run", *colocated)
+    on(engine.registry, stated, tmp_path / "run", *colocated, by=served)
     assert max(gaps(tmp_path / "run")) < GAP
     assert sampled(tmp_path / "run")[0] == sampled(served)[0]
     assert metrics(tmp_path / "run")[0]["perf/canary_difference"] < GAP
@@ -104,7 +111,7 @@ def test_engines_in_the_training_process_draw_the_same(tmp_path, reference, engi
 def test_zero3_sends_the_gathered_adapter_by_http(tmp_path, reference, engine):
     stated, served = reference
     sharded = ("distributed.strategy=zero3", "distributed.num_processes=2", "rollout.transport=push")
-    on(engine.registry, stated, tmp_path / "run", *sharded, "grpo.max_steps=3")
+    on(engine.registry, stated, tmp_path / "run", *sharded, "grpo.max_steps=3", by=served)
     assert max(gaps(tmp_path / "run")) < GAP
     assert sampled(tmp_path / "run")[0] == sampled(served)[0]
 
@@ -113,6 +120,7 @@ def test_a_killed_run_draws_again_what_it_had_drawn(tmp_path, reference, engine)
     stated, served = reference
     script = Path(__file__).parent / "on_engines.py"
     run = tmp_path / "run"
+    make_prepared(run, stated, by=served)
     command = [sys.executable, str(script), str(stated), str(run), str(engine.registry)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -127,40 +135,39 @@ def test_a_killed_run_draws_again_what_it_had_drawn(tmp_path, reference, engine)
 
 
 def test_another_runs_key_opens_nothing(tmp_path, reference, engine):
-    stated, _ = reference
+    stated, served = reference
     registry = tmp_path / "replicas"
     registry.mkdir()
     for file in engine.registry.glob("*.json"):
         (registry / file.name).write_text(file.read_text())
     (registry / "key").write_text("0" * 64)
-    result = on(registry, stated, tmp_path / "run", code=1)
+    result = on(registry, stated, tmp_path / "run", by=served, code=1)
     assert "does not take this run's key" in result.stderr
 
 
 def test_no_room_for_an_adapter_ends_the_run_and_leaves_nothing_of_it(tmp_path, reference, engine, missing):
-    stated, _ = reference
+    stated, served = reference
     run = tmp_path / "run"
-    on(engine.registry, stated, run, "grpo.max_steps=1")  # makes the directory; what follows is another run in it
-    again = tmp_path / "again"
-    script = "import sys; from on_engines import *; from pathlib import Path\n"
-    script += "stated = load_config(sys.argv[1]); open_run(stated, Path(sys.argv[2]), resume=False)"
-    subprocess.run([sys.executable, "-c", script, str(stated), str(again)], check=True, cwd=Path(__file__).parent)
-    (again / "policies").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(again / "policies")]).returncode:
+    make_prepared(run, stated, by=served)
+    (run / "policies").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(run / "policies")]).returncode:
         missing("mounting a small file system needs root")
     try:
-        result = on(engine.registry, stated, again, code=1)
+        result = on(engine.registry, stated, run, code=1)
         assert "cannot be written: No space left on device" in result.stderr
         assert "make room there, then continue with --resume" in result.stderr
-        assert list((again / "policies").iterdir()) == []
+        assert list((run / "policies").iterdir()) == []
     finally:
-        subprocess.run(["umount", str(again / "policies")], check=True)
+        subprocess.run(["umount", str(run / "policies")], check=True)
 
 
-def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engine):
+def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engine, demo_model):
     """The engine of the other tests stands for another run on the machine."""
     program = Program(tmp_path, TINY)
-    overrides = ["rollout.backend=vllm", "rollout.mode=server", "rollout.replicas=2", "distributed.num_processes=2"]
+    overrides = [
+        *("rollout.backend=vllm", "rollout.mode=server", "rollout.replicas=2", "distributed.num_processes=2"),
+        *(f"model.name_or_path={demo_model}", f"grpo.seed={DEMO_SEED}"),
+    ]
     process = program.start("run", str(TINY), *(word for one in overrides for word in ("--set", one)))
     run, keys = tmp_path / "runs" / "tiny-cpu", set()
     while process.poll() is None:
@@ -190,9 +197,10 @@ def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engin
 def test_when_its_only_server_is_gone_a_run_saves_and_asks_to_be_continued(tmp_path, reference, engine):
     stated, served = reference
     program = Program(tmp_path, stated)
-    given_up = ("--set", "rollout.max_restarts=0", "--output", "run")
-    process = program.start("run", str(stated), *given_up)
+    given_up = "rollout.max_restarts=0"
     run = tmp_path / "run"
+    make_prepared(run, stated, given_up, by=served)
+    process = program.start("run", str(stated), "--set", given_up, "--output", "run", "--resume")
     deadline = time.monotonic() + 300
     while len(program.metrics("run")) < 3:
         assert process.poll() is None and time.monotonic() < deadline
@@ -204,6 +212,7 @@ def test_when_its_only_server_is_gone_a_run_saves_and_asks_to_be_continued(tmp_p
     assert saved == len(program.metrics("run"))
     assert processes_in(run) == []
 
-    program("run", str(stated), *given_up, "--resume")
+    shutil.rmtree(run / "replicas")
+    on(engine.registry, stated, run, given_up)
     assert sampled(run) == sampled(served)
     assert same_adapter(run, served)
