@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["engines"]
+pytest_plugins = ["browsers", "engines"]
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("unhurried", deadline=None)

@@ -22,9 +22,9 @@ INTRODUCTION = """# Configuration
 
 <!-- Written by `make docs` from grpo_dist/config; mend it there. -->
 
-A configuration is one YAML file; only `model.name_or_path` and `data.name_or_path` have no default. Relative paths count
-from the directory the command is called from. `--set a.b=v` overrides one setting. What is wrong is told all at once,
-with file, line and the nearest that works.
+A configuration is one YAML file; only `model.name_or_path` and `data.name_or_path` have no default. Relative paths
+count from the directory the command is called from. `--set a.b=v` overrides one setting. What is wrong is told all at
+once, with file, line and the nearest that works.
 
     grpo-dist init my.yaml           # a commented start
     grpo-dist config show my.yaml    # every default written out

@@ -30,7 +30,7 @@ machine before anything fails, `grpo-dist logs RUN` shows what the processes of 
 | 0 | it is done | |
 | 1 | something failed while running | read the last lines; of a job they stand in `failure.json` too |
 | 2 | what was stated is wrong, or cannot run together; nothing was started | type what stands after the arrow |
-| 75 | nothing is wrong with the run, it was saved | the same command with `--resume` continues it; a job does so by itself |
+| 75 | nothing is wrong with the run, it was saved | the same command with `--resume`; a job does it by itself |
 | 128 + n | ended by signal n, e.g. 130 after Ctrl-C | the same command with `--resume` |
 
 By kind of error:"""

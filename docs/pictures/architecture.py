@@ -6,7 +6,6 @@ Rewrites docs/images/architecture.svg. What stands in a room is the first line o
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from configparser import ConfigParser
 from html import escape
 from pathlib import Path
@@ -15,7 +14,7 @@ from textwrap import wrap
 ROOT = Path(__file__).parent.parent.parent
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
-WIDTH, HEIGHT, GAP, PAD = 960, 92, 10, 12
+WIDTH, GAP, PAD = 960, 10, 12
 LINE, CHARACTER = 17, 6.7
 """Pixels; the second is the mean width of a letter at 13 px, wide fonts included."""
 
@@ -37,10 +36,13 @@ text { fill: #57606a }
 
 def svg() -> str:
     """The whole picture: a room may import from those below it, not from those beside or above it."""
-    boxes = [box for row, rooms in enumerate(layers()) for box in _row(row, rooms)]
-    height = len(layers()) * (HEIGHT + GAP) + GAP
+    boxes, y = [], GAP
+    for rooms in layers():
+        row, height = _row(rooms, y)
+        boxes += row
+        y += height + GAP
     title = "The rooms of the code in their layers: each knows only the rooms below it"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">'
     return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", *boxes, "</svg>", ""])
 
 
@@ -52,16 +54,21 @@ def layers() -> list[list[str]]:
     return [[name.strip().removeprefix("grpo_dist.") for name in line.split("|")] for line in lines if line]
 
 
-def _row(row: int, rooms: list[str]) -> Iterator[str]:
+def _row(rooms: list[str], y: int) -> tuple[list[str], int]:
+    """Boxes side by side, and the height of the tallest, which is the height of all."""
     width = (WIDTH - (len(rooms) + 1) * GAP) / len(rooms)
-    for column, room in enumerate(rooms):
-        x, y = GAP + column * (width + GAP), GAP + row * (HEIGHT + GAP)
-        words = [_text(room, x + PAD, y + PAD + 10, ' class="name"')]
-        for number, line in enumerate(wrap(_purpose(room), int((width - 2 * PAD) / CHARACTER)), start=1):
-            words.append(_text(line, x + PAD, y + PAD + 12 + number * LINE))
-        kind = "only" if room == "training" else "room"
-        rectangle = f'<rect x="{x:g}" y="{y}" width="{width:g}" height="{HEIGHT}" rx="8"/>'
-        yield f'<g class="{kind}">{rectangle}{"".join(words)}</g>'
+    texts = [wrap(_purpose(room), int((width - 2 * PAD) / CHARACTER)) for room in rooms]
+    height = 2 * PAD + LINE * (1 + max(map(len, texts)))
+    lefts = [GAP + column * (width + GAP) for column in range(len(rooms))]
+    return [_box(*one, y, width, height) for one in zip(rooms, texts, lefts, strict=True)], height
+
+
+def _box(room: str, lines: list[str], x: float, y: int, width: float, height: int) -> str:
+    words = [_text(room, x + PAD, y + PAD + LINE - 5, ' class="name"')]
+    words += [_text(line, x + PAD, y + PAD + LINE - 4 + number * LINE) for number, line in enumerate(lines, start=1)]
+    kind = "only" if room == "training" else "room"
+    rectangle = f'<rect x="{x:g}" y="{y}" width="{width:g}" height="{height}" rx="8"/>'
+    return f'<g class="{kind}">{rectangle}{"".join(words)}</g>'
 
 
 def _text(line: str, x: float, y: float, attributes: str = "") -> str:

@@ -29,7 +29,9 @@ def main() -> None:
         page = browser.new_page(viewport=VIEWPORT, color_scheme="light")
         page.goto(REPORT.as_uri())
         for name, part in PARTS.items():
-            page.locator(part).screenshot(path=IMAGES / f"report-{name}.png")
+            box = page.locator(part).bounding_box()
+            clip = box | {"x": 0, "width": VIEWPORT["width"]}
+            page.screenshot(path=IMAGES / f"report-{name}.png", full_page=True, clip=clip)
         browser.close()
 
 
