@@ -1,10 +1,11 @@
 # make demo   train the tiny embedded model on this machine's CPU, compare, report
 # make test   run all tests
+# make docs   build/site from docs/, after writing anew what is generated in docs/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format lock
+.PHONY: demo test check format docs lock
 
 demo: $(VENV)/ready
 	@$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
@@ -20,6 +21,14 @@ check: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The variable keeps Material for MkDocs from printing that MkDocs 2 will not be followed.
+docs: $(VENV)/ready
+	$(BIN)/python docs/pages
+	$(BIN)/python docs/pictures/advise.py
+	$(BIN)/python docs/pictures/architecture.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 # Pins what stands in the lock already and adds what is new; delete requirements/cpu.txt first to take the newest.
 lock:

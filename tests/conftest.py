@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["engines", "qwen3"]
+pytest_plugins = ["browsers", "engines", "qwen3"]
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("unhurried", deadline=None)

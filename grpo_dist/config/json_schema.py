@@ -81,7 +81,7 @@ def _section(section: Any) -> Schema:
 
 
 def _fields(section: Any) -> dict[str, Schema]:
-    texts = _documentation(section)
+    texts = documentation(section)
     return {name: _field(field, texts.get(name)) for name, field in section.model_fields.items()}
 
 
@@ -146,7 +146,7 @@ def _limits(notes: Sequence[Any], length: str) -> Mapping[str, Any]:
     return {names[key]: value for note in notes for key in names if (value := getattr(note, key, None)) is not None}
 
 
-def _documentation(section: Any) -> dict[str, str]:
+def documentation(section: Any) -> dict[str, str]:
     """Setting → the text under it, of the section and those it extends."""
     found: dict[str, str] = {}
     for base in reversed(section.__mro__):

@@ -76,7 +76,7 @@ class Worker:
         return Finding(
             "reward-stalls",
             "error",
-            _placed(f"{self.name} {what}", case),
+            _placed(f"{self.name} holds the run up: it {what}", case),
             f"give {self.name} a time-out of its own: a run would wait for ever",
         )
 

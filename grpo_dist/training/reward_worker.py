@@ -48,7 +48,12 @@ def _call(reward: LoadedReward, batch: Batch) -> Answer:
     except GrpoDistError as error:
         return Finding(FAILS, "error", error.message, error.hint)
     except BaseException as error:  # SystemExit too: under TRL it would end the run without a word
-        return Finding(FAILS, "error", f"reward '{reward.name}' raised {type(error).__name__}: {error}", None)
+        return Finding(
+            FAILS,
+            "error",
+            f"reward '{reward.name}' raised {type(error).__name__}: {error}",
+            f"mend {reward.name}; in training it would stop the run",
+        )
     return values, time.perf_counter() - began
 
 

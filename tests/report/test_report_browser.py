@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,6 @@ import synthetic_runs as runs
 from grpo_dist.report import read_run, write_html
 
 pytestmark = pytest.mark.heavy
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 OPEN_ALL = "document.querySelectorAll('details').forEach(details => details.open = true)"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 VISIBLE = "[...document.querySelectorAll('.problem')].filter(row => row.offsetParent).length"
@@ -25,20 +19,6 @@ CUT = """[...document.querySelectorAll('svg text')].filter(text => {
   const box = text.getBoundingClientRect(), card = text.closest('.card').getBoundingClientRect()
   return box.width && (box.left < card.left || box.right > card.right || box.bottom > card.bottom)
 }).map(text => text.textContent)"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        reason = "no Chromium on this machine (apt-get install chromium)"
-        pytest.fail(reason) if os.environ.get("GRPO_DIST_REQUIRE_ALL") == "1" else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield browser
-        browser.close()
 
 
 def whole(path: Path) -> Path:

@@ -28,6 +28,11 @@ SLOW_STEP_SECONDS = 10.0
 ALIKE_SHARE = 0.5
 CUT_SHARE = 0.05
 SAME = 1e-6
+CHEATS = (
+    ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict` pays nothing for it"),
+    ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
+)
+"""(finding, case, advice) for each way to be paid as gold is, for less."""
 OTHER_FORM = "state the form your rewards ask for: --set 'rewards.gold_completion=… {answer} …'"
 
 
@@ -190,10 +195,7 @@ def _unparsable(who: str, rows: Sequence[int], trial: Trial, *, error: bool) -> 
 def _cheats(trial: Trial) -> Iterator[Finding]:
     """Ways to be paid for less; the recipe's own rewards have two of them, so they are warnings."""
     gold = _mean(trial, GOLD)
-    for name, case, advice in (
-        ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict` pays nothing for it"),
-        ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
-    ):
+    for name, case, advice in CHEATS:
         paid = _mean(trial, case)
         if gold is not None and paid is not None and paid >= gold - SAME:
             yield Finding(name, "warning", f"{WHAT[case]}: paid {paid:g}, as gold is ({gold:g})", advice)
