@@ -28,6 +28,8 @@ OWN_ARGUMENTS = {
 class ModelSection(Section):
     """Which causal language model is trained, and how it is loaded."""
 
+    backend: Literal["auto", "unsloth", "trl"] = "auto"
+    """What trains it: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed."""
     name_or_path: Name
     """Hugging Face model id, local directory, or `embedded` for the tiny model that is made from the seed."""
     revision: str | None = None
