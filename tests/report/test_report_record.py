@@ -14,8 +14,8 @@ from grpo_dist.report import read_run, summary
 from grpo_dist.report.series import ends
 
 KEYS = {
-    "run", "state", "model", "steps", "max_steps", "world_size", "distributed_type", "backend", "reward",
-    "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained", "lost",
+    "run", "state", "model", "model_backend", "steps", "max_steps", "world_size", "distributed_type", "backend",
+    "reward", "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained", "lost",
     "difference", "base", "trained",
 }  # fmt: skip
 SCORE_KEYS = {
