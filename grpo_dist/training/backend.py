@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from grpo_dist.cluster.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.errors import LaunchError
@@ -41,6 +41,7 @@ def settle(run: Run) -> Backend:
     backend = recorded(run) or choose(run)
     if backend.name == "trl":
         return backend
+    environ = dict(os.environ)
     try:
         _import_unsloth(run)
     except Exception as error:
@@ -48,17 +49,15 @@ def settle(run: Run) -> Backend:
         if run.config.model.backend == "unsloth":
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
         say(f"back end: {reason}; starting again with TRL and PEFT")
-        write_json(run.directory.environment, {"backend": asdict(Backend("trl", reason))})
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        write_json(run.directory.environment, {**_noted(run), "backend": asdict(Backend("trl", reason))})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
     return backend
 
 
 def recorded(run: Run) -> Backend | None:
     """The one the run has; None before it is chosen."""
-    if not run.directory.environment.exists():
-        return None
-    noted = json.loads(run.directory.environment.read_text(encoding="utf-8")).get("backend")
-    return Backend(**noted) if noted else None
+    backend = _noted(run).get("backend")
+    return Backend(**backend) if backend else None
 
 
 def is_unsloth(run: Run) -> bool:
@@ -86,6 +85,11 @@ def choose(run: Run) -> Backend:
     in_the_way = obstacle(run.config, where)
     reason = in_the_way.what if in_the_way else missing
     return Backend("trl", reason) if reason else Backend("unsloth", "one process trains on one GPU")
+
+
+def _noted(run: Run) -> dict[str, Any]:
+    path = run.directory.environment
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _import_unsloth(run: Run) -> None:

@@ -24,11 +24,18 @@ from grpo_dist.training.stage import Run, open_run
 GPU, CPU = {"gpus_per_node": 1}, {"gpus_per_node": 0}
 
 SETTLE = """
-import sys
+import os, sys
 from pathlib import Path
 from grpo_dist.training.stage import as_process, open_run
 from grpo_dist.training.backend import settle
-as_process(lambda: print("settled:", settle(open_run(Path(sys.argv[1]))).name, "torch" in sys.modules))
+
+
+def work():
+    found = settle(open_run(Path(sys.argv[1])))
+    print("settled:", found.name, "torch:", "torch" in sys.modules, "LEFT:", os.environ.get("LEFT"))
+
+
+as_process(work)
 """
 
 
@@ -124,11 +131,14 @@ def test_it_is_imported_first_and_told_before(tmp_path, with_unsloth):
 
 def test_a_failed_import_begins_again_with_trl_and_says_so(tmp_path, with_unsloth):
     run = run_with(tmp_path / "run", "auto", cluster=GPU)
-    done = with_unsloth("import torch\nraise NotImplementedError('no accelerator')").settle(run)
+    write_json(run.directory.environment, {"python": "3.11"})
+    broken = "import os, torch\nos.environ['LEFT'] = 'behind'\nraise NotImplementedError('no accelerator')"
+    done = with_unsloth(broken).settle(run)
     assert "back end: Unsloth cannot be imported: no accelerator; starting again with TRL and PEFT" in done.stdout
-    assert "settled: trl False" in done.stdout, done.stderr  # a new process: what was imported is gone
-    noted = json.loads(run.directory.environment.read_text())["backend"]
-    assert noted == {"name": "trl", "reason": "Unsloth cannot be imported: no accelerator"}
+    assert "settled: trl torch: False LEFT: None" in done.stdout, done.stderr  # nothing of the import is left
+    noted = json.loads(run.directory.environment.read_text())
+    found = {"name": "trl", "reason": "Unsloth cannot be imported: no accelerator"}
+    assert noted == {"python": "3.11", "backend": found}
 
 
 def test_a_failed_import_of_one_that_was_asked_for_is_an_error(tmp_path, with_unsloth):
