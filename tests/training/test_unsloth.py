@@ -51,7 +51,7 @@ class Trained:
         import torch
 
         saved = torch.load(self.run.checkpoints / "checkpoint-1" / "training_args.bin", weights_only=False)
-        return {name: value for name, value in saved.to_dict().items() if name not in ("output_dir", "logging_dir")}
+        return {name: value for name, value in saved.to_dict().items() if name not in ("output_dir", "run_name")}
 
 
 def configured(backend: str, model: Path, rewards: Path, examples: Path) -> RunConfig:
