@@ -33,7 +33,7 @@ docs: $(VENV)/ready
 # Pins what stands in the lock already and adds what is new; delete requirements/cpu.txt first to take the newest.
 lock:
 	uv pip compile --universal --python-version 3.11 --extra cpu --extra dev \
-	  --excludes requirements/cpu-excludes.txt setup.cfg requirements/cpu.in \
+	  --excludes requirements/cpu-excludes.txt --override requirements/cpu-overrides.txt setup.cfg requirements/cpu.in \
 	  --custom-compile-command "make lock" --annotation-style line -o requirements/cpu.txt
 
 $(VENV)/ready: requirements/cpu.txt requirements/install.sh setup.cfg

@@ -116,7 +116,13 @@ class RunDirectory:
 
     @property
     def environment(self) -> Path:
+        """What the run is made with: packages, devices, and the back end that was chosen."""
         return self.path / "environment.json"
+
+    @property
+    def unsloth_cache(self) -> Path:
+        """Where Unsloth writes the code it makes of TRL's."""
+        return self.path / "unsloth_compiled_cache"
 
     @property
     def logs(self) -> Path:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from grpo_dist.cluster.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import ConfigError, LaunchError
 from grpo_dist.rewards import REWARD_SETS, REWARDS
@@ -25,6 +26,17 @@ def check_rewards(config: RunConfig) -> None:
     if problems:
         ours = ", ".join((*REWARD_SETS, *REWARDS))
         raise ConfigError("\n".join(problems), hint=f"ours: {ours}; yours: path/file.py:function")
+
+
+def check_backend(config: RunConfig) -> None:
+    """Whether Unsloth is installed, and supported, where it is asked for by name.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    on_cpu = config.cluster.gpus_per_node == 0
+    if config.model.backend == "unsloth" and (missing := unsloth_missing(on_cpu=on_cpu)):
+        raise ConfigError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
 
 
 def check_packages(trackers: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from grpo_dist.cluster.checks import check_packages, check_rewards
+from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
 from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, run_process
@@ -37,6 +37,7 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     check_local(plan, "run")
     check_rewards(config)
     check_packages(config.tracking)
+    check_backend(config)
     if run.exists() and not resume:
         raise RunDirectoryError(
             f"{path}: a run stands there already",

@@ -44,6 +44,8 @@ class ModelSection(Section):
     """Room for prompt plus completion, in tokens; the model's `max_position_embeddings` when not given."""
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `from_pretrained`, passed as they are."""
+    backend: Literal["auto", "unsloth", "trl"] = "auto"
+    """What trains it: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.name_or_path == EMBEDDED and self.revision is not None:

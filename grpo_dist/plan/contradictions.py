@@ -12,6 +12,7 @@ from grpo_dist.plan.batch import BatchPlan
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.memory.rollout import SERVED_RANKS
 from grpo_dist.plan.topology import Topology
+from grpo_dist.plan.training_backend import obstacle
 
 TOKEN_MODES = ("token_truncate", "token_mask")
 UNSERVED_MODULES = ("embed_tokens", "lm_head")
@@ -143,6 +144,8 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
             f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
             "--set rollout.sync=adapter, or --set rollout.replicas=1",
         )
+    if config.model.backend == "unsloth" and (found := obstacle(config, where)):
+        yield Contradiction(f"model.backend: {found.what}", found.fix)
     strategy, optim = config.distributed.strategy, config.grpo.optim
     if strategy != "ddp" and where.num_processes == 1:
         yield Contradiction(

@@ -189,6 +189,8 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
             f"{basis.prompt_tokens} tokens, and longer ones may not fit"
         )
+    if config.model.backend == "unsloth":
+        yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"
     if where.device == "cpu" and config.rollout.backend == "vllm":
         yield "rollout: memory and time of vLLM on CPU are not estimated"
     if where.idle_gpus:

@@ -28,6 +28,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
         "run": record.name,
         "state": record.state,
         "model": record.stated("model.name_or_path"),
+        "model_backend": record.environment.get("backend"),
         "steps": record.steps,
         "max_steps": record.planned("max_steps"),
         "world_size": record.planned("batch.num_processes"),

@@ -38,6 +38,8 @@ def _facts(record: RunRecord) -> Table:
     seconds, speed = known["training_seconds"], known["tokens_per_second"]
     table = Table.grid(padding=(0, 2))
     table.add_row("model", Text(str(known["model"] or NOTHING)))
+    if trainer := known["model_backend"]:
+        table.add_row("trained by", Text(f"{trainer['name']}: {trainer['reason']}"))
     table.add_row(
         "steps", f"{known['steps']:,} of {known['max_steps']:,}" if known["max_steps"] else f"{known['steps']:,}"
     )

@@ -1,9 +1,11 @@
 """The train stage; every process of the run executes this under `accelerate launch`."""
 
+from grpo_dist.training.backend import settle
 from grpo_dist.training.stage import Run, main
 
 
 def _train(run: Run) -> None:
+    settle(run)
     # Both take seconds; the lifeline is tied before.
     from trl import import_utils
 

@@ -8,12 +8,14 @@ from trl import GRPOConfig
 
 from grpo_dist.rollout.command import longest_text
 from grpo_dist.training.stage import Run
+from grpo_dist.training.unsloth_arguments import build
 
 
 def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
     """Every field the user stated under `grpo:`, and those the plan owns."""
     config, plan = run.config, run.plan
-    return GRPOConfig(
+    return build(
+        GRPOConfig,
         **{"project": "grpo-dist", **config.grpo.trl_fields(), "save_steps": plan.save_steps},
         **_batch(run),
         **_vllm(run),

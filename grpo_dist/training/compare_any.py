@@ -21,7 +21,7 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import RunDirectory, write_json
 from grpo_dist.training.answering import LocalModel
 from grpo_dist.training.compare import Contest, bootstrap
-from grpo_dist.training.prepare import data_model
+from grpo_dist.training.preparation import data_model
 from grpo_dist.training.sources import device_at_hand, free_memory, load_source, load_tokenizer_of, own_run
 from grpo_dist.training.stage import Run, as_process, open_run
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from grpo_dist import __version__
+from grpo_dist.training.backend import Backend
 
 PACKAGES = (
     "torch",
@@ -25,16 +27,22 @@ PACKAGES = (
 )
 
 
-def environment() -> dict[str, Any]:
+def environment(backend: Backend) -> dict[str, Any]:
     """Versions and devices; JSON-ready. Packages that are not installed are left out."""
     return {
         "grpo_dist": __version__,
+        "backend": asdict(backend),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Name → version of those that are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:

@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from grpo_dist import __version__
 from grpo_dist.checkpoints import step_of
 from grpo_dist.errors import ModelError
 from grpo_dist.export.card import Export, model_card
@@ -23,7 +24,7 @@ from grpo_dist.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD
 from grpo_dist.progress import say
 from grpo_dist.report import read_run
 from grpo_dist.run_directory import write_atomically, write_json
-from grpo_dist.training.environment import environment
+from grpo_dist.training.environment import packages
 from grpo_dist.training.generation import settings
 from grpo_dist.training.logprobs import Gap, Logprobs, Text, gap, logprobs, texts_of
 from grpo_dist.training.model import load_adapter, load_model, model_path
@@ -234,8 +235,7 @@ def _card(request: ExportRequest, run: Run, record: dict[str, Any]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = environment()
-    return {"grpo-dist": found["grpo_dist"], **found["packages"]}
+    return {"grpo-dist": __version__, **packages()}
 
 
 def _main() -> None:

@@ -16,7 +16,7 @@ from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, proble
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import write_json
-from grpo_dist.training.prepare import check_columns, data_model, dressed_tokenizer, start_warm
+from grpo_dist.training.preparation import check_columns, data_model, dressed_tokenizer, start_warm
 from grpo_dist.training.stage import Run, main
 from grpo_dist.training.world import check_device
 

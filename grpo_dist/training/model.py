@@ -27,12 +27,12 @@ def load_model(run: Run) -> PreTrainedModel:
         ModelError: it cannot be found, reached, read, or is no causal language model.
     """
     section = run.config.model
-    with _explained(section):
+    with explained(section):
         return AutoModelForCausalLM.from_pretrained(
             model_path(run),
             dtype=getattr(torch, section.dtype),
             attn_implementation=section.attn_implementation,
-            **_origin(section),
+            **origin(section),
             **section.model_init_kwargs,
         )
 
@@ -40,8 +40,8 @@ def load_model(run: Run) -> PreTrainedModel:
 def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padding left, as it comes: its chat template is set by the prepare stage."""
     section = run.config.model
-    with _explained(section):
-        tokenizer = AutoTokenizer.from_pretrained(model_path(run), padding_side="left", **_origin(section))
+    with explained(section):
+        tokenizer = AutoTokenizer.from_pretrained(model_path(run), padding_side="left", **origin(section))
     if tokenizer.eos_token is None:
         raise ModelError(
             f"model.name_or_path: the tokenizer of {section.name_or_path!r} has no end-of-sequence token",
@@ -59,8 +59,8 @@ def room(run: Run) -> int:
         ModelError: neither the model's configuration nor the user says.
     """
     section = run.config.model
-    with _explained(section):
-        architecture = AutoConfig.from_pretrained(model_path(run), **_origin(section)).get_text_config()
+    with explained(section):
+        architecture = AutoConfig.from_pretrained(model_path(run), **origin(section)).get_text_config()
     positions = getattr(architecture, "max_position_embeddings", None)
     if section.max_length is None and positions is None:
         raise ModelError(
@@ -103,12 +103,13 @@ def load_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool = Fal
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=float32)
 
 
-def _origin(section: ModelSection) -> dict[str, object]:
+def origin(section: ModelSection) -> dict[str, object]:
+    """Arguments of every `from_pretrained`."""
     return {"revision": section.revision or "main", "trust_remote_code": section.trust_remote_code}
 
 
-class _explained:
-    """Turns the loaders' errors into ours."""
+class explained:
+    """Within, the loaders' errors become a `ModelError`."""
 
     def __init__(self, section: ModelSection) -> None:
         self.section = section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -10,8 +11,8 @@ from datasets import Dataset
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
-from trl.trainer import grpo_trainer
 
+from grpo_dist.training.backend import is_unsloth
 from grpo_dist.training.replaced import replaced
 from grpo_dist.training.stage import Run
 
@@ -24,7 +25,8 @@ class PlannedRollouts(GRPOTrainer):
     def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
         self.run = run
         generation = partial(_generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset)
-        with replaced(grpo_trainer, "VLLMGeneration", generation):
+        # Where the trainer's code is: Unsloth makes a module of its own of TRL's on a GPU.
+        with replaced(sys.modules[GRPOTrainer.__module__], "VLLMGeneration", generation):
             super().__init__(train_dataset=train_dataset, **arguments)
 
     def train(self, *arguments: Any, **keywords: Any) -> TrainOutput:
@@ -51,6 +53,10 @@ def _generation_of(run: Run) -> type[VLLMGeneration]:
     mode = run.plan.topology.mode
     if mode == "transformers":
         return VLLMGeneration
+    if is_unsloth(run):
+        from grpo_dist.training.unsloth_rollouts import SharedRollouts
+
+        return SharedRollouts
     if run.config.rollout.sync == "merged":
         from grpo_dist.training.merged_rollouts import MergedRollouts
 

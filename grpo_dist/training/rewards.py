@@ -6,7 +6,7 @@ from grpo_dist.config.section import EMBEDDED
 from grpo_dist.embedded.model import build, build_untrained
 from grpo_dist.progress import say_passing
 from grpo_dist.training.preflight import try_rewards
-from grpo_dist.training.prepare import data, dressed_tokenizer
+from grpo_dist.training.preparation import data, dressed_tokenizer
 from grpo_dist.training.stage import Run, main
 from grpo_dist.training.world import check_device
 

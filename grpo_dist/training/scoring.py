@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+IS_TRLS_OWN = GRPOTrainer.__module__ == "trl.trainer.grpo_trainer"
+"""Not on a GPU under Unsloth, which scores by code of its own."""
+
 SAMPLING_METRICS = (
     "sampling/sampling_logp_difference/mean",
     "sampling/sampling_logp_difference/max",
@@ -48,6 +51,7 @@ class DeferredScoring(GRPOTrainer):
             and self.loss_type != "vespo"
             and not self._dropout
             and not (self.tools or self.environment_factories or self.rollout_func)
+            and IS_TRLS_OWN
             and not self.args.use_liger_kernel  # may come with a loss of its own, which scores out of our sight
         )
 

@@ -17,9 +17,9 @@ from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
 from grpo_dist.training.callbacks import StepRecorder
-from grpo_dist.training.model import check_target_modules, load_adapter, load_model, lora_config
 from grpo_dist.training.preemption import Heartbeat, StopWhenAsked, note_stopped
 from grpo_dist.training.stage import Run
+from grpo_dist.training.trainable import trainable
 from grpo_dist.training.trainer import Trainer
 from grpo_dist.training.world import check_world, keep_to_gloo
 
@@ -58,14 +58,10 @@ def _trainer(run: Run) -> Trainer:
     rewards = load_rewards(run.config.rewards.functions)
     # Before the model: under ZeRO-3 it is what makes each process load its own shard only.
     arguments = grpo_arguments(run, [reward.weight for reward in rewards])
-    model = load_model(run)
-    check_target_modules(model, run.config.lora)
-    # ZeRO-3 gathers parameters of one dtype only; TRL sees to it for the adapter it makes itself.
-    warm, zero3 = run.directory.warm_start, run.plan.strategy == "zero3"
+    warm = run.directory.warm_start
     trainer = Trainer(
         run=run,
-        model=load_adapter(model, warm, trainable=True, float32=not zero3) if warm.exists() else model,
-        peft_config=None if warm.exists() else lora_config(run.config.lora),
+        **trainable(run, warm if warm.exists() else None),
         reward_funcs=list(rewards),
         args=arguments,
         train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),

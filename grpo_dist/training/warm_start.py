@@ -13,8 +13,9 @@ from trl import SFTConfig, SFTTrainer
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.training.arguments import precision
-from grpo_dist.training.model import check_target_modules, load_model, lora_config
 from grpo_dist.training.stage import Run
+from grpo_dist.training.trainable import trainable
+from grpo_dist.training.unsloth_arguments import build
 
 
 def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[dict[str, Any]]) -> None:
@@ -33,16 +34,13 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
             hint=f"the shortest has {shortest}: --set warm_start.max_length={shortest}",
         )
     say(f"warm start: {len(kept)} of {len(tokenized)} examples (at most {section.max_length} tokens)")
-    model = load_model(run)
-    check_target_modules(model, run.config.lora)
     work = run.directory.path / ".warm_start"
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that was cut off
     trainer = SFTTrainer(
-        model=model,
+        **trainable(run),
         args=_arguments(run, str(work)),
         train_dataset=Dataset.from_list(kept),
         processing_class=tokenizer,
-        peft_config=lora_config(run.config.lora),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Progress())
@@ -53,7 +51,8 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
 
 def _arguments(run: Run, output_dir: str) -> SFTConfig:
     section, grpo = run.config.warm_start, run.config.grpo
-    return SFTConfig(
+    return build(
+        SFTConfig,
         **section.model_dump(exclude={"data", "numeric_answers"}),
         **precision(run.config.model.dtype),
         output_dir=output_dir,

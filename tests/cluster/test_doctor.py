@@ -116,6 +116,18 @@ def test_versions_that_were_not_tested_and_packages_that_are_missing(tmp_path, p
     assert "wombat" not in by_name(packages.findings(case_of(None, None)))
 
 
+def test_an_unsloth_that_is_asked_for_and_cannot_train_here(tmp_path, package):
+    package("unsloth", "2026.10.8")
+    asked = {"model": {"name_or_path": "embedded", "backend": "unsloth"}}
+    found = by_name(packages.findings(case(tmp_path, **CPU, **asked)))["backend"]
+    assert (found.status, found.what) == (
+        "error",
+        "model.backend: Unsloth 2026.10.8 needs a GPU; 2026.10.9 is the first that does not",
+    )
+    assert found.hint == "pip install 'grpo-dist[unsloth]', or --set model.backend=trl"
+    assert "backend" not in by_name(packages.findings(case(tmp_path, **CPU)))
+
+
 def test_gpus_that_are_there_and_free(tmp_path, programs):
     programs("nvidia-smi", SMI)
     environ = with_torch(tmp_path, TORCH.format(bfloat16=True, free=84 * 10**9))

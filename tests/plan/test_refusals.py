@@ -123,6 +123,21 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         {"cluster": NODE, "grpo": {"optim": "galore_adamw_layerwise", "optim_target_modules": "all-linear"}},
         r"galore_adamw_layerwise updates layer by layer in one process, and 8 train",
     ),
+    (
+        "Unsloth in many processes",
+        {"cluster": NODE, "model_section": {"backend": "unsloth"}},
+        r"model\.backend: Unsloth trains in one process, and 8 are planned",
+    ),
+    (
+        "Unsloth beside a server",
+        {"cluster": cluster(1, 2), "rollout": SERVER, "model_section": {"backend": "unsloth"}},
+        r"model\.backend: Unsloth generates in the training process, and rollout\.mode is server",
+    ),
+    (
+        "Unsloth's vLLM on CPU",
+        {"cluster": cluster(1, 0), "rollout": COLOCATE, "model_section": {"backend": "unsloth"}},
+        r"model\.backend: Unsloth's vLLM needs a GPU",
+    ),
     ("an unknown GPU", {"cluster": cluster(1, 1, "H900")}, r"cluster\.gpu: GPU 'H900' is not in the table"),
     ("an unknown link", {"cluster": cluster(1, 1, inter_node_link="rope")}, r"cluster\.inter_node_link: link 'rope'"),
     ("layers there are not", {"lora": {"target_modules": ["query"]}}, r"no linear layer named query"),

@@ -14,9 +14,9 @@ from grpo_dist.report import read_run, summary
 from grpo_dist.report.series import ends
 
 KEYS = {
-    "run", "state", "model", "steps", "max_steps", "world_size", "distributed_type", "backend", "reward",
-    "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained", "lost",
-    "difference", "base", "trained",
+    "run", "state", "model", "model_backend", "steps", "max_steps", "world_size", "distributed_type", "backend",
+    "reward", "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained",
+    "lost", "difference", "base", "trained",
 }  # fmt: skip
 SCORE_KEYS = {
     "greedy_accuracy", "greedy_accuracy_interval", "mean_at_k", "mean_at_k_interval", "pass_at_k",

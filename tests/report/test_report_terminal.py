@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import synthetic_runs as runs
 from rich.console import Console
 
-from grpo_dist.report import print_summary, read_run
+from grpo_dist.report import print_summary, read_run, summary
+from grpo_dist.report.page import render_html
 
 HEAVY = {"torch", "trl", "transformers", "peft", "accelerate", "pyarrow", "pandas", "numpy"}
 
@@ -29,6 +31,16 @@ def test_a_whole_run(tmp_path: Path) -> None:
         "+35.9 to +47.8", "mean@8", "pass@8", "256 held-out problems, 95% intervals", "lost (greedy)",
     ):  # fmt: skip
         assert words in text
+
+
+def test_what_trained_it_and_why(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run")
+    assert "trained by" not in printed(run)
+    found = {"name": "unsloth", "reason": "one process trains on one GPU"}
+    (run / "environment.json").write_text(json.dumps({"backend": found}))
+    assert "unsloth: one process trains on one GPU" in printed(run)
+    assert summary(read_run(run))["model_backend"] == found
+    assert "one process trains on one GPU" in render_html(read_run(run))
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

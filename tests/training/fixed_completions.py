@@ -1,6 +1,7 @@
-"""`… fixed_completions.py RUN`: the train stage with completions that follow from prompt and place in the group.
+"""`… fixed_completions.py RUN`: the train stage with a first step's completions that follow from prompt and place.
 
-Only generation is replaced; prompts, rewards, advantages, loss, backward pass and update are the trainer's own.
+Only generation is replaced; prompts, rewards, advantages, loss, backward pass and update are the trainer's own. From
+the second step on generation is too.
 """
 
 from __future__ import annotations
@@ -8,24 +9,19 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from trl import GRPOTrainer
-
-from grpo_dist.training.stage import main
-from grpo_dist.training.train import train
+from grpo_dist.training.backend import settle
+from grpo_dist.training.stage import Run, main
 
 Ids = list[int]
 
 
-def completions(trainer: GRPOTrainer, prompt_ids: list[Ids], *_: Any, **__: Any) -> tuple[list[Ids], None]:
-    """In place of `GRPOTrainer._generate_single_turn`.
-
-    A process holds a contiguous slice of the step's completions, and a group is `num_generations` consecutive ones.
-    """
+def completions(trainer: Any, prompt_ids: list[Ids]) -> tuple[list[Ids], None]:
+    """A process holds a contiguous slice of the step's completions; a group is `num_generations` consecutive ones."""
     first = trainer.accelerator.process_index * len(prompt_ids)
     return [_completion(trainer, ids, (first + i) % trainer.num_generations) for i, ids in enumerate(prompt_ids)], None
 
 
-def _completion(trainer: GRPOTrainer, prompt: Ids, place: int) -> Ids:
+def _completion(trainer: Any, prompt: Ids, place: int) -> Ids:
     """Random tokens, a random number of them, and the end token."""
     rng = random.Random(f"{prompt} {place}")
     tokenizer = trainer.processing_class
@@ -33,6 +29,23 @@ def _completion(trainer: GRPOTrainer, prompt: Ids, place: int) -> Ids:
     return [*tokens, tokenizer.eos_token_id]
 
 
+def _train(run: Run) -> None:
+    settle(run)
+
+    from trl import GRPOTrainer
+
+    from grpo_dist.training.train import train
+
+    generate = GRPOTrainer._generate_single_turn
+
+    def fixed(trainer: GRPOTrainer, prompt_ids: list[Ids], *args: Any, **keywords: Any) -> Any:
+        if trainer.state.global_step == 0:
+            return completions(trainer, prompt_ids)
+        return generate(trainer, prompt_ids, *args, **keywords)
+
+    GRPOTrainer._generate_single_turn = fixed
+    train(run)
+
+
 if __name__ == "__main__":
-    GRPOTrainer._generate_single_turn = completions
-    main(train)
+    main(_train)

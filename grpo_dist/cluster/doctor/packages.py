@@ -30,6 +30,17 @@ class Tested:
     def wanted(self) -> str:
         return f">={self.low}" + (f",<{self.below}" if self.below else "")
 
+    def covers(self, found: str) -> bool:
+        """Whether a version is among the tested ones."""
+        return numbers(self.low) <= numbers(found) and (self.below is None or numbers(found) < numbers(self.below))
+
+
+UNSLOTH = Tested("unsloth", "unsloth", "2026.10.7", "2026.11")
+"""Open to no later month: it rewrites TRL's source text."""
+
+UNSLOTH_ON_CPU = (2026, 10, 9)
+"""The first release that trains without a GPU."""
+INSTALL_UNSLOTH = "pip install 'grpo-dist[unsloth]', or --set model.backend=trl"
 
 TESTED = (
     Tested("torch", "train", "2.11", "2.14"),
@@ -41,7 +52,7 @@ TESTED = (
     Tested("math-verify", "train", "0.9", "0.10"),
     Tested("vllm", "vllm", "0.22", "0.32"),
     Tested("deepspeed", "deepspeed", "0.19"),
-    Tested("unsloth", "unsloth", "2026.10"),
+    UNSLOTH,
     Tested("bitsandbytes", "unsloth", "0.50"),
     Tested("trackio", "tracking", "0.43"),
     Tested("tensorboard", "tracking", "2.21"),
@@ -71,6 +82,18 @@ def numbers(text: str) -> Version:
     """`2.13.0+cpu` → (2, 13, 0); what is no number ends it."""
     found = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def unsloth_missing(*, on_cpu: bool) -> str | None:
+    """Why the Unsloth that is installed cannot train; None if it can. It is not imported."""
+    found = installed(UNSLOTH.name)
+    if found is None:
+        return f"Unsloth is not installed beside {sys.executable}"
+    if not UNSLOTH.covers(found):
+        return f"Unsloth {found} is not among the supported versions {UNSLOTH.wanted}"
+    if on_cpu and numbers(found) < UNSLOTH_ON_CPU:
+        return f"Unsloth {found} needs a GPU; {'.'.join(map(str, UNSLOTH_ON_CPU))} is the first that does not"
+    return None
 
 
 def _python() -> Finding:
@@ -105,8 +128,7 @@ def _package(package: Tested, need: str | None) -> Iterator[Finding]:
         if need:
             yield Finding(name, "error", f"not installed, and needed for {need}", install)
         return
-    low, below = numbers(package.low), numbers(package.below or "")
-    if numbers(found) < low or (below and numbers(found) >= below):
+    if not package.covers(found):
         upgrade = f"pip install '{name}{package.wanted}'"
         yield Finding(name, "warning", f"{found} is not among the tested versions {package.wanted}", upgrade)
     else:
@@ -117,6 +139,9 @@ def _pairs(case: Case) -> Iterator[Finding]:
     """Versions that are fine alone, and not for what is to be run."""
     trl = installed("trl")
     on_cpu = case.plan is not None and case.plan.topology.device == "cpu"
+    asked = case.config is not None and case.config.model.backend == "unsloth"
+    if asked and (missing := unsloth_missing(on_cpu=on_cpu)):
+        yield Finding("backend", "error", f"model.backend: {missing}", INSTALL_UNSLOTH)
     if trl and on_cpu and numbers(trl) < (1, 16):
         what = f"trl {trl} cannot train LoRA adapters on a CPU: its fused head needs a GPU driver"
         yield Finding("trl-on-cpu", "error", what, "pip install 'trl>=1.16,<1.17'")

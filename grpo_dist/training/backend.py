@@ -1,0 +1,112 @@
+"""What trains a run: Unsloth, or TRL with PEFT. Chosen once, kept in `environment.json`, and imported first.
+
+Nothing here imports torch: Unsloth comes before trl, transformers and peft, which it rewrites.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from grpo_dist.cluster.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
+from grpo_dist.errors import LaunchError
+from grpo_dist.plan.training_backend import obstacle
+from grpo_dist.progress import say
+from grpo_dist.run_directory import write_json
+from grpo_dist.training.stage import Run
+
+NAMES = {"unsloth": "Unsloth", "trl": "TRL and PEFT"}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Who trains, and why."""
+
+    name: Literal["unsloth", "trl"]
+    reason: str
+
+
+def settle(run: Run) -> Backend:
+    """The back end of the run, Unsloth imported where it is that; to be called before anything it rewrites is imported.
+
+    Where `auto` took Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
+    half an import has patched would stay.
+
+    Raises:
+        LaunchError: Unsloth is asked for and cannot be had.
+    """
+    backend = recorded(run) or choose(run)
+    if backend.name == "trl":
+        return backend
+    environ = dict(os.environ)
+    try:
+        _import_unsloth(run)
+    except Exception as error:
+        reason = f"Unsloth cannot be imported: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        if run.config.model.backend == "unsloth":
+            raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
+        say(f"back end: {reason}; starting again with TRL and PEFT")
+        write_json(run.directory.environment, {**_noted(run), "backend": asdict(Backend("trl", reason))})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+    return backend
+
+
+def recorded(run: Run) -> Backend | None:
+    """The one the run has; None before it is chosen."""
+    backend = _noted(run).get("backend")
+    return Backend(**backend) if backend else None
+
+
+def is_unsloth(run: Run) -> bool:
+    """Whether Unsloth trains it."""
+    backend = recorded(run)
+    return backend is not None and backend.name == "unsloth"
+
+
+def choose(run: Run) -> Backend:
+    """As the configuration states it. `auto`: Unsloth where a single process trains on a GPU, which is all it sees.
+
+    Raises:
+        LaunchError: Unsloth is asked for, and not installed or of a version that is not supported.
+    """
+    stated, where = run.config.model.backend, run.plan.topology
+    if stated == "trl":
+        return Backend("trl", "model.backend is trl")
+    missing = unsloth_missing(on_cpu=where.device == "cpu")
+    if stated == "unsloth":
+        if missing:
+            raise LaunchError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
+        return Backend("unsloth", "model.backend is unsloth")
+    if where.device == "cpu":
+        return Backend("trl", "on a CPU Unsloth has to be asked for")
+    in_the_way = obstacle(run.config, where)
+    reason = in_the_way.what if in_the_way else missing
+    return Backend("trl", reason) if reason else Backend("unsloth", "one process trains on one GPU")
+
+
+def _noted(run: Run) -> dict[str, Any]:
+    path = run.directory.environment
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _import_unsloth(run: Run) -> None:
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(run.directory.unsloth_cache)
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # a download from the Hub at every load
+    if run.config.rollout.enable_sleep_mode:
+        os.environ["UNSLOTH_VLLM_STANDBY"] = "1"
+    without_vllm = run.plan.topology.device == "cpu" and "vllm" not in sys.modules
+    if without_vllm:
+        # It tries out every compiled part of vLLM, and that for AVX-512 ends the process on a CPU without it.
+        sys.modules["vllm"] = None
+    try:
+        import unsloth  # noqa: F401
+    finally:
+        if without_vllm:
+            del sys.modules["vllm"]
+    if run.plan.topology.device == "cpu":
+        from grpo_dist.training.unsloth_arguments import keep_arguments
+
+        keep_arguments()

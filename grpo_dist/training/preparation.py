@@ -1,0 +1,176 @@
+"""What the prepare stage makes: model, tokenizer, data and warm start of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from grpo_dist.config import RunConfig
+from grpo_dist.config.section import EMBEDDED
+from grpo_dist.data.messages import Messages, dresser, template_accepts_system
+from grpo_dist.data.prepare import Model, Prepared
+from grpo_dist.data.prepare import prepare as prepare_data
+from grpo_dist.data.presets import chat_template, system_prompt
+from grpo_dist.data.tally import Tally
+from grpo_dist.data.warm_start import START, warm_start_examples
+from grpo_dist.embedded.model import build
+from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
+from grpo_dist.errors import DataError, RewardError
+from grpo_dist.progress import say, say_passing
+from grpo_dist.rewards.load import LoadedReward, load_rewards
+from grpo_dist.run_directory import write_json
+from grpo_dist.training.backend import NAMES, Backend
+from grpo_dist.training.environment import environment
+from grpo_dist.training.model import load_tokenizer, room
+from grpo_dist.training.preflight import try_rewards
+from grpo_dist.training.stage import Run
+from grpo_dist.training.world import check_device
+
+
+def prepare(run: Run, backend: Backend) -> None:
+    """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
+    check_device(run.plan)
+    config, directory = run.config, run.directory
+    say(f"back end: {NAMES[backend.name]}: {backend.reason}")
+    write_json(directory.environment, environment(backend))
+    if config.model.name_or_path == EMBEDDED and not directory.model.exists():
+        build(directory.model, config.grpo.seed, say_passing)
+    tokenizer = dressed_tokenizer(run)
+    tokenizer.save_pretrained(directory.tokenizer)
+    prepared = data(run, tokenizer)
+    _try_rewards(run, tokenizer, prepared)
+    if config.warm_start and not directory.warm_start.exists():
+        start_warm(run, tokenizer)
+    write_json(directory.prepared, {**prepared.counts, "notes": list(prepared.notes)})
+
+
+def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with the chat template of the run."""
+    tokenizer = load_tokenizer(run)
+    tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template)
+    return tokenizer
+
+
+def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    """The problems of the run, which it leaves in the run directory.
+
+    Raises:
+        DataError: they cannot be loaded or used, are too few, or lack a column that a reward reads.
+    """
+    config, directory = run.config, run.directory
+    embedded = config.data.name_or_path == EMBEDDED
+    scorers = _scorers(config)
+    prepared = prepare_data(
+        config.data,
+        data_model(run, tokenizer),
+        seed=config.grpo.seed,
+        need_answers=any("answer" in reward.columns for reward in scorers),
+        hold_out=config.evaluation.enabled,
+        num_problems=config.evaluation.num_problems,
+        rows=problems(config.grpo.seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS) if embedded else None,
+    )
+    for note in prepared.notes:
+        say(note)
+    _check_enough(run, prepared.train)
+    check_columns(scorers, prepared.train)
+    directory.train_data.parent.mkdir(exist_ok=True)
+    prepared.train.to_parquet(directory.train_data)
+    if prepared.heldout is not None:
+        prepared.heldout.to_parquet(directory.heldout_data)
+    held = f", {len(prepared.heldout):,} held out" if prepared.heldout is not None else ""
+    say(f"data: {len(prepared.train):,} problems to train on{held}")
+    return prepared
+
+
+def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """What the data room has to know of the run's model."""
+    return Model(
+        render=lambda messages: _render(tokenizer, messages),
+        count_tokens=lambda prompts: _lengths(tokenizer, prompts),
+        room=room(run),
+        max_completion_length=_longest_completion(run.config),
+    )
+
+
+def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
+    """The reward preflight: what it finds is told, and its errors stop the run here.
+
+    Raises:
+        RewardError: an error that `rewards.allow` does not name.
+    """
+    found = try_rewards(run, tokenizer, prepared.train)
+    for finding in found:
+        if finding.status == "warning":
+            say(f"rewards: {finding.name}: {finding.what}")
+    errors = [finding for finding in found if finding.status == "error"]
+    if errors:
+        listed = "\n".join(f"{one.name}: {one.what}" + (f"\n  → {one.hint}" if one.hint else "") for one in errors)
+        names = ", ".join(dict.fromkeys(one.name for one in errors))
+        raise RewardError(
+            f"the rewards fail their preflight:\n{listed}",
+            hint="grpo-dist rewards CONFIG shows what each function pays; to run all the same, start another run with "
+            f"--set 'rewards.allow=[{names}]'",
+        )
+
+
+def _check_enough(run: Run, train: Dataset) -> None:
+    """TRL's sampler leaves out a last incomplete step: with fewer problems than one step needs, no step is done."""
+    needed = run.plan.batch.prompts_per_step
+    if len(train) < needed:
+        raise DataError(
+            f"data: {len(train)} problems to train on, one step needs {needed} different ones",
+            hint=f"give more, or --set grpo.prompts_per_step={len(train)}",
+        )
+
+
+def _scorers(config: RunConfig) -> list[LoadedReward]:
+    """Everything that will read the problems: the rewards, and the judge of the comparison."""
+    judge = (config.evaluation.scorer,) if config.evaluation.enabled else ()
+    return [*load_rewards(config.rewards.functions), *load_rewards(judge)]
+
+
+def _longest_completion(config: RunConfig) -> int:
+    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
+    return max(config.grpo.max_completion_length, judged)
+
+
+def check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
+    """Raises DataError when the data lacks a column that one of the functions reads."""
+    for reward in scorers:
+        for column in reward.columns:
+            if column not in train.column_names:
+                raise DataError(
+                    f"rewards: {reward.name} needs a column {column!r}; the data has {', '.join(train.column_names)}",
+                    hint=f"--set 'data.columns={{{column}: NAME-IN-YOUR-DATA}}'",
+                )
+
+
+def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The supervised warm start of the configuration, whose adapter it leaves in the run directory."""
+    from grpo_dist.training.warm_start import warm_start  # and with it TRL, which takes seconds
+
+    config = run.config
+
+    def render(messages: Messages) -> str:
+        return _render(tokenizer, messages)
+
+    dress = dresser(system_prompt(config.data), template_accepts_system(render))
+    question = dress([{"role": "user", "content": "?"}])
+    prefilled = render(question).rstrip().endswith(START)
+    tally = Tally("warm start")
+    examples = warm_start_examples(config.warm_start, dress, tally, prefilled=prefilled)
+    for note in tally.notes:
+        say(note)
+    warm_start(run, tokenizer, examples)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]) -> list[int]:
+    """Prompt lengths in tokens, generation prompt included, counted as the trainer tokenizes."""
+    ids = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=True)["input_ids"]
+    return [len(row) for row in ids]

@@ -1,0 +1,47 @@
+"""TRL's configurations as TRL has them: Unsloth changes defaults, and some of what is stated."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from inspect import signature
+from typing import Any, TypeVar
+
+from transformers import TrainingArguments
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def build(config_class: type[Arguments], **stated: Any) -> Arguments:
+    """An instance whose fields are those of TRL's class with the same settings.
+
+    On a GPU Unsloth puts a subclass of the same name in the place of TRL's, with defaults of its own (learning_rate,
+    optim, seed, …) and an `__init__` that replaces settings (`models/rl.py`, unsloth 2026.10): every field is given,
+    and then set as it is meant.
+
+    Args:
+        config_class: TRL's, or what Unsloth has put in its place.
+    """
+    original = [one for one in config_class.__mro__ if one.__name__ == config_class.__name__][-1]
+    meant = original(**stated)
+    if original is config_class:
+        return meant
+    taken = signature(config_class).parameters
+    defaults = {field.name: _default(field) for field in fields(original) if field.init and field.name in taken}
+    arguments = config_class(**{**defaults, **stated})
+    for field in fields(original):
+        setattr(arguments, field.name, getattr(meant, field.name))
+    return arguments
+
+
+def keep_arguments() -> None:
+    """Take back what Unsloth's CPU back end does to the configurations: another optimizer, no bfloat16, …"""
+    from trl import GRPOConfig, SFTConfig
+
+    for config_class in (GRPOConfig, SFTConfig, TrainingArguments):
+        wrapper = vars(config_class).get("__post_init__")
+        if getattr(wrapper, "_unsloth_cpu", False):
+            config_class.__post_init__ = wrapper.__wrapped__
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
