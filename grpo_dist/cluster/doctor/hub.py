@@ -27,10 +27,15 @@ def findings(case: Case) -> Iterator[Finding]:
     if case.config is None:
         yield _reach(case.environ)
         return
-    yield _available(case, "model", "models", case.config.model)
+    yield from model(case)
     yield _available(case, "data", "datasets", case.config.data)
     if case.config.warm_start:
         yield _available(case, "warm_start.data", "datasets", case.config.warm_start.data)
+
+
+def model(case: Case) -> Iterator[Finding]:
+    """The model alone, of a case with a configuration."""
+    yield _available(case, "model", "models", case.config.model)
 
 
 def _available(case: Case, section: str, kind: str, stated: ModelSection | SourceSection) -> Finding:
@@ -69,7 +74,7 @@ def _cached(environ: Mapping[str, str], stated: ModelSection | SourceSection) ->
 def cached_data(environ: Mapping[str, str], name: str, config: str | None) -> bool:
     """Whether `datasets` has made its own cache of a data set (`owner___name/config/…/dataset_info.json`)."""
     cache = Path(environ.get("HF_DATASETS_CACHE") or hub_home(environ) / "datasets").expanduser()
-    ours = [folder for folder in cache.glob("*___*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
+    ours = [folder for folder in cache.glob("*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
     return any(any(folder.glob(f"{config or '*'}/**/dataset_info.json")) for folder in ours)
 
 
@@ -93,7 +98,10 @@ def missing_files(snapshot: Path) -> list[str]:
     missing = [] if "config.json" in there else ["config.json"]
     if not there & {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"}:
         missing.append("tokenizer.json")
-    index = next((snapshot / name for name in there if name.endswith(".index.json")), None)
+    indices = sorted(
+        (name for name in there if name.endswith(".index.json")), key=lambda name: "safetensors" not in name
+    )
+    index = snapshot / indices[0] if indices else None
     if index is not None:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         missing += sorted(shards - there)
