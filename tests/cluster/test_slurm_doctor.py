@@ -8,8 +8,8 @@ pytestmark = pytest.mark.heavy
 
 
 def test_a_job_whose_nodes_lack_what_the_run_needs_ends_before_it_starts(fake):
-    pinned = "--export=ALL,NCCL_SOCKET_IFNAME=ib7"
-    job = fake("sick", pinned, model={"name_or_path": "nobody/nothing"}, tracking=["wandb"]).wait()
+    fake.base["tracking"] = ["wandb"]
+    job = fake("sick", "--export=ALL,NCCL_SOCKET_IFNAME=ib7", model={"name_or_path": "nobody/nothing"}).wait()
     assert (job.state, job.code) == ("FAILED", 2), job.text()
     assert "node1, node2: interface-pin: NCCL_SOCKET_IFNAME=ib7: there is no interface ib7 that is up" in job.text()
     assert "node1, node2: model: nobody/nothing is not in the cache" in job.text()
