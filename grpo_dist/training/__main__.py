@@ -3,7 +3,8 @@
 from grpo_dist.training.stage import Run, main
 
 
-def _train(run: Run) -> None:
+def train_stage(run: Run) -> None:
+    """Train as the run says, with no more of vLLM imported than that needs."""
     # Both take seconds; the lifeline is tied before.
     from trl import import_utils
 
@@ -17,4 +18,4 @@ def _train(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(_train)
+    main(train_stage)

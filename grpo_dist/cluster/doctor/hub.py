@@ -49,7 +49,7 @@ def _available(case: Case, section: str, kind: str, stated: ModelSection | Sourc
     ready, cached = _cached(case.environ, stated)
     if ready:
         return Finding(what, "ok", cached)
-    obstacle = _obstacle(case.environ, kind, name)
+    obstacle = obstacle_of(case.environ, kind, name)
     if obstacle is None:
         return Finding(what, "ok", f"{cached}; the Hub has it")
     return Finding(what, "error", f"{cached}, and the Hub does not help: {obstacle}", PREFETCH)
@@ -111,14 +111,18 @@ def missing_files(snapshot: Path) -> list[str]:
 
 
 def _reach(environ: Mapping[str, str]) -> Finding:
-    obstacle = _obstacle(environ, "models", "")
+    obstacle = obstacle_of(environ, "models", "")
     if obstacle is None:
         return Finding("hub", "ok", f"{_endpoint(environ)} answers")
     return Finding("hub", "warning", f"the Hub does not answer: {obstacle}", PREFETCH)
 
 
-def _obstacle(environ: Mapping[str, str], kind: str, name: str) -> str | None:
-    """Why the Hub cannot give it; None when it says that it can."""
+def obstacle_of(environ: Mapping[str, str], kind: str, name: str) -> str | None:
+    """Why the Hub cannot give it; None when it says that it can.
+
+    Args:
+        kind: `models` or `datasets`.
+    """
     switch = next((name for name in OFFLINE if environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON")), None)
     if switch:
         return f"{switch} is set"
