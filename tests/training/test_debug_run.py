@@ -15,8 +15,6 @@ from grpo_dist.plan.architecture import architecture_of
 
 pytestmark = pytest.mark.heavy
 
-FUSSY = "def fussy(completions, **columns):\n    return [float('8' in c[0]['content']) for c in completions]\n"
-
 
 @pytest.fixture
 def clustered(tmp_path) -> Program:
@@ -59,12 +57,9 @@ def test_a_cluster_s_configuration_is_tried_on_a_cpu(clustered):
     assert "zero3 is not tried" in tried.stderr
 
     found = {finding["name"]: finding for finding in told["findings"]}
-    assert {name: finding["status"] for name, finding in found.items()} | {"plan": "ok"} == {
-        **dict.fromkeys(found, "ok"),
-        "truncation": "warning",
-        "zero-variance": "warning",
-    } | {name: f["status"] for name, f in found.items() if name not in ("truncation", "zero-variance", "longest-batch")}
-    assert {"plan", "loss", "truncation", "zero-variance", "longest-batch"} <= found.keys()
+    assert {name for name, finding in found.items() if finding["status"] == "error"} == set()
+    assert (found["truncation"]["status"], found["zero-variance"]["status"]) == ("warning", "warning")
+    assert (found["loss"]["status"], found["longest-batch"]["status"]) == ("ok", "ok")
     assert all(finding["hint"] for finding in found.values() if finding["status"] != "ok")
     longest = json.loads((run / "longest_batch.json").read_text())
     assert (longest["completions"], longest["completion_tokens"]) == (8, 64)
@@ -79,11 +74,9 @@ def test_what_would_stop_the_run_is_an_error_and_a_real_run_is_left_alone(cluste
     (clustered.cwd / "mine.py").write_text("def flat(completions, **columns):\n    return [1.0] * len(completions)\n")
     command = ("run", str(clustered.config), "--debug", "--set", "rewards.functions=[mine.py:flat]")
     told = clustered(*command, code=1).stdout
-    assert "error" in told and "gold-like-wrong" in told
+    assert "error" in told
+    assert "gold-like-wrong" in told
     assert "the prepare stage" not in told
-    assert "grpo-dist" in told or "rewards.allow" in told or "→" in told
-    again = clustered(*command, "--json", code=1)
-    assert any(finding["status"] == "error" for finding in json.loads(again.stdout)["findings"])
 
     (clustered.cwd / "runs" / "large-debug" / "debug.json").unlink()
     refused = clustered(*command, code=2).stderr

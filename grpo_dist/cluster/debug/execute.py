@@ -59,7 +59,8 @@ def debug(config: RunConfig, run: RunDirectory, made: Debug, terminal: Terminal)
     except (LaunchError, RolloutError) as error:
         failure = error
     found = list(_findings(config, run, made))
-    if failure is not None and not (any_error(found) and not run.prepared.exists()):
+    told = any_error(found) and not run.prepared.exists()  # the rewards stopped it, and are told already
+    if failure is not None and not told:
         found.append(Finding("run", "error", failure.message, failure.hint))
     write_json(run.debug, {**_record(config, made), "findings": [finding.to_dict() for finding in found]})
     return found
