@@ -287,7 +287,7 @@ def _remains(config: RunConfig, stated: LaunchPlan, debug: RunConfig, plan: Laun
     """What nothing here tries."""
     many = stated.topology.num_processes
     if many > 1:
-        yield f"one training process, not {many}: no gradients are averaged over processes, NCCL carries nothing"
+        yield f"one training process, not {many}: gradients are not averaged, nothing goes over NCCL or gloo"
     if stated.strategy != plan.strategy:
         yield f"the model is not sharded: {stated.strategy} is not tried"
     if stated.backend != plan.backend:
