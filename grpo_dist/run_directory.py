@@ -125,6 +125,16 @@ class RunDirectory:
         return self.path / "unsloth_compiled_cache"
 
     @property
+    def debug(self) -> Path:
+        """Of a debug run: what was changed and what came of it."""
+        return self.path / "debug.json"
+
+    @property
+    def longest_batch(self) -> Path:
+        """Of a debug run: a step with its longest prompts and full completions."""
+        return self.path / "longest_batch.json"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

@@ -17,12 +17,24 @@ from grpo_dist.cli.options import overrides_option
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]"
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
-def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bool) -> None:
+@click.option("--debug", is_flag=True, help="Try it on this machine first, scaled down to what there is.")
+@click.option("--json", "as_json", is_flag=True, help="With --debug: print JSON instead of tables.")
+def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bool, debug: bool, as_json: bool) -> None:
     """Train as CONFIG says, compare, and report.
 
     The run directory holds everything: configuration, plan, metrics, completions, checkpoints, the adapter,
     the comparison and report.html.
+
+    With --debug the configuration of a cluster is tried on this machine: same rewards, data and code, a model of the
+    same family, one process, a few short steps, in a run directory of its own (runs/NAME-OF-CONFIG-debug), which every
+    further try replaces. It ends with what would fail on the cluster. Exit 1 when that could not work.
     """
+    if as_json and not debug:
+        raise click.UsageError("--json goes with --debug; of a run: grpo-dist report RUN --json")
+    if debug and resume:
+        raise click.UsageError("a debug run takes minutes and starts anew each time; leave out --resume")
+    if debug:
+        return _debug(config, overrides, output, as_json)
     from grpo_dist.cluster.local import Interrupted, Stopped, execute, open_run
     from grpo_dist.cluster.outcome import TRY_AGAIN
     from grpo_dist.config import load_config
@@ -48,6 +60,37 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     write_html(record)
     click.echo(_result(summary(record)))
     click.echo(f"report   {path / 'report.html'}")
+
+
+def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    from grpo_dist.cli.debug_view import lines
+    from grpo_dist.cluster.debug import debug, open_debug
+    from grpo_dist.cluster.local import Interrupted
+    from grpo_dist.config import load_config
+    from grpo_dist.findings import any_error
+    from grpo_dist.progress import Terminal
+    from grpo_dist.report import read_run, write_html
+
+    stated = load_config(config, overrides)
+    path = output or Path("runs") / f"{Path(config).stem}-debug"
+    directory, made = open_debug(stated, path)
+    terminal = Terminal()
+    for line in (*lines(made), f"run directory: {path}"):
+        terminal.show(line)
+    try:
+        found = debug(stated, directory, made, terminal)
+    except Interrupted as stop:
+        raise click.exceptions.Exit(128 + stop.signum) from stop
+    write_html(read_run(directory.path))
+    if as_json:
+        click.echo(directory.debug.read_text(encoding="utf-8"), nl=False)
+    else:
+        from grpo_dist.cli.findings_view import print_findings
+        from grpo_dist.cli.options import console
+
+        print_findings(found, console())
+    if any_error(found):
+        raise click.exceptions.Exit(1)
 
 
 def _result(figures: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import grpo_dist
+from grpo_dist.cluster.ailments import ailments_of
+from grpo_dist.findings import Finding
 from grpo_dist.run_directory import RunDirectory
 
 COMPARED_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets", "deepspeed", "vllm")
@@ -37,6 +39,8 @@ class Facts:
     """MiB in use on each GPU this node gives the job; -1 where nobody can say."""
     disk: int
     """Bytes left where the run directory is."""
+    ailments: tuple[Finding, ...]
+    """What the doctor finds wrong with the node; empty when the run is not there."""
     clock: float
     """Seconds since 1970."""
 
@@ -45,7 +49,8 @@ class Facts:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Facts:
-        return cls(**{**fields, "gpus": tuple(fields["gpus"])})
+        ailments = tuple(Finding(**finding) for finding in fields["ailments"])
+        return cls(**{**fields, "gpus": tuple(fields["gpus"]), "ailments": ailments})
 
 
 def facts_of(node: int, run: RunDirectory) -> Facts:
@@ -57,6 +62,7 @@ def facts_of(node: int, run: RunDirectory) -> Facts:
         run=_digest([run.config, run.plan]) if run.exists() else None,
         gpus=_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")),
         disk=shutil.disk_usage(run.path).free if run.path.exists() else 0,
+        ailments=ailments_of(run) if run.exists() else (),
         clock=time.time(),
     )
 

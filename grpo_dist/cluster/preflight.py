@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from grpo_dist.cluster.ailments import by_hosts
 from grpo_dist.cluster.facts import Facts
 from grpo_dist.plan import LaunchPlan
 
@@ -41,6 +42,7 @@ def problems(nodes: Sequence[Facts], plan: LaunchPlan, run: Path, checkpoint_byt
         needed = max(DISK_BYTES, CHECKPOINTS * checkpoint_bytes)
         if node.run is not None and node.disk < needed:
             yield f"{node.host}: {node.disk >> 20} MiB left at {run}, checkpoints need {needed >> 20} MiB"
+    yield from by_hosts(((node.host, node.ailments) for node in nodes), "error")
     yield from _twice([node.host for node in nodes], "there are two supervisors on {}; a job runs one task per node")
 
 
@@ -55,6 +57,7 @@ def warnings(nodes: Sequence[Facts], received: Callable[[Facts], float]) -> Iter
         if abs(skew) > CLOCK_SECONDS:
             ahead = "ahead of" if skew > 0 else "behind"
             yield f"{node.host}: its clock is {abs(skew):.0f} s {ahead} {nodes[0].host}'s; times in logs differ"
+    yield from by_hosts(((node.host, node.ailments) for node in nodes), "warning")
 
 
 def _gpus(node: Facts, plan: LaunchPlan) -> Iterator[str]:

@@ -43,19 +43,24 @@ class Machine:
 def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Machine | None = None) -> list[Stage]:
     """In their order. A machine is needed where several nodes train."""
     python, where = sys.executable, str(run.path)
-    # `all`: of the GPUs this process may see, which Slurm may have numbered otherwise than the file does.
-    options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
-    launch = (python, "-m", "accelerate.commands.launch", *options)
     found = [
         Stage(
             "prepare", (python, "-m", "grpo_dist.training.prepare", where), run.prepared, alone=True, generates=False
         ),
-        Stage("train", (*launch, "-m", "grpo_dist.training", where), run.adapter, alone=False, generates=True),
+        Stage("train", launched("grpo_dist.training", run, plan, machine), run.adapter, alone=False, generates=True),
     ]
     if config.evaluation.enabled:
         argv = (python, "-m", "grpo_dist.training.compare", where)
         found.append(Stage("compare", argv, run.comparison, True, generates=True))
     return found
+
+
+def launched(module: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
+    """What starts this machine's training processes, each of which executes the module for the run."""
+    where = str(run.path)
+    # `all`: of the GPUs this process may see, which Slurm may have numbered otherwise than the file does.
+    options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
+    return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, where)
 
 
 def _rendezvous(machine: Machine | None) -> tuple[str, ...]:

@@ -9,7 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems, worked
 from grpo_dist.embedded.tokenizer import character_tokenizer
@@ -43,13 +49,13 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(_architecture(tokenizer))
     _train(model, _batches(tokenizer, seed), _steps, progress)
-    _save(directory, model, tokenizer)
+    save_whole(directory, model, tokenizer)
 
 
 def build_untrained(directory: Path) -> None:
     """The same without training, for those who only need its tokenizer and its shape."""
     tokenizer = character_tokenizer(EMBEDDED.max_position_embeddings)
-    _save(directory, Qwen3ForCausalLM(_architecture(tokenizer)), tokenizer)
+    save_whole(directory, Qwen3ForCausalLM(_architecture(tokenizer)), tokenizer)
 
 
 def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
@@ -119,7 +125,8 @@ def _train(
             progress(f"base model: step {step} of {steps}, loss {loss.item():.3f}")
 
 
-def _save(directory: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_whole(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The directory appears with both in it, or not at all."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
         whole = Path(unfinished) / directory.name

@@ -4,7 +4,8 @@ from grpo_dist.training.backend import settle
 from grpo_dist.training.stage import Run, main
 
 
-def _train(run: Run) -> None:
+def train_stage(run: Run) -> None:
+    """Train as the run says, with no more of vLLM imported than that needs."""
     settle(run)
     # Both take seconds; the lifeline is tied before.
     from trl import import_utils
@@ -19,4 +20,4 @@ def _train(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(_train)
+    main(train_stage)

@@ -180,6 +180,12 @@ def test_limits_that_are_low():
     assert (low.status, low.what, low.hint) == ("warning", "1,024, fewer than 4,096", "ulimit -n 4096")
 
 
+def test_a_limit_that_only_root_can_raise(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    low = by_name(limits.findings(case_of(None, None)))["open-files"]
+    assert low.hint == "only root can raise it: `* hard nofile 4096` in /etc/security/limits.conf"
+
+
 def test_a_port_that_is_taken_and_an_interface_that_is_not_there(tmp_path, programs):
     with socket.create_server(("", 0)) as taken:
         environ = {"MASTER_PORT": str(taken.getsockname()[1]), "NCCL_SOCKET_IFNAME": "ib7"}
@@ -278,6 +284,10 @@ def test_what_is_in_the_cache_in_part_or_nowhere(tmp_path, answering_hub):
     assert "grpo-dist prefetch" in partly.hint
     snapshot(home, "model-00002-of-00002.safetensors")
     assert look(offline)["model"].what == "owner/model is in the cache"
+
+    both = home / "hub" / "models--owner--model" / "snapshots" / "c0ffee" / "pytorch_model.bin.index.json"
+    both.write_text(json.dumps({"weight_map": {"a": "pytorch_model.bin"}}))
+    assert look(offline)["model"].status == "ok"
 
     data = {"name_or_path": "owner/My-Data", "config": "main"}
     assert look(offline, data=data)["data"].status == "error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from grpo_dist.cluster.preflight import problems, warnings
 from grpo_dist.cluster.watchdog import FIRST_STEP_SECONDS, Watchdog
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
+from grpo_dist.findings import Finding
 from grpo_dist.plan import plan_run
 from grpo_dist.run_directory import RunDirectory
 
@@ -33,6 +35,7 @@ NODE = Facts(
     run="d1ge57",
     gpus=(3, 3),
     disk=1 << 40,
+    ailments=(),
     clock=1000.0,
 )
 OTHER = replace(NODE, node=1, host="a2")
@@ -86,7 +89,39 @@ def test_a_clock_that_is_off_is_a_warning():
 def test_facts_survive_their_journey_and_a_missing_run_is_one(tmp_path):
     facts = facts_of(3, RunDirectory(tmp_path / "no"))
     assert facts.run is None
-    assert Facts.from_dict(facts.to_dict()) == facts
+    assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+
+
+NO_VLLM = Finding("vllm", "error", "not installed, and needed for rollout.backend: vllm", "pip install vllm")
+FEW_FILES = Finding("open-files", "warning", "1,024, fewer than 4,096", "ulimit -n 4096")
+
+
+def test_what_the_doctor_finds_on_nodes_is_told_once_with_their_names():
+    nodes = [replace(NODE, node=n, host=f"a{n + 1}", ailments=(FEW_FILES,)) for n in range(6)]
+    assert list(warnings(nodes, lambda _: 1000.0)) == [
+        "a1, a2, a3, a4 and 2 more: open-files: 1,024, fewer than 4,096 → ulimit -n 4096"
+    ]
+    assert found(NODE, replace(OTHER, ailments=(FEW_FILES, NO_VLLM))) == [
+        "a2: vllm: not installed, and needed for rollout.backend: vllm → pip install vllm"
+    ]
+
+
+def test_a_node_that_lacks_what_the_run_needs_says_so_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the Hub was asked"))
+    run = RunDirectory(tmp_path / "run")
+    stated = config(model={"name_or_path": "Qwen/Qwen3-4B", "dtype": "float32"}, tracking=["wandb"])
+    make_or_take_up(stated, plan_run(stated), run, again="")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
+
+    facts = facts_of(1, run)
+    assert Facts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    sick = {finding.name: finding for finding in facts.ailments}
+    assert {name for name, finding in sick.items() if finding.status == "error"} == {"model", "interface-pin"}
+    assert sick["model"].what.startswith("Qwen/Qwen3-4B is not in the cache")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert "model" not in {finding.name for finding in facts_of(1, run).ailments}
 
 
 def test_the_run_directory_is_proven_shared_both_ways(tmp_path, monkeypatch):

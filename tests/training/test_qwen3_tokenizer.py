@@ -42,7 +42,7 @@ def asked(question: str) -> list[dict[str, str]]:
 
 
 def prompt_ids(tokenizer, question: str) -> list[int]:
-    from grpo_dist.training.prepare import _lengths
+    from grpo_dist.training.preparation import _lengths
 
     ids = tokenizer.apply_chat_template(asked(question), add_generation_prompt=True, return_dict=True)["input_ids"]
     assert _lengths(tokenizer, [asked(question)]) == [len(ids)]

@@ -29,7 +29,7 @@ def findings(case: Case) -> Iterator[Finding]:
     if case.plan and not case.here and case.plan.topology.device == "cuda":
         yield Finding("gpus", "ok", "those of the job's nodes; each node is examined when the job starts")
         return
-    seen = _torch(case)
+    seen = seen_by_torch(case.environ)
     if isinstance(seen, Finding):
         yield seen
     elif seen is not None:
@@ -42,7 +42,7 @@ def _driver() -> str | None:
     return told.split()[0] if told and told.split() else None
 
 
-def _torch(case: Case) -> dict[str, Any] | Finding | None:
+def seen_by_torch(environ: Mapping[str, str]) -> dict[str, Any] | Finding | None:
     """What PyTorch sees; a finding when it cannot be imported, None when it is not there (packages says so)."""
     from importlib.util import find_spec
 
@@ -51,7 +51,7 @@ def _torch(case: Case) -> dict[str, Any] | Finding | None:
     argv = [sys.executable, "-m", "grpo_dist.training.device_probe"]
     try:
         done = subprocess.run(
-            argv, env=dict(case.environ), capture_output=True, text=True, timeout=IMPORT_SECONDS, check=True
+            argv, env=dict(environ), capture_output=True, text=True, timeout=IMPORT_SECONDS, check=True
         )
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:

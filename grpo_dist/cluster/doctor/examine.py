@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from grpo_dist.cluster.doctor import devices, hub, limits, network, packages, secrets, slurm, storage
 from grpo_dist.cluster.doctor.case import Case
 from grpo_dist.findings import Finding
 
-GROUPS: dict[str, Callable[[Case], Iterator[Finding]]] = {
+Group = Callable[[Case], Iterator[Finding]]
+
+GROUPS: dict[str, Group] = {
     "packages": packages.findings,
     "devices": devices.findings,
     "storage": storage.findings,
@@ -18,12 +20,22 @@ GROUPS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "hub": hub.findings,
     "secrets": secrets.findings,
 }
+IN_A_JOB: dict[str, Group] = {
+    "packages": packages.findings,
+    "storage": storage.shared_memory,
+    "limits": limits.findings,
+    "network": network.pins,
+    "hub": hub.model,
+    "secrets": secrets.findings,
+}
+"""What a node is examined for when a job starts. GPUs and room on the disk are in its facts; partition, ports and
+addresses are settled; the next stage imports PyTorch, which takes seconds, and loads the data anyway."""
 
 
-def examine(case: Case) -> list[Finding]:
+def examine(case: Case, groups: Mapping[str, Group] = GROUPS) -> list[Finding]:
     """Everything there is to say, also what is well. A group that breaks is an error of its own and stops no other."""
     found = []
-    for name, group in GROUPS.items():
+    for name, group in groups.items():
         try:
             found += group(case)
         except Exception as error:

@@ -27,10 +27,15 @@ def findings(case: Case) -> Iterator[Finding]:
     if case.config is None:
         yield _reach(case.environ)
         return
-    yield _available(case, "model", "models", case.config.model)
+    yield from model(case)
     yield _available(case, "data", "datasets", case.config.data)
     if case.config.warm_start:
         yield _available(case, "warm_start.data", "datasets", case.config.warm_start.data)
+
+
+def model(case: Case) -> Iterator[Finding]:
+    """The model alone, of a case with a configuration."""
+    yield _available(case, "model", "models", case.config.model)
 
 
 def _available(case: Case, section: str, kind: str, stated: ModelSection | SourceSection) -> Finding:
@@ -44,7 +49,7 @@ def _available(case: Case, section: str, kind: str, stated: ModelSection | Sourc
     ready, cached = _cached(case.environ, stated)
     if ready:
         return Finding(what, "ok", cached)
-    obstacle = _obstacle(case.environ, kind, name)
+    obstacle = obstacle_of(case.environ, kind, name)
     if obstacle is None:
         return Finding(what, "ok", f"{cached}; the Hub has it")
     return Finding(what, "error", f"{cached}, and the Hub does not help: {obstacle}", PREFETCH)
@@ -69,7 +74,7 @@ def _cached(environ: Mapping[str, str], stated: ModelSection | SourceSection) ->
 def cached_data(environ: Mapping[str, str], name: str, config: str | None) -> bool:
     """Whether `datasets` has made its own cache of a data set (`owner___name/config/…/dataset_info.json`)."""
     cache = Path(environ.get("HF_DATASETS_CACHE") or hub_home(environ) / "datasets").expanduser()
-    ours = [folder for folder in cache.glob("*___*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
+    ours = [folder for folder in cache.glob("*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
     return any(any(folder.glob(f"{config or '*'}/**/dataset_info.json")) for folder in ours)
 
 
@@ -93,7 +98,10 @@ def missing_files(snapshot: Path) -> list[str]:
     missing = [] if "config.json" in there else ["config.json"]
     if not there & {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"}:
         missing.append("tokenizer.json")
-    index = next((snapshot / name for name in there if name.endswith(".index.json")), None)
+    indices = sorted(
+        (name for name in there if name.endswith(".index.json")), key=lambda name: "safetensors" not in name
+    )
+    index = snapshot / indices[0] if indices else None
     if index is not None:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         missing += sorted(shards - there)
@@ -103,14 +111,18 @@ def missing_files(snapshot: Path) -> list[str]:
 
 
 def _reach(environ: Mapping[str, str]) -> Finding:
-    obstacle = _obstacle(environ, "models", "")
+    obstacle = obstacle_of(environ, "models", "")
     if obstacle is None:
         return Finding("hub", "ok", f"{_endpoint(environ)} answers")
     return Finding("hub", "warning", f"the Hub does not answer: {obstacle}", PREFETCH)
 
 
-def _obstacle(environ: Mapping[str, str], kind: str, name: str) -> str | None:
-    """Why the Hub cannot give it; None when it says that it can."""
+def obstacle_of(environ: Mapping[str, str], kind: str, name: str) -> str | None:
+    """Why the Hub cannot give it; None when it says that it can.
+
+    Args:
+        kind: `models` or `datasets`.
+    """
     switch = next((name for name in OFFLINE if environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON")), None)
     if switch:
         return f"{switch} is set"

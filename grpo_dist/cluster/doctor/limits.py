@@ -15,8 +15,8 @@ INFINIBAND = Path("/sys/class/infiniband")
 
 
 def findings(case: Case) -> Iterator[Finding]:
-    yield _limit("open-files", resource.RLIMIT_NOFILE, OPEN_FILES, "ulimit -n")
-    yield _limit("processes", resource.RLIMIT_NPROC, PROCESSES, "ulimit -u")
+    yield _limit("open-files", resource.RLIMIT_NOFILE, OPEN_FILES, "ulimit -n", "nofile")
+    yield _limit("processes", resource.RLIMIT_NPROC, PROCESSES, "ulimit -u", "nproc")
     if case.several_nodes and INFINIBAND.is_dir():
         locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         if locked == resource.RLIM_INFINITY:
@@ -27,9 +27,13 @@ def findings(case: Case) -> Iterator[Finding]:
             yield Finding("locked-memory", "warning", what, hint)
 
 
-def _limit(name: str, which: int, wanted: int, command: str) -> Finding:
+def _limit(name: str, which: int, wanted: int, command: str, item: str) -> Finding:
     soft, hard = resource.getrlimit(which)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return Finding(name, "ok", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,}")
+    what = f"{soft:,}, fewer than {wanted:,}"
+    if soft == hard:
+        hint = f"only root can raise it: `* hard {item} {wanted}` in /etc/security/limits.conf"
+        return Finding(name, "warning", what, hint)
     highest = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    return Finding(name, "warning", f"{soft:,}, fewer than {wanted:,}", f"{command} {highest}")
+    return Finding(name, "warning", what, f"{command} {highest}")

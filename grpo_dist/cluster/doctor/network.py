@@ -17,6 +17,7 @@ RENDEZVOUS_PORT = 29500
 
 
 def findings(case: Case) -> Iterator[Finding]:
+    yield from pins(case)
     yield from _interfaces(case)
     if case.several_nodes:
         yield _name()
@@ -37,7 +38,8 @@ def _up(name: str) -> bool:
         return False
 
 
-def _interfaces(case: Case) -> Iterator[Finding]:
+def pins(case: Case) -> Iterator[Finding]:
+    """Interfaces that the environment names and this machine has not."""
     there = usable()
     for pin in PINS:
         stated = [name.lstrip("^=") for name in case.environ.get(pin, "").split(",") if name]
@@ -47,6 +49,10 @@ def _interfaces(case: Case) -> Iterator[Finding]:
             status = "error" if case.here and case.plan and case.plan.topology.num_processes > 1 else "warning"
             what = f"{pin}={case.environ[pin]}: there is no interface {', '.join(wrong)} that is up"
             yield Finding("interface-pin", status, what, f"export {pin}={there[0] if there else 'lo'}")
+
+
+def _interfaces(case: Case) -> Iterator[Finding]:
+    there = usable()
     if case.several_nodes and len(there) > 1 and not any(case.environ.get(pin) for pin in PINS):
         what = f"several interfaces: {', '.join(there)}; NCCL takes the first that it likes"
         yield Finding("interfaces", "warning", what, f"export {PINS[0]}={there[0]} {PINS[1]}={there[0]}")
@@ -64,7 +70,7 @@ def _name() -> Finding:
         return Finding("host-name", "error", f"{name} does not resolve: {error}", f"getent hosts {name}")
     if address.startswith("127."):
         what = f"{name} is {address} here: other nodes would be told to meet at themselves"
-        return Finding("host-name", "warning", what, f"take {name} off the 127.0.1.1 line of /etc/hosts")
+        return Finding("host-name", "warning", what, f"take {name} off the {address} line of /etc/hosts")
     return Finding("host-name", "ok", f"{name} is {address}")
 
 

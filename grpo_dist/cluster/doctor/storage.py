@@ -23,7 +23,7 @@ def findings(case: Case) -> Iterator[Finding]:
     yield _disk("run-directory", case.directory, RUN_BYTES, "--output DIR on another file system")
     cache = hub_cache(case.environ)
     yield _disk("hub-cache", cache, _weights(case), "export HF_HOME=/a/large/file/system")
-    yield from _shared_memory(case)
+    yield from shared_memory(case)
 
 
 def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
@@ -54,7 +54,8 @@ def _weights(case: Case) -> int:
     return sum(part["bytes"] for part in trainer["components"] if part["name"] == "weights")
 
 
-def _shared_memory(case: Case) -> Iterator[Finding]:
+def shared_memory(case: Case) -> Iterator[Finding]:
+    """Whether the processes of this machine can exchange their buffers there."""
     if not SHARED.is_dir():
         return
     total = shutil.disk_usage(SHARED).total

@@ -1,0 +1,130 @@
+"""What a debug run tells of the cluster's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from grpo_dist.config import RunConfig
+from grpo_dist.findings import Finding
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.debug import Debug
+
+GIB = 2**30
+CUT = 0.05
+"""Share of completions cut at the limit above which their answers are missed."""
+ALIKE = 0.5
+"""Share of groups without a difference in reward above which most of the work teaches nothing."""
+SAMPLE = "where the model is: grpo-dist rewards CONFIG --set rewards.preflight_samples=16"
+BAND = "grpo-dist filter CONFIG --output band.jsonl keeps problems that are sometimes solved; or more num_generations"
+
+
+def of_the_plan(plan: LaunchPlan) -> Iterator[Finding]:
+    """What the planner says of the cluster."""
+    for warning in plan.warnings:
+        yield Finding("plan", "warning", warning, "grpo-dist plan CONFIG")
+    where = plan.topology
+    told = f"{where.nodes} × {where.gpus_per_node} GPUs, {where.num_processes} training processes"
+    yield Finding("plan", "ok", told if where.device == "cuda" else f"{where.num_processes} processes on CPU")
+
+
+def of_the_rewards(report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Those of the reward preflight, as they are."""
+    if report is not None:
+        found = [Finding(**finding) for finding in report["findings"]]
+        yield from found or [Finding("rewards", "ok", "their preflight finds nothing against them")]
+
+
+def of_the_steps(config: RunConfig, debug: Debug, steps: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Of the steps that were trained.
+
+    Args:
+        config: the cluster's.
+        steps: lines of metrics.jsonl.
+    """
+    if not steps:
+        return
+    broken = [step["step"] for step in steps if step.get("loss") is None or step.get("grad_norm") is None]
+    if broken:
+        what = f"loss or gradient of step {broken[0]} is no finite number"
+        yield Finding("loss", "error", what, "--set model.dtype=bfloat16, or a lower grpo.learning_rate")
+    else:
+        yield Finding("loss", "ok", f"loss and gradient are finite in {len(steps)} steps")
+    yield _truncation(config, debug, _mean(steps, "completions/clipped_ratio"))
+    yield _alike(debug, _mean(steps, "frac_reward_zero_std"))
+
+
+def _mean(steps: Sequence[Mapping[str, Any]], name: str) -> float:
+    return fmean(step.get(name) or 0.0 for step in steps)
+
+
+def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
+    name, limit, stated = "truncation", debug.config.grpo.max_completion_length, config.grpo.max_completion_length
+    if debug.small:
+        what = f"not known: random weights never end ({share:.0%} cut at {limit:,} tokens)"
+        return Finding(name, "warning", what, SAMPLE)
+    what = f"{share:.0%} of completions are cut at {limit:,} tokens"
+    if share <= CUT:
+        return Finding(name, "ok", what)
+    if limit < stated:
+        what += f"; whether {stated:,} are enough this trial is too short to say"
+        return Finding(name, "warning", what, SAMPLE)
+    what += "; their answers are never read"
+    return Finding(name, "warning", what, f"--set grpo.max_completion_length={2 * limit}")
+
+
+def _alike(debug: Debug, share: float) -> Finding:
+    name = "zero-variance"
+    if debug.small:
+        what = f"not known: of random weights {share:.0%} of groups have all rewards alike"
+        return Finding(name, "warning", what, SAMPLE)
+    what = f"{share:.0%} of groups have all rewards alike and teach nothing"
+    return Finding(name, "warning", what, BAND) if share > ALIKE else Finding(name, "ok", what)
+
+
+def of_the_longest_batch(debug: Debug, stated: LaunchPlan, longest: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Of the step with the longest prompts and full completions.
+
+    Args:
+        stated: the cluster's plan.
+    """
+    if longest is None:
+        return
+    name = "longest-batch"
+    what = (
+        f"one step of {longest['completions']} completions of {longest['completion_tokens']:,.0f} tokens "
+        f"on prompts of up to {longest['prompt_tokens']:,} went through"
+    )
+    peak, planned = longest["peak_bytes"], _trainer_bytes(debug.plan)
+    if peak is None:
+        yield Finding(name, "ok", f"{what}; a CPU cannot tell the memory of a GPU{_counted(stated)}")
+    elif debug.small or planned is None:
+        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, which says nothing of the large model{_counted(stated)}")
+    elif peak <= planned:
+        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, planned {_gib(planned)}")
+    else:
+        smaller = max(1, stated.batch.per_device_train_batch_size // 2)
+        hint = f"leave more room: --set distributed.max_per_device_train_batch_size={smaller}"
+        told = f"{what}; peak {_gib(peak)}, more than the {_gib(planned)} planned{_counted(stated)}"
+        yield Finding(name, "warning", told, hint)
+
+
+def _counted(stated: LaunchPlan) -> str:
+    planned = _trainer_bytes(stated)
+    if planned is None or not stated.memory["gpu_bytes"]:
+        return ""
+    room = stated.memory["gpu_bytes"]
+    return f"; the cluster's plan counts {_gib(planned)} of {_gib(room)} for a trainer (grpo-dist plan CONFIG)"
+
+
+def _trainer_bytes(plan: LaunchPlan) -> int | None:
+    """The most that a role with training in it takes of a GPU."""
+    if plan.memory is None:
+        return None
+    roles = plan.memory["roles"]
+    return roles["trainer"]["total_bytes"] if "trainer" in roles else max(r["total_bytes"] for r in roles.values())
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:,.1f} GiB"
