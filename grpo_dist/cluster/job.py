@@ -124,7 +124,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
         write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
         print(why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
-        return run_again(run, Allocation.from_environ(os.environ), load_config(run.config))
+        return run_again(run, attempt, Allocation.from_environ(os.environ), load_config(run.config))
     if outcome.code == DONE:
         print(f"report: {run.report}", file=sys.stderr)
     return outcome.code

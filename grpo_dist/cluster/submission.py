@@ -48,12 +48,6 @@ def planned(config: RunConfig) -> PlannedRun:
             f"rollout.backend: {plan.backend} planned, and this version starts no such job",
             hint="--set rollout.backend=transformers, and leave out what only vLLM takes under rollout:",
         )
-    container = config.cluster.container
-    if container and shlex.quote(container.image) not in files[JOB_FILE]:
-        raise PlanError(
-            "cluster.container: the job script of this version starts no container",
-            hint="make the environment ready with cluster.setup",
-        )
     return PlannedRun(config, plan, files)
 
 

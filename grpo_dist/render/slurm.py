@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.local_paths import local_paths, with_absolute_paths
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.render.container import in_container
 from grpo_dist.render.node_setup import setup_lines
+from grpo_dist.render.shell import Shell, shell_script
 
 CONFIG_FILE = "config.yaml"
 
@@ -51,13 +50,6 @@ UNFIT = {
 """sbatch's option → why it cannot be given."""
 
 
-@dataclass(frozen=True)
-class Shell:
-    """Text that is shell code already and goes into the script as it is."""
-
-    code: str
-
-
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:
     """The script in a run directory; it is given that as its working directory (`sbatch --chdir`).
 
@@ -71,7 +63,7 @@ def job_script(config: RunConfig, plan: LaunchPlan) -> str:
         "",
         "cluster.setup is done in the directory sbatch is called from.",
     )
-    return _script(config, plan, usage, [CONFIG_FILE, "--output", "."])
+    return _script(config, plan, usage, [CONFIG_FILE, "--output", "."], local_paths(config))
 
 
 def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script_path: str) -> str:
@@ -88,11 +80,16 @@ def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script
         "",
         "Without --output the run directory is runs/NAME-OF-CONFIG-JOBID below the directory sbatch is called from.",
     )
-    return _script(config, plan, usage, [config_path])
+    return _script(config, plan, usage, [config_path], [])
 
 
-def _script(config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str]) -> str:
-    return _TEMPLATES.get_template("job.sh.jinja").render(
+def _script(
+    config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str], paths: Sequence[str]
+) -> str:
+    container = with_absolute_paths(config).cluster.container
+    return shell_script(
+        "job.sh.jinja",
+        container=in_container(container, paths, gpus=plan.topology.gpus_per_node > 0),
         options=sbatch_options(config, plan),
         usage=[Shell(f" {line}".rstrip()) for line in usage],
         setup=[Shell(line) for line in setup_lines(config.cluster)],
@@ -154,19 +151,3 @@ def _one_line(option: str) -> str:
     if not option.isprintable():
         raise PlanError(f"cluster: {option!r} holds a character that cannot be printed", hint="remove it")
     return option
-
-
-def _hole(value: Any) -> str:
-    """Every value that enters the template is quoted for the shell; sbatch reads the same quotes in its own lines."""
-    return value.code if isinstance(value, Shell) else shlex.quote(str(value))
-
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("grpo_dist.render"),
-    undefined=StrictUndefined,
-    finalize=_hole,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)

@@ -23,6 +23,7 @@ NODES, GPUS = 4, 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
 WAIT_SECONDS = 120
 HOME = "it's a home"
+PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
 
 
 @dataclass
@@ -194,8 +195,7 @@ def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
         "cluster": {"nodes": 2, "gpus_per_node": 0, "cpus_per_gpu": 1},
         "evaluation": {"enabled": False},
     }
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{packages}"}
+    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{PACKAGES}"}
     yield Submit(cluster, home, base, environment)
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)
