@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.local_paths import local_paths, with_absolute_paths
@@ -15,6 +16,7 @@ from grpo_dist.render.node_setup import setup_lines
 from grpo_dist.render.shell import Shell, shell_script
 
 CONFIG_FILE = "config.yaml"
+COMPARISON_TIME = "00:15:00"
 
 PLANNED = {
     "nodes": "cluster.nodes",
@@ -83,6 +85,18 @@ def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script
     return _script(config, plan, usage, [config_path], [])
 
 
+def comparison_script(config: RunConfig) -> str:
+    """A script that compares the runs of the directory it is given as its working directory, on one CPU."""
+    cluster = with_absolute_paths(config).cluster
+    options = {**_site(config), "nodes": 1, "ntasks": 1, "time": COMPARISON_TIME, "output": "compare-%j.out"}
+    return shell_script(
+        "compare.sh.jinja",
+        options=_stated(options),
+        setup=[Shell(line) for line in setup_lines(cluster)],
+        container=in_container(cluster.container, [], gpus=False),
+    )
+
+
 def _script(
     config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str], paths: Sequence[str]
 ) -> str:
@@ -116,16 +130,23 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
         "cpus-per-task": cluster.cpus_per_gpu * (gpus or processes),
         "gpus-per-node": gpus or None,
         "time": cluster.time,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
+        **_site(config),
         "output": "slurm-%j.out",
         "open-mode": "append",
         "signal": f"B:USR2@{cluster.signal_seconds}",
     }
-    stated = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return [_one_line(option) for option in [*stated, "--requeue", *map(_further, cluster.sbatch)]]
+    return [*_stated(options), "--requeue", *(_one_line(_further(option)) for option in cluster.sbatch)]
+
+
+def _site(config: RunConfig) -> dict[str, Any]:
+    """Where a site wants jobs to be."""
+    cluster = config.cluster
+    names = ("partition", "account", "qos", "constraint")
+    return {name: getattr(cluster, name) for name in names}
+
+
+def _stated(options: Mapping[str, Any]) -> list[str]:
+    return [_one_line(f"--{name}={value}") for name, value in options.items() if value is not None]
 
 
 def _job_name(config: RunConfig) -> str:

@@ -17,7 +17,7 @@ from plans import COLOCATE, LAYOUTS, layout, planned
 
 from grpo_dist.errors import PlanError
 from grpo_dist.render import render_files
-from grpo_dist.render.slurm import any_job_script, job_script, sbatch_options
+from grpo_dist.render.slurm import any_job_script, comparison_script, job_script, sbatch_options
 
 HOSTILE = 'a\'; touch owned; echo "$(touch owned)" `touch owned` #'
 
@@ -105,9 +105,10 @@ def job(tmp_path):
 
 
 def scripts(name: str, cluster: dict | None = None) -> list[str]:
-    """What is rendered for a layout: a run's own script, and one for any run."""
+    """What is rendered for a layout: a run's own script, one for any run, and the one that compares a sweep."""
     config, plan = planned(**LAYOUTS[name], cluster=cluster or {})
-    return [job_script(config, plan), any_job_script(config, plan, "my config.yaml", "slurm/my script.sh")]
+    own, any_run = job_script(config, plan), any_job_script(config, plan, "my config.yaml", "slurm/my script.sh")
+    return [own, any_run, comparison_script(config)]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -132,9 +133,8 @@ def test_shellcheck_has_nothing_to_say(name, cluster, missing):
         missing("shellcheck is not installed")
     for text in scripts(name, cluster):
         # SC2016: a `$` in single quotes, which is what becomes of a hostile value.
-        checked = subprocess.run(
-            ["shellcheck", *(["--exclude=SC2016"] if cluster else []), "-"], input=text, capture_output=True, text=True
-        )
+        command = ["shellcheck", *(["--exclude=SC2016"] if cluster else []), "-"]
+        checked = subprocess.run(command, input=text, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout
 
 
