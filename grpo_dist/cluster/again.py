@@ -48,7 +48,7 @@ def run_again(run: RunDirectory, attempt: Path, allocation: Allocation, config: 
         f"putting job {allocation.job_id} back in the queue": ["scontrol", "requeue", allocation.job_id],
         f"submitting a job that continues this run after job {allocation.job_id}": _successor(run, allocation, done),
     }
-    by_hand = f"submit the job again by hand: {shlex.join(_submission(run))}"
+    by_hand = f"submit the job again by hand: {shlex.join(submission(run))}"
     if out_of_reach():
         write_atomically(attempt / AGAIN_FILE, again_script(ways, by_hand))
         return TRY_AGAIN
@@ -85,13 +85,14 @@ def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:
     return stop_requested(run) is Why.TERMINATED if state is None else state != "RUNNING"
 
 
-def _submission(run: RunDirectory) -> list[str]:
+def submission(run: RunDirectory) -> list[str]:
+    """What to type for another job of this run."""
     return ["sbatch", f"--chdir={run.path}", str(run.path / "job.sh")]
 
 
 def _successor(run: RunDirectory, allocation: Allocation, done: int) -> list[str]:
     """Submits the next job of the chain."""
-    sbatch, *rest = _submission(run)
+    sbatch, *rest = submission(run)
     options = [f"--dependency=afterany:{allocation.job_id}", *chained_options(os.environ)]
     # A job's own variables would be taken for options by sbatch.
     own = [f"--unset={name}" for name in sorted(os.environ) if re.match("SLURM_(?!CONF)|SBATCH_", name)]

@@ -52,24 +52,28 @@ def container(fake: Submit, runtime: str, **settings) -> dict:
     return {"container": {"runtime": runtime, "image": str(where), **settings}}
 
 
-def interrupted(fake: Submit, runtime: str, *options: str) -> Job:
+def interrupted(fake: Submit, name: str, cluster: dict, *options: str) -> Job:
     """A job that is asked to save and stop, and is to go on by itself."""
-    cluster = container(fake, runtime, mounts=[f"{HERE}:/my tests:ro"])
-    job = fake(f"a run in {runtime}", *options, cluster=cluster)
+    job = fake(name, *options, cluster=cluster)
     job.wait_for_step(4)
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     return job.wait()
 
 
-def test_in_a_container_a_run_is_opened_trained_saved_and_goes_on(contained):
-    """One goes back into the queue; the other may not, and chains a second job."""
+def test_with_and_without_a_container_a_run_is_opened_trained_saved_and_goes_on(fakes, contained):
+    """One job goes back into the queue; the others may not, and chain a second one."""
+    mounts = [f"{HERE}:/my tests:ro"]
+    pyxis, apptainer = (container(contained, runtime, mounts=mounts) for runtime in ("pyxis", "apptainer"))
     with ThreadPoolExecutor() as pool:
-        pyxis = pool.submit(interrupted, contained, "pyxis")
-        apptainer = interrupted(contained, "apptainer", "--no-requeue")
-        pyxis = pyxis.result()
-    assert apptainer.code == 75, apptainer.text()
-    assert "scontrol requeue" in (pyxis.run / "logs" / "attempt-1" / "again.sh").read_text()
-    for job in (pyxis, apptainer.successor().wait()):
+        requeued = pool.submit(interrupted, contained, "a run in pyxis", pyxis)
+        chained = [
+            pool.submit(interrupted, contained, "a run in apptainer", apptainer, "--no-requeue"),
+            pool.submit(interrupted, fakes, "a run outside", {}, "--no-requeue"),
+        ]
+        requeued, chained = requeued.result(), [job.result() for job in chained]
+    assert "scontrol requeue" in (requeued.run / "logs" / "attempt-1" / "again.sh").read_text()
+    assert [job.code for job in chained] == [75, 75], [job.text() for job in chained]
+    for job in (requeued, *(job.successor().wait() for job in chained)):
         assert (job.state, job.code, job.attempts) == ("COMPLETED", 0, 2), job.text()
         assert job.steps() == list(range(1, 13)), job.text()
     assert contained.cluster.leaks() == ""

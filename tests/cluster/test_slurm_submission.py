@@ -63,16 +63,6 @@ def test_a_cancelled_run_is_continued(program, fake):
     assert (ended["state"], ended["step"], ended["attempts"]) == ("finished", 40, 2)
 
 
-def test_where_requeue_is_forbidden_a_second_job_continues(fake):
-    first = fake("chained", "--no-requeue")
-    first.wait_for_step(4)
-    fake.cluster.slurm("scancel", "--batch", "--signal=USR2", first.number)
-    assert first.wait().code == 75, first.text()
-    second = first.successor().wait()
-    assert (second.state, second.attempts) == ("COMPLETED", 2), second.text()
-    assert second.steps() == list(range(1, 13))
-
-
 def test_slurms_refusal_and_ours(program, fake):
     told = program("submit", "run.yaml", "--set", "cluster.partition=nonesuch", code=1).stderr
     assert "invalid partition specified: nonesuch" in told and "--set cluster.partition=" in told
