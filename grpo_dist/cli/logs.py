@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -28,7 +29,9 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     directory, wanted = RunDirectory(run), run_logs.Wanted(attempt, stage)
     log = run_logs.find(directory, wanted)
     if log is None and not (follow and going_on(run)):
-        raise RunDirectoryError(f"{run}: nothing has been written yet", hint=f"grpo-dist status {run}")
+        raise RunDirectoryError(
+            f"{run}: nothing has been written yet", hint=f"grpo-dist status {shlex.quote(str(run))}"
+        )
     shown = None
     try:
         pieces = (

@@ -23,14 +23,15 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
     A run that is still going on or was stopped is shown as far as it has come. Writes RUN/report.html too.
 
     Several runs, or a directory with runs in it, for example a sweep's, are shown beside one another: the settings in
-    which they differ, and what became of each.
+    which they differ, and what became of each. Of a sweep DIR/report.html is written too.
     """
     from grpo_dist.report import read_run
-    from grpo_dist.report.locate import is_run, runs_below
+    from grpo_dist.report.locate import is_run, is_sweep, runs_below
 
     if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
         return _one(read_run(runs[0]), as_json)
-    _several([read_run(path) for path in dict.fromkeys(path for run in runs for path in runs_below(run))], as_json)
+    records = [read_run(path) for path in dict.fromkeys(path for run in runs for path in runs_below(run))]
+    _several(records, as_json, runs[0] / "report.html" if len(runs) == 1 and is_sweep(runs[0]) else None)
 
 
 def _one(record: RunRecord, as_json: bool) -> None:
@@ -46,11 +47,15 @@ def _one(record: RunRecord, as_json: bool) -> None:
         click.echo(page)
 
 
-def _several(records: list[RunRecord], as_json: bool) -> None:
-    from grpo_dist.report.several import print_several, rows
+def _several(records: list[RunRecord], as_json: bool, page: Path | None) -> None:
+    from grpo_dist.report.several import print_several, rows, write_several
 
     compared = rows(records)
+    if page:
+        write_several(compared, page)
     if as_json:
         click.echo(json.dumps(compared, indent=2, allow_nan=False))
-    else:
-        print_several(compared, console())
+        return
+    print_several(compared, console())
+    if page:
+        click.echo(page)

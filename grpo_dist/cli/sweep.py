@@ -35,7 +35,8 @@ def sweep(
         grpo-dist sweep configs/tiny-cpu.yaml --set grpo.num_generations=8,16 --set grpo.seed=1,2,3
 
     is six runs. A list, or text with commas, is written in brackets or quotes. All runs are planned before any is
-    submitted; together they are one job array. `grpo-dist report DIR` compares them, at any time.
+    submitted; together they are one job array. When it has ended, a job of its own compares them; `grpo-dist report
+    DIR` does so at any time.
     """
     from grpo_dist.cluster.sweep import array_script, members, submit_sweep
     from grpo_dist.config import load_site
@@ -45,10 +46,22 @@ def sweep(
     if dry_run:
         click.echo(array_script(found), nl=False)
     else:
-        click.echo(submit_sweep(path, config, found, throttle))
+        job_id = submit_sweep(path, config, found, throttle)
+        click.echo(job_id)
     for member in found:
         click.echo(f"{path / member.name}: {' '.join(member.settings)}", err=True)
     if not dry_run:
         where = shlex.quote(str(path))
         click.echo(f"see how far they are: grpo-dist status {where}; end them: grpo-dist cancel {where}", err=True)
-        click.echo(f"compare them: grpo-dist report {where}", err=True)
+        click.echo(f"compare them: grpo-dist report {where}; {_compared(path, job_id)}", err=True)
+
+
+def _compared(path: Path, job_id: str) -> str:
+    from grpo_dist.cluster.sweep import submit_comparison
+    from grpo_dist.errors import SlurmError
+
+    try:
+        comparison = submit_comparison(path, job_id)
+    except SlurmError as error:
+        return f"no job will do it at the end: {error}"
+    return f"job {comparison} does it at the end: {path / 'report.html'} and {path / f'compare-{comparison}.out'}"

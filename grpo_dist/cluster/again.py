@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from grpo_dist.checkpoints import newest_complete, step_of
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.outcome import FAILED, TRY_AGAIN, read_outcome
-from grpo_dist.cluster.slurm_job import SLURM_SECONDS, shown
+from grpo_dist.cluster.slurm_job import SLURM_SECONDS, out_of_reach, shown
 from grpo_dist.cluster.stop import Why, stop_requested
 from grpo_dist.config import RunConfig
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.render.container import AGAIN_FILE
+from grpo_dist.run_directory import RunDirectory, write_atomically
 
 FRUITLESS = 3
 """Attempts in a row that failed without a step saved after which the next would be no better."""
@@ -32,7 +35,7 @@ CHAINED_OPTIONS = {
 """What the job was submitted with, as it knows it → sbatch's option for the next one."""
 
 
-def run_again(run: RunDirectory, allocation: Allocation, config: RunConfig) -> int:
+def run_again(run: RunDirectory, attempt: Path, allocation: Allocation, config: RunConfig) -> int:
     """Put the job back in the queue, or chain one; returns the exit code if this job goes on."""
     done = int(os.environ.get(CHAIN_VARIABLE, 0)) + allocation.restarts
     if _is_ending(run, allocation):
@@ -41,12 +44,26 @@ def run_again(run: RunDirectory, allocation: Allocation, config: RunConfig) -> i
         return _told(f"not again: this was attempt {done + 1}, cluster.max_requeues is {config.cluster.max_requeues}")
     if (failed := fruitless(run)) >= FRUITLESS:
         return _told(f"not again: the last {failed} attempts failed without a step saved", code=FAILED)
-    print(f"putting job {allocation.job_id} back in the queue", file=sys.stderr, flush=True)  # which ends us
-    refused = _slurm("scontrol", "requeue", allocation.job_id)
-    if refused is None:
+    ways = {
+        f"putting job {allocation.job_id} back in the queue": ["scontrol", "requeue", allocation.job_id],
+        f"submitting a job that continues this run after job {allocation.job_id}": _successor(run, allocation, done),
+    }
+    by_hand = f"submit the job again by hand: {shlex.join(submission(run))}"
+    if out_of_reach():
+        write_atomically(attempt / AGAIN_FILE, again_script(ways, by_hand))
         return TRY_AGAIN
-    print(f"scontrol requeue: {refused}", file=sys.stderr)
-    return _chain(run, allocation, done)
+    for what, command in ways.items():
+        print(what, file=sys.stderr, flush=True)  # the first may end us
+        if (refused := _slurm(command)) is None:
+            return TRY_AGAIN
+        print(refused, file=sys.stderr)
+    return _told(by_hand)
+
+
+def again_script(ways: Mapping[str, Sequence[str]], by_hand: str) -> str:
+    """Shell code that tries these commands (what to say → command) until one succeeds."""
+    tried = [f"echo {shlex.quote(what)} >&2\n{shlex.join(command)} && exit" for what, command in ways.items()]
+    return "\n".join([*tried, f"echo {shlex.quote(by_hand)} >&2", ""])
 
 
 def fruitless(run: RunDirectory) -> int:
@@ -68,14 +85,19 @@ def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:
     return stop_requested(run) is Why.TERMINATED if state is None else state != "RUNNING"
 
 
-def _chain(run: RunDirectory, allocation: Allocation, done: int) -> int:
-    script = run.path / "job.sh"
-    options = [f"--dependency=afterany:{allocation.job_id}", f"--chdir={run.path}", *chained_options(os.environ)]
-    refused = _slurm("sbatch", "--parsable", *options, str(script), environment={CHAIN_VARIABLE: str(done + 1)})
-    if refused is None:
-        return _told(f"a job that continues this run was submitted after job {allocation.job_id}")
-    again = f"sbatch --chdir={run.path} {script}"
-    return _told(f"sbatch: {refused}\nsubmit the job again by hand: {again}")
+def submission(run: RunDirectory) -> list[str]:
+    """What to type for another job of this run."""
+    return ["sbatch", f"--chdir={run.path}", str(run.path / "job.sh")]
+
+
+def _successor(run: RunDirectory, allocation: Allocation, done: int) -> list[str]:
+    """Submits the next job of the chain."""
+    sbatch, *rest = submission(run)
+    options = [f"--dependency=afterany:{allocation.job_id}", *chained_options(os.environ)]
+    # A job's own variables would be taken for options by sbatch.
+    own = [f"--unset={name}" for name in sorted(os.environ) if re.match("SLURM_(?!CONF)|SBATCH_", name)]
+    where = [f"--chdir={os.environ['SLURM_SUBMIT_DIR']}"] if "SLURM_SUBMIT_DIR" in os.environ else []
+    return ["env", *where, *own, f"{CHAIN_VARIABLE}={done + 1}", sbatch, *options, *rest]
 
 
 def chained_options(environ: Mapping[str, str]) -> Iterator[str]:
@@ -85,19 +107,10 @@ def chained_options(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"--{option}={value}"
 
 
-def _slurm(*command: str, environment: Mapping[str, str] | None = None) -> str | None:
+def _slurm(command: Sequence[str]) -> str | None:
     """Slurm's words when it refuses; None when it did it."""
-    # A job's own variables would be taken for options by sbatch.
-    inherited = {name: value for name, value in os.environ.items() if not re.match("SLURM_(?!CONF)|SBATCH_", name)}
     try:
-        asked = subprocess.run(
-            command,
-            cwd=os.environ.get("SLURM_SUBMIT_DIR"),
-            env={**inherited, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=SLURM_SECONDS,
-        )
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=SLURM_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return None if asked.returncode == 0 else (asked.stderr or asked.stdout).strip()

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from grpo_dist.cluster.again import run_again
+from grpo_dist.cluster.again import run_again, submission
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.checks import check_packages, check_rewards
 from grpo_dist.cluster.opening import make_or_take_up
@@ -73,7 +74,7 @@ def open_attempt(
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
     run = RunDirectory(path.absolute())
     _wait_for_own_lock(run, allocation)
-    make_or_take_up(stated, plan, run, again=f"sbatch slurm/grpo.sh {run.config} --output {run.path}")
+    make_or_take_up(stated, plan, run, again=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)
@@ -124,7 +125,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
         write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
         print(why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
-        return run_again(run, Allocation.from_environ(os.environ), load_config(run.config))
+        return run_again(run, attempt, Allocation.from_environ(os.environ), load_config(run.config))
     if outcome.code == DONE:
         print(f"report: {run.report}", file=sys.stderr)
     return outcome.code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -132,7 +133,7 @@ def active_jobs(path: Path) -> list[str]:
             f"{path}: no job of it is queued or running",
             hint="it runs without one: stop it where it was started, with Ctrl-C"
             if held
-            else f"grpo-dist status {path}",
+            else f"grpo-dist status {shlex.quote(str(path))}",
         )
     return [job.job_id for job in found]
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from grpo_dist.cluster.checks import check_rewards
 from grpo_dist.cluster.opening import make_or_take_up
@@ -17,6 +18,7 @@ from grpo_dist.cluster.slurm.record import job_of, write_job
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.render.container import check_mountable
 from grpo_dist.render.files import JOB_FILE, RENDERED, render_files
 from grpo_dist.run_directory import RunDirectory, write_atomically
 
@@ -48,12 +50,6 @@ def planned(config: RunConfig) -> PlannedRun:
             f"rollout.backend: {plan.backend} planned, and this version starts no such job",
             hint="--set rollout.backend=transformers, and leave out what only vLLM takes under rollout:",
         )
-    container = config.cluster.container
-    if container and shlex.quote(container.image) not in files[JOB_FILE]:
-        raise PlanError(
-            "cluster.container: the job script of this version starts no container",
-            hint="make the environment ready with cluster.setup",
-        )
     return PlannedRun(config, plan, files)
 
 
@@ -62,9 +58,10 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
 
     Raises:
         RunDirectoryError: a run stands there and resume is off, it has ended, or its job is queued or running.
-        PlanError: the run that stands there cannot be continued so.
+        PlanError: the run that stands there cannot be continued so, or its place is none for its container.
         SlurmError: there is no Slurm, or it refuses the job.
     """
+    check_place(run, what)
     if run.exists():
         _check_open(run, resume=resume)
         with alone(run), _files_as_before(run):
@@ -73,6 +70,16 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
             return _queue(run)
     with made(run, what.files), alone(run):
         return _queue(run)
+
+
+def check_place(run: RunDirectory, what: PlannedRun) -> None:
+    """
+    Raises:
+        PlanError: the run's container, if it has one, cannot be shown its directory, or this one.
+    """
+    if container := what.config.cluster.container:
+        for path in (run.path, Path.cwd()):
+            check_mountable(container, str(path))
 
 
 def _again(run: RunDirectory) -> str:

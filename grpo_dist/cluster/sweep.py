@@ -11,14 +11,15 @@ from pathlib import Path
 
 from grpo_dist.cluster.slurm import sbatch
 from grpo_dist.cluster.slurm.record import read_job, write_job
-from grpo_dist.cluster.submission import PlannedRun, alone, cancelled_on_failure, made, planned
+from grpo_dist.cluster.submission import PlannedRun, alone, cancelled_on_failure, check_place, made, planned
 from grpo_dist.config import load_config
 from grpo_dist.config.site import SiteSection
 from grpo_dist.errors import ConfigError, PlanError, RunDirectoryError
+from grpo_dist.render.slurm import comparison_script
 from grpo_dist.report.locate import SWEEP_FILE
 from grpo_dist.run_directory import RunDirectory
 
-ARRAY_FILE = "array.sh"
+ARRAY_FILE, COMPARE_FILE = "array.sh", "compare.sh"
 LONGEST_NAME = 80
 OWN_OPTIONS = ("--job-name", "--output")
 """What each member's script says for itself, and the array for all."""
@@ -92,6 +93,7 @@ def submit_sweep(path: Path, config: str, found: Sequence[Member], throttle: int
         SlurmError: there is no Slurm, or it refuses the array.
     """
     sweep = RunDirectory(path.absolute())
+    check_place(sweep, found[0].planned)
     if sweep.path.exists():
         job = read_job(sweep)
         raise RunDirectoryError(
@@ -108,6 +110,17 @@ def submit_sweep(path: Path, config: str, found: Sequence[Member], throttle: int
                 write_job(RunDirectory(sweep.path / member.name), f"{job_id}_{index}")
             write_job(sweep, job_id)
     return job_id
+
+
+def submit_comparison(path: Path, job_id: str) -> str:
+    """Queue the comparison of a sweep's runs for when its array has ended, and give its job id.
+
+    Raises:
+        SlurmError: Slurm refuses it.
+    """
+    sweep = path.absolute()
+    options = [f"--dependency=afterany:{job_id}", f"--job-name={_job_name(path)}-compare"]
+    return sbatch.submit(sweep / COMPARE_FILE, sweep, options)
 
 
 def split_values(text: str) -> list[str]:
@@ -164,6 +177,7 @@ def _files(config: str, found: Sequence[Member]) -> dict[str, str]:
     return {
         SWEEP_FILE: json.dumps(listed, indent=2, ensure_ascii=False) + "\n",
         ARRAY_FILE: array_script(found),
+        COMPARE_FILE: comparison_script(found[0].planned.config),
         **{f"{member.name}/{name}": text for member in found for name, text in member.planned.files.items()},
     }
 

@@ -8,13 +8,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = "/dev/shm/"
 END_SECONDS = 5.0
+
+Identity = tuple[int, int]
+"""Device and inode of a file."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,21 @@ def shared_memory() -> set[str]:
 
 def remove_unused(names: Iterable[str]) -> None:
     """Remove those of these files under /dev/shm that no living process has open or mapped."""
-    left = set(names)
+    left = dict(_identified(names))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if not left:
             return
-        left -= _in_use(pid)
-    for name in left:
+        for used in _in_use(pid, {*left.values()}):
+            left.pop(used, None)
+    for name in left.values():
         with contextlib.suppress(OSError):
             os.unlink(SHARED_MEMORY + name)
+
+
+def _identified(names: Iterable[str]) -> Iterator[tuple[Identity, str]]:
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield _identity(os.stat(SHARED_MEMORY + name)), name
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
@@ -89,18 +99,21 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def _in_use(pid: str) -> set[str]:
-    found = set()
+def _in_use(pid: str, names: set[str]) -> Iterator[Identity]:
+    """By device and inode: a process in another container has another path for the same file, or none."""
     with contextlib.suppress(OSError):
-        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-        found |= set(re.findall(f" {SHARED_MEMORY}(.+)$", maps, re.MULTILINE))
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+            _, _, _, device, inode, *_ = line.split(maxsplit=5)
+            yield os.makedev(*(int(part, 16) for part in device.split(":"))), int(inode)
     with contextlib.suppress(OSError):
         for handle in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                target = os.readlink(handle.path)
-                if target.startswith(SHARED_MEMORY):
-                    found.add(target.removeprefix(SHARED_MEMORY))
-    return found
+                if os.readlink(handle.path).rpartition("/")[2] in names:  # others may lie on disks that do not answer
+                    yield _identity(os.stat(handle.path))
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino
 
 
 def _stat(pid: int) -> tuple[int, Process] | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
+from grpo_dist.config.cluster import ClusterSection
 from grpo_dist.config.data import DataSection, SourceSection
 from grpo_dist.config.model import ModelSection
 from grpo_dist.config.rewards import RewardFunction
@@ -26,9 +29,39 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             "data": _prompts(_source(config.data)),
             "warm_start": warm_start and warm_start.model_copy(update={"data": _source(warm_start.data)}),
             "rewards": config.rewards.model_copy(update={"functions": tuple(map(_function, config.rewards.functions))}),
+            "cluster": _cluster(config.cluster),
             "evaluation": config.evaluation.model_copy(update={"scorer": _function(config.evaluation.scorer)}),
         }
     )
+
+
+def local_paths(config: RunConfig) -> list[str]:
+    """What a run on other machines has to see under its own name: files, directories, and the places of patterns."""
+    stated = with_absolute_paths(config)
+    sources = [stated.data, *([stated.warm_start.data] if stated.warm_start else [])]
+    functions = [*stated.rewards.functions, stated.evaluation.scorer]
+    found = [
+        stated.model.name_or_path,
+        *(_place(source.name_or_path) for source in sources),
+        *(text for text in (stated.data.system_prompt, stated.data.chat_template) if text and _exists(text)),
+        # A function's file may import what lies beside it.
+        *(os.path.dirname(function.name.rpartition(":")[0]) for function in functions),
+    ]
+    return list(dict.fromkeys(path for path in found if path.startswith("/")))
+
+
+def _place(pattern: str) -> str:
+    """The directory a glob looks in; anything else as it is."""
+    plain = re.split(r"[*?\[]", pattern)[0]
+    return pattern if plain == pattern else os.path.dirname(plain)
+
+
+def _cluster(section: ClusterSection) -> ClusterSection:
+    container = section.container
+    if container is None or not (_looks_local(container.image) or _exists(container.image)):
+        return section
+    image = _absolute(container.image)
+    return section.model_copy(update={"container": container.model_copy(update={"image": image})})
 
 
 def _model(section: ModelSection) -> ModelSection:

@@ -7,6 +7,10 @@ import shlex
 
 from grpo_dist.config.cluster import ClusterSection
 
+ALL_NODES = '${SLURM_HET_SIZE:+--het-group="0-$((SLURM_HET_SIZE - 1))"} --ntasks-per-node=1'
+MAKE_SCRATCH = f'srun {ALL_NODES} --export=ALL mkdir -p "$TMPDIR"'
+"""On every node of the job."""
+
 
 def setup_lines(cluster: ClusterSection) -> list[str]:
     """cluster.setup, after what pins the network interface and moves temporary files to the node's own disk."""
@@ -15,7 +19,7 @@ def setup_lines(cluster: ClusterSection) -> list[str]:
         name = shlex.quote(cluster.network_interface)
         lines.append(f"export NCCL_SOCKET_IFNAME={name} GLOO_SOCKET_IFNAME={name}")
     if cluster.scratch:
-        lines += [f"export TMPDIR={with_variables(cluster.scratch)}", 'mkdir -p "$TMPDIR"']
+        lines += [f"export TMPDIR={with_variables(cluster.scratch)}", MAKE_SCRATCH]
     return [*lines, *cluster.setup]
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from grpo_dist.config import RunConfig
+from grpo_dist.config.local_paths import local_paths, with_absolute_paths
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.render.container import in_container
 from grpo_dist.render.node_setup import setup_lines
+from grpo_dist.render.shell import Shell, shell_script
 
 CONFIG_FILE = "config.yaml"
+COMPARISON_TIME = "00:15:00"
 
 PLANNED = {
     "nodes": "cluster.nodes",
@@ -51,13 +52,6 @@ UNFIT = {
 """sbatch's option → why it cannot be given."""
 
 
-@dataclass(frozen=True)
-class Shell:
-    """Text that is shell code already and goes into the script as it is."""
-
-    code: str
-
-
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:
     """The script in a run directory; it is given that as its working directory (`sbatch --chdir`).
 
@@ -71,7 +65,7 @@ def job_script(config: RunConfig, plan: LaunchPlan) -> str:
         "",
         "cluster.setup is done in the directory sbatch is called from.",
     )
-    return _script(config, plan, usage, [CONFIG_FILE, "--output", "."])
+    return _script(config, plan, usage, [CONFIG_FILE, "--output", "."], local_paths(config))
 
 
 def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script_path: str) -> str:
@@ -88,11 +82,28 @@ def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script
         "",
         "Without --output the run directory is runs/NAME-OF-CONFIG-JOBID below the directory sbatch is called from.",
     )
-    return _script(config, plan, usage, [config_path])
+    return _script(config, plan, usage, [config_path], [])
 
 
-def _script(config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str]) -> str:
-    return _TEMPLATES.get_template("job.sh.jinja").render(
+def comparison_script(config: RunConfig) -> str:
+    """A script that compares the runs of the directory it is given as its working directory, on one CPU."""
+    cluster = with_absolute_paths(config).cluster
+    options = {**_site(config), "nodes": 1, "ntasks": 1, "time": COMPARISON_TIME, "output": "compare-%j.out"}
+    return shell_script(
+        "compare.sh.jinja",
+        options=_stated(options),
+        setup=[Shell(line) for line in setup_lines(cluster)],
+        container=in_container(cluster.container, [], gpus=False),
+    )
+
+
+def _script(
+    config: RunConfig, plan: LaunchPlan, usage: Sequence[str], arguments: Sequence[str], paths: Sequence[str]
+) -> str:
+    container = with_absolute_paths(config).cluster.container
+    return shell_script(
+        "job.sh.jinja",
+        container=in_container(container, paths, gpus=plan.topology.gpus_per_node > 0),
         options=sbatch_options(config, plan),
         usage=[Shell(f" {line}".rstrip()) for line in usage],
         setup=[Shell(line) for line in setup_lines(config.cluster)],
@@ -119,16 +130,23 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
         "cpus-per-task": cluster.cpus_per_gpu * (gpus or processes),
         "gpus-per-node": gpus or None,
         "time": cluster.time,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
+        **_site(config),
         "output": "slurm-%j.out",
         "open-mode": "append",
         "signal": f"B:USR2@{cluster.signal_seconds}",
     }
-    stated = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return [_one_line(option) for option in [*stated, "--requeue", *map(_further, cluster.sbatch)]]
+    return [*_stated(options), "--requeue", *(_one_line(_further(option)) for option in cluster.sbatch)]
+
+
+def _site(config: RunConfig) -> dict[str, Any]:
+    """Where a site wants jobs to be."""
+    cluster = config.cluster
+    names = ("partition", "account", "qos", "constraint")
+    return {name: getattr(cluster, name) for name in names}
+
+
+def _stated(options: Mapping[str, Any]) -> list[str]:
+    return [_one_line(f"--{name}={value}") for name, value in options.items() if value is not None]
 
 
 def _job_name(config: RunConfig) -> str:
@@ -154,19 +172,3 @@ def _one_line(option: str) -> str:
     if not option.isprintable():
         raise PlanError(f"cluster: {option!r} holds a character that cannot be printed", hint="remove it")
     return option
-
-
-def _hole(value: Any) -> str:
-    """Every value that enters the template is quoted for the shell; sbatch reads the same quotes in its own lines."""
-    return value.code if isinstance(value, Shell) else shlex.quote(str(value))
-
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("grpo_dist.render"),
-    undefined=StrictUndefined,
-    finalize=_hole,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +14,11 @@ from rich.text import Text
 from grpo_dist.report.numbers import NOTHING, change, number, percent, points
 from grpo_dist.report.record import RunRecord
 from grpo_dist.report.summary import summary
+from grpo_dist.run_directory import write_atomically
 
 ABSENT = "not stated"
+WIDTH_OF_A_PAGE = 160
+"""Columns of text."""
 
 
 def rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -38,6 +43,13 @@ def print_several(compared: Sequence[Mapping[str, Any]], console: Console) -> No
         won = best > 0 and row["trained"]["greedy_accuracy"] == best
         table.add_row(*_cells(row, settings), style="bold green" if won else None)
     console.print(table)
+
+
+def write_several(compared: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The same table as one HTML page."""
+    recorder = Console(record=True, file=StringIO(), width=WIDTH_OF_A_PAGE)
+    print_several(compared, recorder)
+    write_atomically(path, recorder.export_html(inline_styles=True))
 
 
 def _cells(row: Mapping[str, Any], settings: Sequence[str]) -> Iterator[Text]:

@@ -10,7 +10,7 @@ import pytest
 
 SBATCH = """\
 for argument; do printf '%s\\t' "$argument"; done >>"$BOX/sbatch"; echo >>"$BOX/sbatch"
-[ ! -e "$BOX/refuse" ] || { cat "$BOX/refuse" >&2; exit 1; }
+[ ! -e "$BOX/refuse" ] || [[ "$*" != *"$(cat "$BOX/only")"* ]] || { cat "$BOX/refuse" >&2; exit 1; }
 tasks= directory=$PWD
 for argument; do
   case $argument in
@@ -45,9 +45,10 @@ class StubSlurm:
 
     box: Path
 
-    def refuse(self, words: str) -> None:
-        """sbatch says this from now on."""
+    def refuse(self, words: str, only: str = "") -> None:
+        """sbatch says this from now on, to calls with such an option."""
         (self.box / "refuse").write_text(words)
+        (self.box / "only").write_text(only)
 
     def is_down(self) -> None:
         (self.box / "down").touch()

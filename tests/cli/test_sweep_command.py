@@ -33,8 +33,14 @@ def test_the_product_of_the_values_is_one_array(slurm, workplace):
     result = run("sweep", "tiny.yaml", *SIX, "--throttle", "2")
     sweep = workplace / "runs" / "tiny-sweep"
     assert result.stdout == "41\n"
-    (call,) = slurm.submissions()
+    call, comparison = slurm.submissions()
     assert call[:3] == ["--parsable", f"--chdir={sweep}", "--array=0-5%2"]
+    assert comparison[2:] == [
+        "--dependency=afterany:41",
+        "--job-name=grpo-tiny-sweep-compare",
+        str(sweep / "compare.sh"),
+    ]
+    assert "job 42 does it at the end: runs/tiny-sweep/report.html" in result.stderr
     runs = members(sweep)
     assert [path.name for path in runs][:2] == ["0-num_generations-4-seed-1", "1-num_generations-4-seed-2"]
     stated = [load_config(path / "config.yaml").grpo for path in runs]
@@ -102,7 +108,14 @@ def test_a_refused_array_leaves_nothing_behind(slurm, workplace):
 def test_a_sweep_is_not_submitted_twice(slurm):
     run("sweep", "tiny.yaml", *SIX)
     assert "submitted as job 41" in run("sweep", "tiny.yaml", *SIX, code=2).stderr
-    assert len(slurm.submissions()) == 1
+    assert len(slurm.submissions()) == 2
+
+
+def test_without_a_job_for_the_comparison_the_sweep_stands(slurm, workplace):
+    slurm.refuse("sbatch: error: QOSMinGRES", only="--dependency")
+    told = run("sweep", "tiny.yaml", *SIX).stderr
+    assert "no job will do it at the end" in told and "QOSMinGRES" in told
+    assert (workplace / "runs" / "tiny-sweep" / "job.json").exists()
 
 
 @pytest.mark.parametrize(("values", "told"), [("1,,2", "missing between two commas"), ("1,2,1", "stands there twice")])
@@ -144,6 +157,9 @@ def test_the_runs_of_a_sweep_are_compared(slurm, workplace):
     assert [row["settings"] for row in rows] == [{"grpo.seed": s, "grpo.beta": b} for s in (1, 2) for b in (0.1, 0.2)]
     assert [row["reward"]["last"] for row in rows] == [2, 3, 4, 5]
     table = run("report", "runs/tiny-sweep").stdout
+    page = (sweep / "report.html").read_text()
+    assert table.splitlines()[-1] == "runs/tiny-sweep/report.html"
+    assert "grpo.beta" in page and "http" not in page
     assert "grpo.seed" in table and "2/30" in table and "5 → 5" not in table
     assert json.loads(run("report", *map(str, members(sweep)[:2]), "--json").stdout)[1]["path"] == str(
         members(sweep)[1]

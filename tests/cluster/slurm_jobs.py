@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ NODES, GPUS = 4, 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
 WAIT_SECONDS = 120
 HOME = "it's a home"
+PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
 
 
 @dataclass
@@ -101,6 +102,13 @@ class Job:
         path = self.run / "metrics.jsonl"
         return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
+    def successor(self) -> Job:
+        """The job after this one that runs in the same directory."""
+        listed = self.cluster.slurm("squeue", "--states=all", "--noheader", "--format=%i|%Z").stdout.splitlines()
+        ours = [int(line.split("|")[0]) for line in listed if line.endswith(f"|{self.run}")]
+        number = str(min(number for number in ours if number > int(self.number)))
+        return replace(self, number=number, output=self.run / f"slurm-{number}.out")
+
     def wait_for_step(self, step: int) -> None:
         wait_until(lambda: step in self.steps(), WAIT_SECONDS, self.text)
 
@@ -171,6 +179,7 @@ if [[ " $* " == *" grpo_dist.cluster.node "* && -e {late} ]]; then
   [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
 fi
 case " $* " in
+  *" grpo_dist report . ") ;; # the comparison of a sweep
   *" grpo_dist.training"* | *" grpo_dist serve "* | *" grpo_dist report "*)
     exec -a "$0" {python} {fake} "$@" ;;
 esac
@@ -194,8 +203,7 @@ def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
         "cluster": {"nodes": 2, "gpus_per_node": 0, "cpus_per_gpu": 1},
         "evaluation": {"enabled": False},
     }
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{packages}"}
+    environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{PACKAGES}"}
     yield Submit(cluster, home, base, environment)
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)

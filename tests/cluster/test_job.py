@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ echo "$(basename "$0") $*" >> "{calls}"
 case "$(basename "$0") $1" in
   "scontrol --oneliner") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
   "scontrol requeue") [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
-  sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" ;;
+  sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
 esac
 """
 
@@ -130,12 +131,31 @@ def test_failures_without_a_step_between_them_are_not_repeated(opened, calls, tm
     assert sum("requeue" in call for call in calls()) == FRUITLESS - 1
 
 
-def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch):
+def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch, capsys):
     run = opened[0]
     monkeypatch.setenv("NO_REQUEUE", "1")
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
-    sent = calls()[-2]
-    assert sent.startswith("sbatch --parsable --dependency=afterany:7 ")
-    assert f" --chdir={run.path} --partition=gpu long --nodes=2 " in sent
-    assert sent.endswith(str(run.path / "job.sh"))
+    assert calls()[-2] == chained(run)
     assert calls()[-1] == "0", "sbatch would take the job's own variables for options"
+    assert "by hand" not in capsys.readouterr().err
+
+
+def chained(run: RunDirectory) -> str:
+    options = "--dependency=afterany:7 --partition=gpu long --nodes=2"
+    return f"sbatch {options} --chdir={run.path} {run.path / 'job.sh'}"
+
+
+def test_in_a_container_slurm_is_not_asked_but_told_what_to_ask(opened, calls, monkeypatch):
+    run, before = opened[0], calls()
+    script = run.logs / "attempt-1" / "again.sh"
+    monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=CANCELLED")
+    close(run, "attempt-1", TRY_AGAIN)
+    assert not script.exists()
+    monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=RUNNING TimeLimit=1-00:00:00")
+    assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert calls() == before
+    subprocess.run(["bash", script], check=True, timeout=30)
+    assert calls() == [*before, "scontrol requeue 7"]
+    monkeypatch.setenv("NO_REQUEUE", "1")
+    subprocess.run(["bash", script], check=True, timeout=30)
+    assert calls()[-2:] == [chained(run), "0"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
+from slurm_jobs import wait_until
 
 pytestmark = pytest.mark.heavy
 
@@ -70,14 +71,20 @@ def test_slurms_refusal_and_ours(program, fake):
     assert "node" in program("submit", "run.yaml", "--nodes", "24", "--test-only", code=1).stderr
 
 
-def test_a_sweep_is_one_array_with_a_run_each(program, fake):
-    job_id = program("sweep", "run.yaml", "--nodes", "1", "--set", "grpo.seed=1,2,3", "--throttle", "2").stdout.strip()
-    runs = sorted(path for path in Path(fake.home / "runs" / "run-sweep").iterdir() if path.is_dir())
-    for run in runs:
-        program("logs", str(run), "--follow")
+def test_a_sweep_is_one_array_with_a_run_each_and_compared_at_its_end(program, fake):
+    submitted = program("sweep", "run.yaml", "--nodes", "1", "--set", "grpo.seed=1,2,3", "--throttle", "2")
+    job_id, sweep = submitted.stdout.strip(), fake.home / "runs" / "run-sweep"
+    first, _, third = sorted(path for path in sweep.iterdir() if path.is_dir())
+    assert program("cancel", str(third)).stdout.strip() == f"{job_id}_2"  # waits for one of the others to end
+    wait_until(lambda: status(program, str(first))[0]["step"] >= 3, SECONDS, lambda: "no step")
+    fake.cluster.slurm("scancel", "--batch", "--signal=USR2", f"{job_id}_0")  # saves, and goes back into the queue
+    table = sweep / f"compare-{re.search('job ([0-9]+) does it', submitted.stderr)[1]}.out"
+    wait_until(lambda: table.exists() and "report.html" in table.read_text(), SECONDS, lambda: "no comparison")
     found = status(program, "runs/run-sweep")
-    assert [one["state"] for one in found] == ["finished"] * 3, [one["reason"] for one in found]
     assert [one["job_id"] for one in found] == [f"{job_id}_{task}" for task in range(3)]
+    assert [one["state"] for one in found] == ["finished", "finished", "stopped"], found
+    assert [one["attempts"] for one in found] == [2, 1, 0]
+    assert re.search(r"grpo.seed.*12/12.*12/12.*0/12", table.read_text(), re.DOTALL)
+    assert "grpo.seed" in (sweep / "report.html").read_text()
     rows = json.loads(program("report", "runs/run-sweep", "--json").stdout)
     assert [row["settings"] for row in rows] == [{"grpo.seed": seed} for seed in (1, 2, 3)]
-    assert {row["steps"] for row in rows} == {12}

@@ -17,15 +17,21 @@ from plans import COLOCATE, LAYOUTS, layout, planned
 
 from grpo_dist.errors import PlanError
 from grpo_dist.render import render_files
-from grpo_dist.render.slurm import any_job_script, job_script, sbatch_options
+from grpo_dist.render.slurm import any_job_script, comparison_script, job_script, sbatch_options
 
 HOSTILE = 'a\'; touch owned; echo "$(touch owned)" `touch owned` #'
 
 SRUN = """#!/usr/bin/env bash
-# Runs the command as node 0, 1, …; its options end at `python`.
-while [ "$1" != python ]; do echo "$1" >> "$HOME/options"; shift; done
+# Runs the command as node 0, 1, …; its options end there.
+until [ "$1" = python ] || [ "$1" = mkdir ]; do echo "$1" >> "$HOME/options"; shift; done
 for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do SLURM_PROCID=$node "$@" || exit; done
 """
+APPTAINER = """#!/usr/bin/env bash
+# Runs the command; what comes before it ends at `python`.
+while [ "$1" != python ]; do echo "$1" >> "$HOME/words"; shift; done
+exec "$@"
+"""
+SCONTROL = "#!/bin/sh\necho JobState=RUNNING\n"
 PYTHON = """#!/usr/bin/env bash
 # Writes down how it was called; opens an attempt, waits as a node for FILE to appear, closes with CODE.
 { printf '%s' "${SLURM_PROCID:-}"; printf '\\t%s' "$@"; echo; } >> "$HOME/calls"
@@ -35,12 +41,16 @@ case "$2 $3" in
     [ -z "${REFUSED:-}" ] || { echo "Error: $REFUSED" >&2; exit 2; }
     mkdir -p "$HOME/a run/logs/attempt-1"
     echo "$HOME/a run"
-    echo "$HOME/a run/logs/attempt-1" ;;
-  "grpo_dist.cluster.job close") exit "${CODE:-0}" ;;
+    echo "$HOME/a run/logs/attempt-1"
+    [ -z "${HIDDEN:-}" ] || rm -r "$HOME/a run" ;;
+  "grpo_dist.cluster.job close")
+    [ -z "${AGAIN:-}" ] || echo "$AGAIN" > "$HOME/a run/logs/attempt-1/again.sh"
+    exit "${CODE:-0}" ;;
   *) [ -n "${GRPO_DIST_TOKEN:-}" ] && [ "$GRPO_DIST_HEAD" = first ] || exit 9
      while [ -n "${FILE:-}" ] && [ ! -e "$FILE" ]; do sleep 0.02; done ;;
 esac
 """
+PROGRAMS = {"srun": SRUN, "apptainer": APPTAINER, "scontrol": SCONTROL, "python": PYTHON}
 
 
 @dataclass
@@ -80,11 +90,11 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path):
-    def render(**settings) -> Job:
-        home, run = tmp_path / "home; it's $HERS", tmp_path / "a run; it's $HERS"
+    def render(whose: str = "; it's $HERS", **settings) -> Job:
+        home, run = tmp_path / f"home{whose}", tmp_path / f"a run{whose}"
         run.mkdir()
         (home / "bin").mkdir(parents=True)
-        for name, text in {"srun": SRUN, "python": PYTHON}.items():
+        for name, text in PROGRAMS.items():
             (home / "bin" / name).write_text(text)
             (home / "bin" / name).chmod(0o755)
         for name, text in render_files(*planned(**settings)).items():
@@ -94,10 +104,11 @@ def job(tmp_path):
     return render
 
 
-def scripts(name: str) -> list[str]:
-    """What is rendered for a layout: a run's own script, and one for any run."""
-    config, plan = layout(name)
-    return [job_script(config, plan), any_job_script(config, plan, "my config.yaml", "slurm/my script.sh")]
+def scripts(name: str, cluster: dict | None = None) -> list[str]:
+    """What is rendered for a layout: a run's own script, one for any run, and the one that compares a sweep."""
+    config, plan = planned(**LAYOUTS[name], cluster=cluster or {})
+    own, any_run = job_script(config, plan), any_job_script(config, plan, "my config.yaml", "slurm/my script.sh")
+    return [own, any_run, comparison_script(config)]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -108,12 +119,22 @@ def test_bash_reads_every_script(name):
         assert late is None, "sbatch ignores options after the first command"
 
 
+def contained(runtime: str, image: str = HOSTILE) -> dict:
+    return {"container": {"runtime": runtime, "image": image, "mounts": ["/my data:/data:ro"]}}
+
+
+HOSTILE_CLUSTER = {"partition": HOSTILE, "scratch": HOSTILE, "network_interface": HOSTILE}
+
+
+@pytest.mark.parametrize("cluster", [{}, HOSTILE_CLUSTER, contained("pyxis"), contained("apptainer")])
 @pytest.mark.parametrize("name", ["cpu", "a rollout node"])
-def test_shellcheck_has_nothing_to_say(name, missing):
+def test_shellcheck_has_nothing_to_say(name, cluster, missing):
     if shutil.which("shellcheck") is None:
         missing("shellcheck is not installed")
-    for text in scripts(name):
-        checked = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)
+    for text in scripts(name, cluster):
+        # SC2016: a `$` in single quotes, which is what becomes of a hostile value.
+        command = ["shellcheck", *(["--exclude=SC2016"] if cluster else []), "-"]
+        checked = subprocess.run(command, input=text, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout
 
 
@@ -206,3 +227,46 @@ def test_what_makes_the_environment_ready_may_be_careless(job):
 
 def test_a_script_outside_a_job_says_what_it_is_for(job):
     assert "submit this script with sbatch" in job().submit(code=1, SLURM_JOB_ID="")
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_in_a_container_everything_of_python_is_started_there(job, tmp_path, runtime):
+    cluster = {**contained(runtime, "/my images/it's.img"), "scratch": f"{tmp_path}/$SLURM_JOB_ID"}
+    one = job("; it's hers", cluster=cluster, rewards={"functions": ["/my rewards/mine.py:brevity"]})
+    (one.home / ".cache" / "huggingface").mkdir(parents=True)
+    one.submit()
+    assert [call[3] for call in one.calls()] == ["open", f"{one.home}/a run", "close"]
+    assert one.environment()["GRPO_DIST_JOB"] == "JobState=RUNNING"
+    seen = [one.run, one.home, "/my rewards", f"{one.home}/.cache/huggingface", f"{tmp_path}/123456"]
+    mounts = ",".join(["/my data:/data:ro", *(f"{path}:{path}" for path in seen)])
+    words = (one.home / "options").read_text().splitlines()
+    step = next(number for number, word in enumerate(words) if word.startswith("--wait"))
+    if runtime == "apptainer":
+        command = ["apptainer", "exec", "--nv", "--pwd", str(one.run), "--bind", mounts, "/my images/it's.img"]
+        assert words[step + 2 :] == command
+        assert (one.home / "words").read_text().splitlines() == 2 * command[1:]
+    else:
+        options = ["--container-image=/my images/it's.img", "--container-name=grpo-dist-123456"]
+        options += ["--no-container-entrypoint", "--container-mounts=" + mounts.replace(" ", "\\040")]
+        assert words[step + 2 :][:5] == [*options, f"--container-workdir={one.run}"]
+        assert words.count("--overlap") == 2
+
+
+@pytest.mark.parametrize(("runtime", "whose"), [("apptainer", "a:b"), ("apptainer", "a,b"), ("pyxis", "$HERS")])
+def test_a_path_no_container_can_have_is_refused_and_nothing_started(job, runtime, whose):
+    one = job(whose, cluster=contained(runtime))
+    assert f"{one.run}: a path with such a character cannot be mounted" in one.submit(code=2)
+    assert not (one.home / "calls").exists()
+    with pytest.raises(PlanError, match="cannot mount a path with : in it"):
+        job_script(*planned(cluster=contained(runtime), rewards={"functions": ["/a:b/mine.py:brevity"]}))
+
+
+def test_a_run_that_nobody_outside_the_container_sees_is_refused(job):
+    one = job(cluster=contained("apptainer"))
+    assert "lies in the container alone" in one.submit(code=2, HIDDEN="yes")
+
+
+def test_what_close_wants_of_slurm_is_asked_outside(job):
+    one = job(cluster=contained("apptainer"))
+    one.submit(code=75, CODE="75", AGAIN='touch "$HOME/asked"')
+    assert (one.home / "asked").exists()

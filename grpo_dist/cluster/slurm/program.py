@@ -13,6 +13,7 @@ TIMEOUT_SECONDS = 120.0
 
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 NO_SLURM = "log in where Slurm is (or mend PATH); without Slurm, `grpo-dist run CONFIG` trains on this machine"
+NO_CONTROLLER = "slurmctld does not answer: scontrol ping; try again later"
 
 Advice = Callable[[str], str | None]
 """Slurm's words → what to type."""
@@ -44,7 +45,8 @@ def call(program: str, *arguments: str, stdin: str = "", advice: Advice = lambda
     if done.returncode:
         words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}, without a word"
         quoted = "\n".join(f"  | {line}" for line in words.splitlines())
-        raise SlurmError(f"{program} refused:\n{quoted}", hint=advice(words))
+        silent = "contact slurm controller" in words.lower()
+        raise SlurmError(f"{program} refused:\n{quoted}", hint=NO_CONTROLLER if silent else advice(words))
     return done.stdout, done.stderr
 
 

@@ -22,7 +22,6 @@ ADVICE = {
     "node configuration": "fit cluster.nodes, gpus_per_node, cpus_per_gpu and constraint to the partition: "
     "sinfo --format='%P %D nodes, %c CPUs, %m MB, %G, %f'",
     "memory": "set --mem in cluster.sbatch to what the nodes have: sinfo --format='%P %m MB'",
-    "contact slurm controller": "slurmctld does not answer: scontrol ping; try again later",
     "unrecognized option": "mend cluster.sbatch; sbatch --help lists the options",
     "invalid option": "mend cluster.sbatch; sbatch --help lists the options",
 }
