@@ -169,7 +169,7 @@ def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
 def a_clock_that_is_wrong_is_told_and_does_no_harm(fake):
     """Of all Python on one node; the kernel has one clock for all nodes."""
     (fake.home / "ahead").write_text("1 7200")
-    job = fake("ahead")
+    job = fake("skewed")
     wait_until(lambda: "prepare on" in job.text(), 60, job.text)
     (fake.home / "ahead").unlink()
     finished(job, attempts=1)
