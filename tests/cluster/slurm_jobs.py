@@ -58,8 +58,8 @@ class Cluster:
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """tests/cluster/slurm_cluster, going on."""
-        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment)
+        """tests/cluster/slurm_cluster, going on; what `exec` runs on a node is reached by its standard input alone."""
+        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment, stdin=subprocess.PIPE)
 
     def leaks(self) -> str:
         """Processes that outlived their jobs, those that run now, what lies in /dev/shm; for a moment without a job."""
