@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -251,7 +252,8 @@ class Conductor:
         """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""
         self.terminated = True
         if stop_requested(self.run) is None:
-            request_stop(self.run, Why.TERMINATED)
+            with contextlib.suppress(OSError):  # a full disk: there is no saving anyway
+                request_stop(self.run, Why.TERMINATED)
 
     def _note(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -313,8 +315,11 @@ class Conductor:
             return TRY_AGAIN, f"ended by Slurm: {failure.role} on {failure.host}"
         others = [other.to_dict() for other in self.failures if other is not failure]
         record = {**failure.to_dict(), "attempt": self.attempt.name, "time": time.time(), "others": others}
-        write_json(self.run.failure, record)
-        write_json(self.attempt / self.run.failure.name, record)
+        try:
+            write_json(self.run.failure, record)
+            write_json(self.attempt / self.run.failure.name, record)
+        except OSError as error:  # a full disk may be what failed
+            self.terminal.show(f"{self.run.failure} cannot be written: {error.strerror}")
         return failure.outcome, failure.text()
 
     async def _stop(self, parts: set[str]) -> None:

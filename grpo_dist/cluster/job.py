@@ -53,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     except GrpoDistError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, no right to write
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
     print(run.path, attempt, sep="\n")
     return DONE
 
@@ -121,8 +124,12 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
     if outcome is None:
         why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
         outcome = Outcome(TRY_AGAIN if code else FAILED, why, 0)
-        outcome.write(attempt)
-        write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
+        try:
+            outcome.write(attempt)
+            write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
+        except OSError as error:
+            print(f"{attempt} cannot be written: {error.strerror}; mend that, then submit again", file=sys.stderr)
+            return FAILED
         print(why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
         return run_again(run, attempt, Allocation.from_environ(os.environ), load_config(run.config))

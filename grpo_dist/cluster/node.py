@@ -7,6 +7,7 @@ its arguments, and the job's token from GRPO_DIST_TOKEN.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -47,7 +48,8 @@ async def _head(member: Member, attempt: Path, ports: range, token: str) -> int:
     port = await hub.listen(ports)
     ours = asyncio.create_task(member.serve(["127.0.0.1"], range(port, port + 1), token, JOIN_SECONDS))
     outcome = await Conductor(member.run, attempt, hub, ports).conduct()
-    outcome.write(attempt)
+    with contextlib.suppress(OSError):  # whoever closes the job finds out, and says so
+        outcome.write(attempt)
     # Now, not when the job is closed: Slurm may end it before.
     print(outcome.why, file=sys.stderr, flush=True)
     hub.expect_farewells()

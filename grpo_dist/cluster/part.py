@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import deque
@@ -66,6 +67,7 @@ class Part:
         cls, command: Command, speech: Speech, hear: Callable[[str], None], others: Callable[[], set[int]]
     ) -> Part:
         before = shared_memory()
+        command.log.touch()
         process = await asyncio.create_subprocess_exec(
             *command.argv,
             env=dict(command.env),
@@ -111,7 +113,9 @@ class Part:
     async def _read(self) -> None:
         with open(self.command.log, "ab", buffering=0) as record:
             while line := await self._line():
-                await asyncio.to_thread(record.write, line)  # a file server may take its time; signs of life may not
+                with contextlib.suppress(OSError):  # a full disk; the terminal and the head hear it all the same
+                    # In a thread: a file server may take its time, signs of life may not.
+                    await asyncio.to_thread(record.write, line)
                 text = line.decode(errors="replace").rstrip("\n")
                 self.tail.append(text)
                 self.speech.hear(text)

@@ -1,40 +1,23 @@
-"""Training without the learning: steps, checkpoints, heartbeats, stops and adapter as the real stages have them.
-
-A "launcher" starts one "rank" in a session of its own, as torchrun does. The adapter is a chain of digests over the
-steps: it comes out the same only if every step was done once, in order, from the newest complete checkpoint.
-`fault` in the run directory makes one node misbehave once: `NODE STEP WHAT`.
-"""
+"""The stages of a run without their work. Light, for they are started often; those that go on are in fake_ranks.py."""
 
 from __future__ import annotations
 
-import faulthandler
-import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from hashlib import sha256
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
-from grpo_dist.checkpoints import discard_after, newest_complete, seal, step_of
-from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
-from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
-from grpo_dist.cluster.stop import note_stop, stop_requested
-from grpo_dist.config import load_config
-from grpo_dist.errors import RolloutsGone
-from grpo_dist.plan import LaunchPlan
-from grpo_dist.progress import say_error, say_passing
-from grpo_dist.rollout.registry import ReplicaEntry, read_replicas, write_replica
-from grpo_dist.rollout.supervisor import replicas_of_node
 from grpo_dist.run_directory import RunDirectory
 
-STEP_SECONDS = 0.25
+RANKS = str(Path(__file__).with_name("fake_ranks.py"))
 
 
 def main(arguments: list[str]) -> int:
     run = RunDirectory(Path(arguments[-1]))
+    if "serve" in arguments:
+        node, path = arguments[arguments.index("--node") + 1], arguments[arguments.index("serve") + 1]
+        os.execv(sys.executable, [sys.executable, RANKS, "serve", node, path])
     if "grpo_dist.training.prepare" in arguments:
         run.prepared.write_text("{}")
         return 0
@@ -43,108 +26,17 @@ def main(arguments: list[str]) -> int:
         return 0
     if "grpo_dist.training.compare" in arguments:
         time.sleep(3600)
-    if "serve" in arguments:
-        node = int(arguments[arguments.index("--node") + 1])
-        return serve(RunDirectory(Path(arguments[arguments.index("serve") + 1])), node)
-    if arguments[0] != "rank":
-        rank = arguments[arguments.index("--machine_rank") + 1] if "--machine_rank" in arguments else "0"
-        command = [sys.executable, __file__, "rank", rank, str(run.path)]
-        print(*arguments)
-        code = subprocess.Popen(command, start_new_session=True).wait()
-        if code:
-            print(f"  exitcode  : {code} (pid: 1)")  # torchrun's words
-        return 1 if code else 0
-    die_with_parent()
-    outlive_sigterm()
-    faulthandler.register(signal.SIGUSR2)
-    return train(run, int(arguments[1]))
+    return launch(arguments, run)
 
 
-def train(run: RunDirectory, rank: int) -> int:
-    held = SharedMemory(create=True, size=4096)
-    config = load_config(run.config).grpo
-    checkpoint = newest_complete(run.checkpoints)
-    step = 0 if checkpoint is None else step_of(checkpoint)
-    state = "" if checkpoint is None else (checkpoint / "state").read_text()
-    served = load_config(run.config).rollout.mode == "server"
-    if rank == 0:
-        discard_after(run.checkpoints, step)
-    while step < config.max_steps:
-        step, state = step + 1, sha256(f"{state} {step + 1}".encode()).hexdigest()
-        time.sleep(STEP_SECONDS)
-        misbehave(run, rank, step)
-        if served and rank == 0 and not read_replicas(run.replicas):
-            save(run, step, state)
-            say_error("all rollout servers are gone", RolloutsGone.exit_code)
-            return RolloutsGone.exit_code
-        if rank:
-            if run.adapter.exists() or (Path(os.environ[ATTEMPT_VARIABLE]) / "stopped.json").exists():
-                break
-            step = min(step, config.max_steps - 1)  # the others follow the first
-            continue
-        run.heartbeat.write_text(json.dumps({"step": step}))
-        with open(run.metrics, "a") as lines:
-            lines.write(json.dumps({"step": step}) + "\n")
-        say_passing(f"step {step}/{config.max_steps}")
-        asked = step < config.max_steps and stop_requested(run)
-        if asked or step % config.save_steps == 0 or step == config.max_steps:
-            save(run, step, state)
-        if asked:
-            note_stop(Path(os.environ[ATTEMPT_VARIABLE]), step)
-            break
-    else:
-        run.adapter.mkdir()
-        (run.adapter / "adapter_model.safetensors").write_text(state)
-    held.close()
-    held.unlink()
-    return 0
-
-
-def save(run: RunDirectory, step: int, state: str) -> None:
-    checkpoint = run.checkpoints / f"checkpoint-{step}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state").write_text(state)
-    seal(checkpoint)
-
-
-def misbehave(run: RunDirectory, rank: int, step: int) -> None:
-    fault = run.path / "fault"
-    try:
-        node, when, what = fault.read_text().split(maxsplit=2)
-    except FileNotFoundError:
-        return
-    if rank != int(node) or step < int(when):
-        return
-    fault.unlink()
-    if what == "hang":
-        time.sleep(3600)
-    if what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "raise":
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    if what == "full":
-        raise OSError(28, "No space left on device")
-    if what == "reward":
-        say_error("rewards: mine.py:fussy raised")
-        sys.exit(1)
-
-
-def serve(run: RunDirectory, node: int) -> int:
-    die_with_parent()
-    held = SharedMemory(create=True, size=4096)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    run.replicas.mkdir(exist_ok=True)
-    plan = LaunchPlan.from_json(run.plan.read_text())
-    for replica in replicas_of_node(plan.topology, node):
-        write_replica(run.replicas, ReplicaEntry(replica.name, "", "", os.getpid(), 0, "ready", ""))
-    print(json.dumps({"replicas": [], "key_file": ""}), flush=True)
-    try:
-        while True:
-            misbehave(run, 100, 1)
-            time.sleep(STEP_SECONDS)
-    finally:
-        held.close()
-        held.unlink()
+def launch(arguments: list[str], run: RunDirectory) -> int:
+    """One rank in a session of its own, as torchrun starts it."""
+    rank = arguments[arguments.index("--machine_rank") + 1] if "--machine_rank" in arguments else "0"
+    print(*arguments)
+    code = subprocess.Popen([sys.executable, RANKS, "rank", rank, str(run.path)], start_new_session=True).wait()
+    if code:
+        print(f"  exitcode  : {code} (pid: 1)")  # torchrun's words
+    return 1 if code else 0
 
 
 if __name__ == "__main__":

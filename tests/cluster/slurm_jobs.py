@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ import yaml
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
-NODES, GPUS = 4, 3
+NODES, GPUS = 10, 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
-WAIT_SECONDS = 120
+WAIT_SECONDS = 300
+ASK_SECONDS = 1.0
+"""Between two questions to Slurm: each is a process, and many wait at a time."""
 HOME = "it's a home"
 PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
 
@@ -55,13 +59,34 @@ class Cluster:
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """tests/cluster/slurm_cluster, going on."""
-        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment)
+        """tests/cluster/slurm_cluster, going on; what `exec` runs on a node is reached by its standard input alone."""
+        return subprocess.Popen([str(HERE / "slurm_cluster"), *arguments], env=self.environment, stdin=subprocess.PIPE)
 
     def leaks(self) -> str:
-        """Processes that outlived their jobs, and what lies in /dev/shm; for a moment without a job."""
-        shared = [self.control("exec", f"node{n}", "ls", "/dev/shm").stdout for n in range(1, NODES + 1)]
-        return self.control("leaks", check=False).stdout + "".join(shared)
+        """Processes that outlived their jobs, those that run now, what lies in /dev/shm; for a moment without a job."""
+        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+        found = [self.control("leaks", check=False).stdout]
+        for n in range(1, NODES + 1):
+            running = self.control("exec", f"node{n}", "ps", "-eo", "stat=,args=").stdout.splitlines()
+            found += [
+                line for line in running if not re.match(r"Z|\S+\s+(slurmd|munged|ps|\S*sbin/(slurmd|munged)) ", line)
+            ]
+            found.append(self.control("exec", f"node{n}", "ls", "/dev/shm").stdout)
+        return "".join(found)
+
+
+@contextmanager
+def started() -> Iterator[Cluster]:
+    """Within, a cluster of its own."""
+    # Not below pytest's directory: sockets have short names.
+    number = os.getpid()
+    cluster = Cluster(Path(f"/run/grpo-dist-test-{number}"), f"10.{number % 200 + 20}.{number // 200 % 250}")
+    try:
+        cluster.control("start", NODES, GPUS)
+        yield cluster
+    finally:
+        cluster.control("stop", check=False)
+        shutil.rmtree(f"{cluster.directory}.last", ignore_errors=True)
 
 
 @dataclass
@@ -83,7 +108,9 @@ class Job:
 
     def wait(self, state: str | None = None, seconds: float = WAIT_SECONDS) -> Job:
         """Until it is in this state, or over and gone from its nodes."""
-        wait_until(lambda: self._is(state), seconds, lambda: f"job {self.number} is {self.state}\n{self.text()}")
+        wait_until(
+            lambda: self._is(state), seconds, lambda: f"job {self.number} is {self.state}\n{self.text()}", ASK_SECONDS
+        )
         return self
 
     def _is(self, state: str | None) -> bool:
@@ -109,8 +136,8 @@ class Job:
         number = str(min(number for number in ours if number > int(self.number)))
         return replace(self, number=number, output=self.run / f"slurm-{number}.out")
 
-    def wait_for_step(self, step: int) -> None:
-        wait_until(lambda: step in self.steps(), WAIT_SECONDS, self.text)
+    def wait_for_step(self, step: int, seconds: float = WAIT_SECONDS) -> None:
+        wait_until(lambda: step in self.steps(), seconds, self.text)
 
     @property
     def attempts(self) -> int:
@@ -123,11 +150,11 @@ class Job:
         return json.loads((self.run / "failure.json").read_text())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str]) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.2) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, why()
-        time.sleep(0.2)
+        time.sleep(pause)
 
 
 @dataclass
@@ -173,10 +200,15 @@ class Submit:
 
 
 PYTHON = """#!/bin/bash
-# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up.
-if [[ " $* " == *" grpo_dist.cluster.node "* && -e {late} ]]; then
-  read -r node seconds < {late}
+# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up,
+# `ahead` puts one's clock forward, as far as Python sees it.
+if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/late ]]; then
+  read -r node seconds < {home}/late
   [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
+fi
+if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/ahead ]]; then
+  read -r node CLOCK_AHEAD < {home}/ahead
+  [ "$SLURM_PROCID" != "$node" ] || export CLOCK_AHEAD PYTHONPATH={home}/clock:$PYTHONPATH
 fi
 case " $* " in
   *" grpo_dist report . ") ;; # the comparison of a sweep
@@ -186,16 +218,21 @@ esac
 exec -a "$0" {python} "$@"
 """
 
+CLOCK = """import os, time
+time.time = lambda real=time.time: real() + float(os.environ["CLOCK_AHEAD"])
+"""
+
 
 def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
     """Jobs with everything real but the stages themselves."""
     binaries = home / "bin"
     binaries.mkdir(parents=True)
     python = binaries / "python"
-    late = shlex.quote(str(home / "late"))
     real = Path(sys.executable).resolve()
-    python.write_text(PYTHON.format(python=real, fake=HERE / "fake_training.py", late=late))
+    python.write_text(PYTHON.format(python=real, fake=HERE / "fake_training.py", home=shlex.quote(str(home))))
     python.chmod(0o755)
+    (home / "clock").mkdir()
+    (home / "clock" / "sitecustomize.py").write_text(CLOCK)
     base = {
         "model": {"name_or_path": "embedded", "dtype": "float32"},
         "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},
