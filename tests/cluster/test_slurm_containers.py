@@ -39,7 +39,7 @@ def image(home: Path, name: str) -> Path:
     (found / "root").mkdir(parents=True)
     (found / "bin").mkdir()
     real = Path(sys.executable).resolve()
-    python = PYTHON.format(python=real, fake=HERE / "fake_training.py", late=shlex.quote(str(home / "late")))
+    python = PYTHON.format(python=real, fake=HERE / "fake_training.py", home=shlex.quote(str(home)))
     path = f"export PYTHONPATH={shlex.quote(f'{ROOT}:{PACKAGES}')}"
     (found / "bin" / "python").write_text(python.replace("\n", f"\n{path}\n", 1))
     (found / "bin" / "python").chmod(0o755)

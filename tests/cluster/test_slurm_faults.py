@@ -181,18 +181,8 @@ def two_jobs_on_the_same_nodes_do_not_meet(fake):
 
 
 @together
-def ahead_of_slurms_own_time_limit_a_job_goes_back_into_the_queue_until_it_is_done(fake):
-    """Slurm counts limits in minutes and looks at them every 30 s; elsewhere the signal is sent instead of it."""
-    job = fake("own limit", grpo={"max_steps": 160}, cluster={"time": "2", "signal_seconds": 110})
-    job.wait(seconds=300)
-    assert (job.state, job.adapter()) == ("COMPLETED", chain(160)), job.text()
-    assert job.attempts > 1, job.text()
-    assert "the time limit is near" in job.text()
-    assert job.steps() == list(range(1, 161)), "a step was done twice: it did not save where it stopped"
-
-
-@together
 def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
+    """Slurm counts limits in minutes and looks at them every 30 s: the signal is sent instead of waiting for it."""
     cluster = fake.cluster
     job = fake("limit")
     job.wait_for_step(4)
