@@ -257,14 +257,16 @@ def test_a_restarted_controller_is_not_noticed(fake, cluster):
 
 @together
 def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
-    jobs = [fake(f"supervisor {which}", grpo={"max_steps": 40}) for which in range(2)]
-    for which, job in enumerate(jobs):
+    jobs = []
+    for which in range(2):
+        job = fake(f"supervisor {which}", grpo={"max_steps": 80})
+        jobs.append(job)
         job.wait_for_step(4)
         node, pattern = nodes_of(job)[which], f"^[^ ]*.*python -m grpo_dist.cluster.node.*supervisor {which}/logs"
         pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
         fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
     for job in jobs:
-        finished(job, attempts=2, steps=40)
+        finished(job, attempts=2, steps=80)
 
 
 def test_a_busy_port_and_a_node_that_starts_late_are_borne(fake, cluster):
