@@ -9,6 +9,9 @@ from hypothesis import settings
 
 pytest_plugins = ["browsers", "engines", "qwen3"]
 
+# Before torch is imported: threads that wait by spinning take the time of what runs beside the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A loaded machine is slow, not wrong.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
