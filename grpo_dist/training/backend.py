@@ -1,6 +1,6 @@
 """What trains a run: Unsloth, or TRL with PEFT. Chosen once, kept in `environment.json`, and imported first.
 
-Nothing here imports torch: Unsloth comes before trl, transformers and peft, which it rewrites.
+Nothing here imports trl, transformers or peft: Unsloth, which rewrites them, comes first.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ def settle(run: Run) -> Backend:
     half an import has patched would stay.
 
     Raises:
-        LaunchError: Unsloth is asked for and cannot be had.
+        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for and cannot be had.
     """
+    from grpo_dist.training.world import check_device
+
+    # Before Unsloth: for a GPU it loads vLLM whole, which kills a process on a CPU without AVX-512.
+    check_device(run.plan)
     backend = recorded(run) or choose(run)
     if backend.name == "trl":
         return backend

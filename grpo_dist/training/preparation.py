@@ -26,12 +26,10 @@ from grpo_dist.training.environment import environment
 from grpo_dist.training.model import load_tokenizer, room
 from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.stage import Run
-from grpo_dist.training.world import check_device
 
 
 def prepare(run: Run, backend: Backend) -> None:
     """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
-    check_device(run.plan)
     config, directory = run.config, run.directory
     say(f"back end: {NAMES[backend.name]}: {backend.reason}")
     write_json(directory.environment, environment(backend))

@@ -26,6 +26,10 @@ GPU, CPU = {"gpus_per_node": 1}, {"gpus_per_node": 0}
 SETTLE = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
+
+sys.modules["grpo_dist.training.world"] = SimpleNamespace(check_device=lambda plan: None)  # as where there is a GPU
+
 from grpo_dist.training.stage import as_process, open_run
 from grpo_dist.training.backend import settle
 
