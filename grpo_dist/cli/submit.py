@@ -40,7 +40,7 @@ def submit(
     from grpo_dist.run_directory import RunDirectory
 
     what = planned(load_config(config, with_nodes(overrides, nodes), load_site()))
-    for warning in what.plan.warnings:
+    for warning in what.warnings:
         click.echo(f"warning: {warning}", err=True)
     if dry_run:
         click.echo(what.script, nl=False)

@@ -42,6 +42,8 @@ def sweep(
     from grpo_dist.config import load_site
 
     found = members(config, with_nodes(overrides, nodes), load_site())
+    for warning in dict.fromkeys(warning for member in found for warning in member.planned.warnings):
+        click.echo(f"warning: {warning}", err=True)
     path = output or Path("runs") / f"{Path(config).stem}-sweep"
     if dry_run:
         click.echo(array_script(found), nl=False)

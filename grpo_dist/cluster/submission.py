@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from grpo_dist.cluster.slurm import sbatch
 from grpo_dist.cluster.slurm.queue import cancel, my_jobs
 from grpo_dist.cluster.slurm.record import job_of, write_job
 from grpo_dist.config import RunConfig
+from grpo_dist.config.local_paths import local_paths
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.render.container import check_mountable
@@ -34,6 +36,14 @@ class PlannedRun:
     @property
     def script(self) -> str:
         return self.files[JOB_FILE]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The plan's, and local paths that this machine lacks; the nodes may have them on disks of their own."""
+        plans = list(self.plan.warnings)
+        absent = [path for path in local_paths(self.config) if not os.path.exists(path)]
+        untold = [path for path in absent if not any(path in told for told in plans)]
+        return plans + [f"{path} is not on this machine; every node of the job needs it" for path in untold]
 
 
 def planned(config: RunConfig) -> PlannedRun:

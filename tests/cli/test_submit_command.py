@@ -45,6 +45,14 @@ def test_dry_run_prints_the_script_and_touches_nothing(slurm, workplace):
     assert not (workplace / "runs").exists()
 
 
+def test_what_this_machine_lacks_is_told(slurm, workplace):
+    absent, present = workplace / "absent.jsonl", workplace / "present.jsonl"
+    present.touch()
+    for path, told in ((absent, f"warning: {absent} is not on this machine"), (present, "")):
+        stderr = run("submit", "tiny.yaml", "--set", f"data.name_or_path={path}", "--dry-run").stderr
+        assert told in stderr and ("is not on this machine" in stderr) == bool(told)
+
+
 def test_test_only_asks_slurm_with_the_same_script_and_touches_nothing(slurm, workplace):
     assert "to start at noon" in run("submit", "tiny.yaml", "--test-only").stdout
     assert (slurm.box / "script").read_text() == run("submit", "tiny.yaml", "--dry-run").stdout

@@ -76,6 +76,12 @@ def test_dry_run_touches_nothing(slurm, workplace):
     assert slurm.submissions() == [] and sorted(workplace.rglob("*")) == before
 
 
+def test_what_all_runs_lack_is_told_once(slurm, workplace):
+    absent = workplace / "absent.jsonl"
+    stderr = run("sweep", "tiny.yaml", *SIX, "--set", f"data.name_or_path={absent}", "--dry-run").stderr
+    assert stderr.count(f"warning: {absent} is not on this machine") == 1
+
+
 def test_nothing_is_submitted_when_one_run_cannot_run(slurm, workplace):
     told = run(
         "sweep",
