@@ -6,15 +6,24 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import calibrate_option, console, json_option, measured, overrides_option
+from grpo_dist.cli.options import (
+    calibrate_option,
+    console,
+    json_option,
+    measured,
+    nodes_option,
+    overrides_option,
+    with_nodes,
+)
 
 
 @click.command()
 @click.argument("config")
+@nodes_option
 @overrides_option
 @json_option
 @calibrate_option
-def plan(config: str, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
+def plan(config: str, nodes: int | None, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
     """Work out what CONFIG comes to.
 
     That is who runs where, the batch, the memory of a GPU, the time of a step. Nothing is started and no network is
@@ -26,7 +35,7 @@ def plan(config: str, overrides: tuple[str, ...], as_json: bool, calibrate: Path
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
 
-    stated = load_config(config, overrides)
+    stated = load_config(config, with_nodes(overrides, nodes))
     planned = plan_run(stated, measured(calibrate))
     if as_json:
         click.echo(planned.to_json(), nl=False)

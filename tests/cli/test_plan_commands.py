@@ -49,6 +49,12 @@ def test_json_holds_what_is_promised(stated):
     assert result.stdout == typed("plan", stated, "--json").stdout
 
 
+def test_nodes_may_be_given_as_to_submit(stated):
+    plan = json.loads(typed("plan", stated, "--nodes", "4", "--json").stdout)
+    assert plan == json.loads(typed("plan", stated, "--set", "cluster.nodes=4", "--json").stdout)
+    assert plan["topology"]["nodes"] == 4
+
+
 def test_a_person_is_shown_the_same(stated):
     result = typed("plan", stated)
     assert result.exit_code == 0, result.output
