@@ -13,6 +13,7 @@ from grpo_dist.plan.basis import Basis, Measured, basis_of
 from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
 from grpo_dist.plan.choice import Choice, choose
 from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictions, refuse_launch
+from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
 from grpo_dist.plan.refusal import Refused, changed
@@ -191,6 +192,8 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
         )
     if config.model.backend == "unsloth":
         yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"
+    if basis.architecture is not None and (kind := quantization_of(config, basis.architecture)):
+        yield f"model: {kind} weights are timed as whole ones; bitsandbytes, which unpacks them in each pass, is slower"
     if where.device == "cpu" and config.rollout.backend == "vllm":
         yield "rollout: memory and time of vLLM on CPU are not estimated"
     if where.idle_gpus:

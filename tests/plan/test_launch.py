@@ -176,6 +176,7 @@ def test_quantised_weights_are_counted():
     kept = planned().memory["roles"]["trainer"]["total_bytes"]
     packed = planned(model_section={"model_init_kwargs": {"quantization_config": {"load_in_4bit": True}}})
     assert packed.memory["roles"]["trainer"]["total_bytes"] < kept
+    assert [told for told in packed.warnings if "4bit weights are timed as whole ones" in told]
 
 
 def test_stored_quantised_weights_are_served_as_they_are(tmp_path):
