@@ -45,6 +45,8 @@ def main(directory: Path, batch_size: int) -> None:
         "losses": losses,
     }
     (directory / f"world-{accelerator.process_index}.json").write_text(json.dumps(world))
+    accelerator.wait_for_everyone()  # one that leaves early fails what the other still has under way
+    accelerator.end_training()
 
 
 if __name__ == "__main__":
