@@ -11,7 +11,7 @@ demo: $(VENV)/ready
 	@$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

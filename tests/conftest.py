@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,21 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 REQUIRE_ALL = os.environ.get("GRPO_DIST_REQUIRE_ALL") == "1"
+
+
+SHARED = ("cluster", "engine", "finished")
+"""Fixtures of a session that take a minute."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For pytest-xdist: the tests of a file stay together, and so do the files that share what takes a minute."""
+    of_file: dict[Path, str] = {}
+    for item in items:
+        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        of_file[item.path] = shared[0] if shared else of_file.get(item.path, item.path.stem)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(of_file[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def refused(arguments: list[str], whole: bool) -> str | None:
 
 def test_a_wrong_command_would_be_found():
     assert refused(["lauch"], True) == "there is no lauch"
-    assert refused(["plan", "x.yaml", "--nodes", "2"], True)
+    assert refused(["plan", "x.yaml", "--gpus", "2"], True)
     assert refused(["run", "x.yaml", "--set", "grpo.group=2"], True) == "there is no setting ['grpo.group']"
     assert refused(["export", "runs/x"], True) == "needs ['to']"
     assert refused(["run"], False) is None
