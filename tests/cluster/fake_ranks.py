@@ -74,8 +74,9 @@ def train(run: RunDirectory, rank: int) -> int:
             note_stop(Path(os.environ[ATTEMPT_VARIABLE]), step)
             break
     else:
-        run.adapter.mkdir()
-        (run.adapter / "adapter_model.safetensors").write_text(state)
+        if rank == 0:  # another may begin when the last checkpoint stands already
+            run.adapter.mkdir()
+            (run.adapter / "adapter_model.safetensors").write_text(state)
     held.close()
     held.unlink()
     return 0

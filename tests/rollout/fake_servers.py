@@ -126,8 +126,8 @@ class FakeServer:
                 return response
             await asyncio.sleep(0.002)
             await response.write(encode(index, ids[1:], [-0.25] * (count - 1), LENGTH))
+        self.generated.append((body["adapter"], seed, n))  # before whoever asked can look
         await response.write_eof()
-        self.generated.append((body["adapter"], seed, n))
         return response
 
 
