@@ -180,7 +180,7 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
         )
     if response.status == 404 and response.url.path == "/grpo-dist/generate":
         raise UnknownAdapter(str(reason))
-    if response.status in (400, 422):
+    if response.status in (400, 413, 422):
         raise RolloutError(f"the rollout server at {url} refuses: {reason}", hint=_advice(str(reason)))
     raise ReplicaFailed(f"{response.status}: {reason}")
 
@@ -188,6 +188,8 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
 def _advice(reason: str) -> str:
     if "length" in reason or "too long" in reason:
         return "prompt and completion together are too long: lower data.max_prompt_length or grpo.max_completion_length"
+    if "NaN" in reason:
+        return "training has diverged: begin anew with a lower grpo.learning_rate or grpo.max_grad_norm"
     return "the server's log has more (logs/attempt-N/replica-*.log in the run directory)"
 
 

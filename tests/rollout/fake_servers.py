@@ -32,6 +32,8 @@ class FakeServer:
         """Set: neither requests nor status are answered, as of a frozen process."""
         self.stalled = 0.0
         self.refuse: str | None = None
+        self.refuse_adapters: tuple[int, str] | None = None
+        """Status and words of the answer to every adapter."""
         self.loads = self.in_flight = self.most_in_flight = 0
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -79,6 +81,9 @@ class FakeServer:
     async def _load(self, request: web.Request) -> web.Response:
         body, name = await request.json(), request.match_info["name"]
         self.loads += 1
+        if self.refuse_adapters:
+            status, reason = self.refuse_adapters
+            return web.json_response({"error": reason}, status=status)
         if body["path"] is None and not any(key.startswith(name) for key in self.pushed):
             return web.json_response({"error": "nothing was pushed"}, status=404)
         self.adapters.add(name)

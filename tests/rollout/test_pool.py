@@ -235,6 +235,33 @@ def test_what_every_server_would_refuse_ends_it(tmp_path, servers, policy):
     assert not isinstance(refused.value, RolloutsGone)
 
 
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_adapter_that_every_server_would_refuse_ends_it_at_once(tmp_path, servers, policy, status):
+    running = servers(2)
+    for server in running:
+        server.refuse_adapters = (status, "layers.0.lora_A.weight holds NaN or infinity")
+    with pytest.raises(RolloutError, match=r"refuses: layers\.0\.lora_A\.weight holds NaN") as refused:
+        pool(tmp_path, timeouts=PATIENT).load(policy)
+    assert "grpo.learning_rate" in refused.value.hint
+    assert not isinstance(refused.value, RolloutsGone)
+    assert max(server.loads for server in running) == 1
+
+
+def test_an_adapter_that_is_refused_where_it_was_lost_ends_it_too(tmp_path, servers, policy):
+    """Servers that are started again, or back, are given it in other places of the code than at a sync."""
+    (server,) = servers(1)
+    clients = pool(tmp_path, timeouts=SHORT)
+    clients.load(policy)
+    server.adapters.clear()
+    server.refuse_adapters = (400, "layers.0.lora_A.weight is missing")
+    with pytest.raises(RolloutError, match="is missing"):
+        clients.generate(PROMPTS, policy, SAMPLING)
+    clients.members[0].down = True
+    with pytest.raises(RolloutError, match="is missing"):
+        clients.generate(PROMPTS, policy, SAMPLING)
+    assert server.loads < 10
+
+
 def test_a_foreign_server_is_no_server_of_ours(tmp_path, servers, policy):
     (server,) = servers(1)
     server.key = "another run's"
