@@ -265,7 +265,7 @@ def test_more_bytes_than_an_adapter_of_the_model_can_have_are_not_kept(engine, c
     status, answer = push(call, tmp_path, "large")
     assert status == 413
     assert f"longer than {largest:,} bytes" in answer["error"]
-    pool = Pool(engine.registry, TimeoutSection(), rank=0, requests_per_replica=1, push=True)
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=1, push=True)
     with pytest.raises(RolloutError, match="longer than"):
         pool.load(Policy("large", 1, tmp_path, largest + 1))
     assert call.json("POST", "/grpo-dist/generate", bytes(2**25))[0] == 413
@@ -294,7 +294,7 @@ def test_a_client_that_goes_away_frees_the_engine(engine, call):
 def test_more_prompts_than_a_step_of_the_engine_takes_do_not_end_it(engine):
     """With seeds, a prompt computed in pieces would: 300 × 40 tokens are more than any step takes."""
     prompts = [Prompt(tuple(range(10, 50)), 1, seed) for seed in range(300)]
-    pool = Pool(engine.registry, TimeoutSection(), rank=0, requests_per_replica=300, push=False)
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=300, push=False)
     groups = pool.generate(prompts, None, {"max_tokens": 2, "temperature": 1.0})
     assert [len(group) for group in groups] == [1] * 300
     assert not pool.members[0].down
