@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_servers
 import pyarrow.parquet
@@ -134,3 +135,31 @@ def test_base_and_trained_are_compared_in_the_servers_with_the_same_seeds(served
     comparison = json.loads((served.run / "comparison.json").read_text())
     assert (comparison["problems"], comparison["k"]) == (PROBLEMS, SAMPLES)
     assert all(math.isfinite(comparison["seconds"][model]) for model in ("base", "trained"))
+
+
+def test_utilisation_is_a_share_of_the_time_between_generations(monkeypatch):
+    from grpo_dist.training import server_rollouts
+
+    clock, busy = SimpleNamespace(now=50.0), {"0": (0, 5.0), "1": (0, 0.0)}
+    monkeypatch.setattr(server_rollouts.time, "monotonic", lambda: clock.now)
+
+    def status() -> dict[str, dict[str, float]]:
+        return {name: {"incarnation": times, "busy_seconds": seconds} for name, (times, seconds) in busy.items()}
+
+    utilization = server_rollouts.Utilization(SimpleNamespace(status=status))
+
+    def measured(policy: str, seconds: float, **servers: tuple[int, float]) -> float:
+        clock.now += seconds
+        busy.update({name.removeprefix("server_"): one for name, one in servers.items()})
+        return utilization.measure(policy)["perf/replica_utilization"]
+
+    utilization.begin()
+    assert measured("first", 10.0, server_0=(0, 15.0), server_1=(0, 5.0)) == pytest.approx(0.75)
+    utilization.begin()  # at every sync; only the first counts
+    assert measured("second", 10.0, server_0=(0, 20.0), server_1=(0, 10.0)) == pytest.approx(0.5)
+    # A further batch of the same step: 5 of 15 seconds more.
+    assert measured("second", 5.0, server_0=(0, 25.0), server_1=(0, 15.0)) == pytest.approx(10 / 15)
+    # One was started again.
+    assert measured("third", 10.0, server_0=(1, 4.0), server_1=(0, 19.0)) == pytest.approx(0.4)
+    busy.clear()
+    assert utilization.measure("fourth") == {}
