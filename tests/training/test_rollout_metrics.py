@@ -122,6 +122,8 @@ def test_the_report_shows_them(served):
     page = (served.run / "report.html").read_text()
     for title in ("Seconds per step", "policy sync", "Utilisation", "servers at work", "Sampler against trainer"):
         assert title in page
+    assert all(f"policy {step}" in page for step in range(STEPS))
+    assert "policy_version" not in page
 
 
 def test_base_and_trained_are_compared_in_the_servers_with_the_same_seeds(served):
