@@ -36,9 +36,9 @@ class PlannedRollouts(GRPOTrainer):
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Tell of every step whose completions it trains on, also where those are of an earlier one."""
+        """Every line has the newest policy it was trained on completions of; a step may generate none."""
         if self.use_vllm and "loss" in logs:
-            self._metrics["train"].setdefault("perf/policy_version", [self.policy_version])
+            self._metrics["train"]["perf/policy_version"] = [self.policy_version]
         super().log(logs, start_time)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:

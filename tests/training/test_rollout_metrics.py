@@ -165,3 +165,18 @@ def test_utilisation_is_a_share_of_the_time_between_generations(monkeypatch):
     assert measured("third", 10.0, server_0=(1, 4.0), server_1=(0, 19.0)) == pytest.approx(0.4)
     busy.clear()
     assert utilization.measure("fourth") == {}
+
+
+def test_a_line_of_steps_that_generate_nothing_tells_the_newest_policy(monkeypatch):
+    from trl import GRPOTrainer
+
+    from grpo_dist.training.planned_rollouts import PlannedRollouts
+
+    told = []
+    monkeypatch.setattr(GRPOTrainer, "log", lambda trainer, logs, _: told.append(dict(trainer._metrics["train"])))
+    trainer = object.__new__(PlannedRollouts)
+    trainer.use_vllm, trainer.policy_version = True, 4.0
+    for logged in ({}, {"perf/policy_version": [2.0, 4.0]}):
+        trainer._metrics = {"train": logged}
+        trainer.log({"loss": 0.0})
+    assert [metrics["perf/policy_version"] for metrics in told] == [[4.0], [4.0]]
