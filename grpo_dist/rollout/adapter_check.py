@@ -1,7 +1,6 @@
 """Whether an adapter is whole, fits the served model and holds numbers, told before the engine is given it.
 
-vLLM 0.31 takes what it can get: a tensor of another shape goes into a corner of its place or ends the engine, a module
-with half of its tensors or none stays as the base model has it, and NaN is computed with.
+vLLM 0.31 takes what it can get: tensors of other shapes, half of an adapter's tensors, NaN; and computes with that.
 """
 
 from __future__ import annotations
@@ -96,8 +95,8 @@ def check_adapter(directory: Path, architecture: Architecture | None) -> None:
                 _check_numbers(name, tensors)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][:1])
-        raise Refused(400, f"{ADAPTER_CONFIG}: {field or 'its text'}: {first['msg']}") from error
+        field = first["loc"][0] if first["loc"] else "its text"
+        raise Refused(400, f"{ADAPTER_CONFIG}: {field}: {first['msg']}") from error
     except (OSError, SafetensorError) as error:
         raise Refused(400, f"{ADAPTER_WEIGHTS} cannot be read: {error}") from error
 
@@ -109,7 +108,7 @@ def _check_shapes(config: AdapterConfig, shapes: Mapping[str, list[int]], archit
             raise Refused(400, f"{name} is missing, and {ADAPTER_CONFIG} targets its module")
         if not shape.fits(shapes[name]):
             raise Refused(400, f"{name} has the shape {_words(shapes[name])} and must have {_words(shape)}")
-    for name in shapes.keys() - expected.keys():
+    for name in sorted(shapes.keys() - expected.keys()):
         raise Refused(400, f"{name} is of no module that {ADAPTER_CONFIG} targets in this model")
 
 
