@@ -54,6 +54,7 @@ class ServedModel:
                 "top_p": how.top_p,
                 "top_k": how.top_k,
                 "min_p": how.min_p or 0.0,
+                "repetition_penalty": how.repetition_penalty,
             }
         return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends}
 

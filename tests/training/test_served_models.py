@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import fake_servers
 import pytest
 
+from grpo_dist.config import RunConfig
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutsGone
 from grpo_dist.rollout.client import Policy
@@ -96,6 +97,16 @@ def test_without_any_server_it_says_so_and_asks_to_be_continued(models, servers,
     with pytest.raises(RolloutsGone, match="all 2 rollout servers are gone") as gone:
         list(answers)
     assert gone.value.exit_code == 75
+
+
+def test_samples_are_drawn_as_in_training(models):
+    from grpo_dist.training.answering import sampled
+
+    drawn = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
+    embedded = {"name_or_path": "embedded"}
+    stated = RunConfig.model_validate({"model": embedded, "data": embedded, "grpo": drawn})
+    base, trained = (model._sampling(sampled(stated)) for model in models)
+    assert base == trained == {**drawn, "max_tokens": stated.grpo.max_completion_length, "stop_token_ids": []}
 
 
 def test_whole_weights_leave_no_base_model_in_a_server():
