@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from grpo_dist.plan.architecture import architecture_of
 from grpo_dist.rollout.adapter_check import LARGEST_UNKNOWN, check_adapter, largest_adapter
@@ -84,7 +84,7 @@ def test_an_adapter_of_peft_passes(tmp_path):
         (A, torch.full((R, 128), float("nan")), f"{A} holds NaN or infinity"),
         (B, torch.full((128, R), float("-inf"), dtype=torch.bfloat16), f"{B} holds NaN or infinity"),
         (A, torch.zeros(R, 128, dtype=torch.int8), f"{A} is of the type I8"),
-        (A.replace("q_proj", "k_proj"), torch.zeros(R, 128), "k_proj.lora_A.weight is of no module|missing"),
+        (A.replace("q_proj", "k_proj"), torch.zeros(R, 128), "k_proj.lora_A.weight is of no module"),
         ("base_model.model.lm_head.lora_magnitude_vector", torch.zeros(107), "magnitude_vector is of no module"),
     ],
 )
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_named(tmp_path, name, tensor, words, architecture):
     if tensor is not None:
         tensors[name] = tensor
     message = refusal(write(tmp_path, tensors), architecture)
-    assert any(one in message for one in words.split("|"))
+    assert words in message
     assert "\n" not in message
 
 
@@ -138,7 +138,6 @@ def test_the_largest_adapter_has_room_for_any(tmp_path):
     tensors = {f"{n}.lora_A.weight": torch.zeros(8, one.in_features) for n, one in adapted.items()}
     tensors |= {f"{n}.lora_B.weight": torch.zeros(one.out_features, 8) for n, one in adapted.items()}
     save_file(tensors, tmp_path / "largest")
-    assert load_file(tmp_path / "largest")
     size = (tmp_path / "largest").stat().st_size
     assert size < largest_adapter(ARCHITECTURE, 8) < size + 2**20
     assert largest_adapter(None, 8) == LARGEST_UNKNOWN > largest_adapter(architecture_of("Qwen/Qwen3-32B"), 512)
