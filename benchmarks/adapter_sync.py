@@ -276,8 +276,8 @@ def _generation(bench: Bench, pool: Pool, policy: Policy | None) -> float:
 
 
 def _pool(registry: Path, *, push: bool) -> Pool:
-    most = RolloutSetup.max_num_seqs // MOST_PER_REQUEST
-    return Pool(registry, TimeoutSection(), rank=0, requests_per_replica=most, push=push)
+    most = RolloutSetup.max_num_seqs
+    return Pool(registry, TimeoutSection(), rank=0, completions_per_replica=most, push=push)
 
 
 @torch.no_grad()

@@ -42,7 +42,6 @@ from grpo_dist.plan.memory.rollout import RolloutSetup
 from grpo_dist.rollout.pool import Pool
 from grpo_dist.rollout.ports import free_port
 from grpo_dist.rollout.registry import ReplicaEntry, make_key, write_replica
-from grpo_dist.training.run_pool import MOST_PER_REQUEST
 from grpo_dist.training.server_rollouts import ServerRollouts, Utilization
 
 HOST = "127.0.0.1"
@@ -90,7 +89,7 @@ class PoolRollouts(ServerRollouts):
             registry,
             TimeoutSection(),
             rank=self.accelerator.process_index,
-            requests_per_replica=max(1, RolloutSetup.max_num_seqs // MOST_PER_REQUEST // processes),
+            completions_per_replica=max(1, RolloutSetup.max_num_seqs // processes),
             push=False,
         )
         self.utilization = Utilization(self.pool)

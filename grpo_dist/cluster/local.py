@@ -100,7 +100,7 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     if outcome.code == 0 and stage.result.exists():
         return
     if outcome.code == RolloutsGone.exit_code:
-        raise RolloutsGone(f"the {stage.name} stage has saved and stopped: {outcome.reason}\n  log: {log}")
+        raise RolloutsGone(f"the {stage.name} stage stopped, and what is done stands: {outcome.reason}\n  log: {log}")
     if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
         raise Stopped(step)
     ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"

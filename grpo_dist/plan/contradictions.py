@@ -11,6 +11,7 @@ from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.batch import BatchPlan
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.memory.rollout import SERVED_RANKS
+from grpo_dist.plan.refusal import Refused, Way
 from grpo_dist.plan.topology import Topology
 from grpo_dist.plan.training_backend import obstacle
 
@@ -21,7 +22,8 @@ UNSERVED_MODULES = ("embed_tokens", "lm_head")
 
 class Contradiction(NamedTuple):
     what: str
-    fix: str
+    fix: str | tuple[Way, ...]
+    """Words, or what is tried before it is said."""
 
 
 def refuse_contradictions(basis: Basis) -> None:
@@ -43,8 +45,8 @@ def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
 
 
 def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
-    for contradiction in found:
-        raise PlanError(contradiction.what, hint=contradiction.fix)
+    for what, fix in found:
+        raise PlanError(what, hint=fix) if isinstance(fix, str) else Refused(what, fix)
 
 
 def extra(config: RunConfig, name: str, default: Any = None) -> Any:
@@ -63,7 +65,7 @@ def _of_the_device(basis: Basis) -> Iterator[Contradiction]:
     if on_cpu and rollout.backend == "vllm" and rollout.sync == "merged":
         yield Contradiction(
             "rollout.sync: merged weights travel by NCCL, which needs CUDA, and cluster.gpus_per_node is 0",
-            "--set rollout.sync=adapter",
+            (Way({"rollout.sync": "adapter"}),),
         )
     if on_cpu and rollout.tensor_parallel_size not in ("auto", 1):
         yield Contradiction(
@@ -93,7 +95,7 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
     if config.rollout.sync == "adapter" and config.lora.r > SERVED_RANKS[-1]:
         yield Contradiction(
             f"lora.r: vLLM serves adapters up to rank {SERVED_RANKS[-1]}, not {config.lora.r}",
-            f"--set lora.r={SERVED_RANKS[-1]}, or --set rollout.sync=merged to send whole weights",
+            (Way({"lora.r": SERVED_RANKS[-1]}), _whole_weights(config)),
         )
     targets = () if config.lora.target_modules == "all-linear" else config.lora.target_modules
     unserved = [name for name in targets if name.rpartition(".")[2] in UNSERVED_MODULES]
@@ -113,6 +115,12 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
             "grpo.use_transformers_continuous_batching: rollout.backend is vllm, so Transformers generates nothing",
             "remove it, or --set rollout.backend=transformers",
         )
+
+
+def _whole_weights(config: RunConfig) -> Way:
+    """Merged into the model, any adapter can be sent: by TRL, to one server or to colocated engines."""
+    one = {"rollout.replicas": 1} if config.rollout.mode == "server" else {}
+    return Way({"rollout.sync": "merged", **one}, "sends whole weights")
 
 
 def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
@@ -142,7 +150,7 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
     if config.rollout.sync == "merged" and len(where.replicas) > 1:
         yield Contradiction(
             f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
-            "--set rollout.sync=adapter, or --set rollout.replicas=1",
+            (Way({"rollout.sync": "adapter"}), Way({"rollout.replicas": 1})),
         )
     if config.model.backend == "unsloth" and (found := obstacle(config, where)):
         yield Contradiction(f"model.backend: {found.what}", found.fix)

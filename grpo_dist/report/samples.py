@@ -12,17 +12,21 @@ from typing import Any
 from grpo_dist.report.series import finite, thinned
 
 STEPS_SHOWN = 6
-NOT_REWARDS = {"step", "prompt", "completion", "advantage"}
+POLICY = "policy_version"
+"""Optimizer steps that the policy which sampled a completion had behind it; logged where vLLM samples."""
+NOT_REWARDS = {"step", "prompt", "completion", "advantage", POLICY}
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion; `rewards` maps each function to its unweighted value, None where it gave none."""
+    """One completion; `rewards` maps each function to its unweighted value, None where it gave none; `policy` is the
+    version it was sampled from, None where that is not logged."""
 
     completion: Any
     rewards: Mapping[str, float | None]
     advantage: float | None
+    policy: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def _best_and_worst(rows: list[Row]) -> list[Row]:
 
 def _sample(row: Row) -> Sample:
     rewards = {name: finite(value) for name, value in row.items() if name not in NOT_REWARDS and _numeric(value)}
-    return Sample(row.get("completion"), rewards, finite(row.get("advantage")))
+    return Sample(row.get("completion"), rewards, finite(row.get("advantage")), finite(row.get(POLICY)))
 
 
 def _numeric(value: Any) -> bool:

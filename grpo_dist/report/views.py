@@ -199,7 +199,8 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:
 
 def _answer(sample: Sample) -> Answer:
     rewards = " · ".join(f"{name} {number(value)}" for name, value in sample.rewards.items())
-    return Answer(f"advantage {number(sample.advantage)}", cut(words(sample.completion), LONG), rewards)
+    policy = "" if sample.policy is None else f" · policy {sample.policy:,.0f}"
+    return Answer(f"advantage {number(sample.advantage)}{policy}", cut(words(sample.completion), LONG), rewards)
 
 
 def _row(problem: Problem, k: int) -> ProblemRow:

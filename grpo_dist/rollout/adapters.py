@@ -13,8 +13,10 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from grpo_dist.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 class Refused(Exception):

@@ -16,6 +16,7 @@ import aiohttp
 
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutError
+from grpo_dist.rollout.adapters import FILES
 from grpo_dist.rollout.frames import Frame, FrameDecoder
 
 Result = TypeVar("Result")
@@ -111,12 +112,14 @@ class Client:
 
     async def load(self, policy: Policy, *, push: bool) -> None:
         """Give the server an adapter; once it is there, again does nothing."""
+        if policy.name in (await self.status())["adapters"]:
+            return
         limit, route = self.timeouts.sync, f"/grpo-dist/adapters/{policy.name}"
         if push:
-            for file in sorted(policy.directory.iterdir()):
-                data = file.read_bytes()
+            for file in FILES:
+                data = (policy.directory / file).read_bytes()
                 digest = {"X-Sha256": sha256(data).hexdigest()}
-                await self._json("PUT", f"{route}/{file.name}", limit, data=data, headers=digest)
+                await self._json("PUT", f"{route}/{file}", limit, data=data, headers=digest)
         body = {"path": None if push else str(policy.directory), "wait_seconds": limit / 2}
         await self._json("POST", route, limit, json=body)
 
@@ -180,7 +183,7 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
         )
     if response.status == 404 and response.url.path == "/grpo-dist/generate":
         raise UnknownAdapter(str(reason))
-    if response.status in (400, 422):
+    if response.status in (400, 409, 413, 422):
         raise RolloutError(f"the rollout server at {url} refuses: {reason}", hint=_advice(str(reason)))
     raise ReplicaFailed(f"{response.status}: {reason}")
 
@@ -188,6 +191,8 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
 def _advice(reason: str) -> str:
     if "length" in reason or "too long" in reason:
         return "prompt and completion together are too long: lower data.max_prompt_length or grpo.max_completion_length"
+    if "NaN" in reason:
+        return "training has diverged: begin anew with a lower grpo.learning_rate or grpo.max_grad_norm"
     return "the server's log has more (logs/attempt-N/replica-*.log in the run directory)"
 
 

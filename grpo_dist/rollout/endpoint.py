@@ -32,6 +32,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PREFIX = ["", "grpo-dist"]
+LONGEST_JSON = 16 * 2**20
+"""Bytes; a prompt of a million tokens takes 8."""
 
 
 class Endpoint:
@@ -70,7 +72,8 @@ class Endpoint:
                 answer = self.engine.status()
             case "PUT", ["adapters", name, file]:
                 digest = dict(scope["headers"]).get(b"x-sha256", b"").decode("ascii", "replace")
-                answer = {"path": str(await self.store.write(name, file, digest, _chunks(receive)))}
+                chunks = _chunks(receive, self.engine.largest_adapter)
+                answer = {"path": str(await self.store.write(name, file, digest, chunks))}
             case "POST", ["adapters", name]:
                 body = await _json(receive)
                 where = str(self.store.directory(name)) if body.get("path") is None else str(body["path"])
@@ -149,23 +152,27 @@ def _field(body: dict[str, Any], name: str) -> Any:
     return body[name]
 
 
-async def _chunks(receive: Receive) -> Any:
-    """The body of a request in pieces.
+async def _chunks(receive: Receive, limit: int) -> Any:
+    """The body of a request in pieces, of `limit` bytes together.
 
     Raises:
-        Refused: the client went away in the middle of it.
+        Refused: the client went away in the middle of it, or it is longer.
     """
+    left = limit
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Refused(400, "the request ended before its body did")
-        yield message.get("body", b"")
+        chunk = message.get("body", b"")
+        if (left := left - len(chunk)) < 0:
+            raise Refused(413, f"the request is longer than {limit:,} bytes, the most that is taken here")
+        yield chunk
         if not message.get("more_body"):
             return
 
 
 async def _json(receive: Receive) -> dict[str, Any]:
-    text = b"".join([chunk async for chunk in _chunks(receive)])
+    text = b"".join([chunk async for chunk in _chunks(receive, LONGEST_JSON)])
     try:
         body = json.loads(text)
     except ValueError as error:

@@ -23,6 +23,10 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.architecture import Architecture
+from grpo_dist.plan.architecture.families import from_config
+from grpo_dist.rollout.adapter_check import check_adapter, largest_adapter
 from grpo_dist.rollout.adapters import FILES, Refused
 from grpo_dist.rollout.frames import FINISHES, encode
 from grpo_dist.rollout.work import Work
@@ -40,6 +44,14 @@ class Engine:
         self.client, self.models, self.incarnation = state.engine_client, state.openai_serving_models, incarnation
         self.work = Work()
         self.changing = asyncio.Lock()
+        self.architecture = _architecture(self.client.model_config.hf_config)
+        self.largest_adapter = largest_adapter(self.architecture, self._max_lora_rank)
+        """Bytes that a pushed file may have."""
+
+    @property
+    def _max_lora_rank(self) -> int:
+        lora = self.client.vllm_config.lora_config
+        return lora.max_lora_rank if lora else 0
 
     def status(self) -> dict[str, Any]:
         """Ready for JSON.
@@ -48,13 +60,13 @@ class Engine:
             Refused: the engine is dead.
         """
         self._alive()
-        model, lora = self.client.model_config, self.client.vllm_config.lora_config
+        model = self.client.model_config
         return {
             "model": self.models.base_model_paths[0].model_path,  # as stated; offline the engine has another
             "vllm_version": vllm.__version__,
             "dtype": str(model.dtype).removeprefix("torch."),
             "max_model_len": model.max_model_len,
-            "max_lora_rank": lora.max_lora_rank if lora else 0,
+            "max_lora_rank": self._max_lora_rank,
             "logprobs_mode": model.logprobs_mode,
             "incarnation": self.incarnation,
             "adapters": list(self.models.lora_requests),
@@ -70,8 +82,8 @@ class Engine:
         gone by then ends the engine.
 
         Raises:
-            Refused: the directory is not to be seen within `wait_seconds`, the name stands for another one, or vLLM
-                does not take it.
+            Refused: the directory is not to be seen within `wait_seconds`, the name stands for another one, or the
+                adapter is not one for this model.
         """
         self._alive()
         if self.client.vllm_config.lora_config is None:
@@ -83,6 +95,7 @@ class Engine:
                 return
             if loaded is not None:
                 raise Refused(409, f"{name} is loaded from {loaded.lora_path}, not from {path}")
+            await asyncio.to_thread(check_adapter, Path(path), self.architecture)
             with self.work.one():
                 answer = await self.models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name=name, lora_path=path))
         if name not in self.models.lora_requests:
@@ -160,6 +173,14 @@ class Engine:
     def _alive(self) -> None:
         if self.client.errored:
             raise Refused(503, "the engine is dead")
+
+
+def _architecture(config: Any) -> Architecture | None:
+    """Of the model as Transformers configures it; None where its kind is not known."""
+    try:
+        return from_config(config.to_dict(), config.model_type)
+    except PlanError:
+        return None
 
 
 def _parameters(*, n: int, seed: int | None, sampling: dict[str, Any]) -> SamplingParams:

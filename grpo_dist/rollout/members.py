@@ -19,7 +19,8 @@ class Member:
     url: str
     outstanding: int = 0
     """Tokens this process may still get from it."""
-    requests: int = 0
+    completions: int = 0
+    """Of requests it has not answered to the end."""
     down: bool = False
     failure: str = ""
     """Why it was counted out."""
@@ -39,7 +40,7 @@ class Debt:
     def __init__(self, member: Member, n: int, max_tokens: int) -> None:
         self.member, self.left = member, [max_tokens] * n
         member.outstanding += n * max_tokens
-        member.requests += 1
+        member.completions += n
 
     def received(self, frame: Frame) -> None:
         paid = self.left[frame.index] if frame.finish else min(len(frame.token_ids), self.left[frame.index])
@@ -48,4 +49,4 @@ class Debt:
 
     def settle(self) -> None:
         self.member.outstanding -= sum(self.left)
-        self.member.requests -= 1
+        self.member.completions -= len(self.left)

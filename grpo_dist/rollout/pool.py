@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,16 +31,16 @@ class Pool:
     Args:
         registry: the run's directory of servers (`rollout/registry.py`); read again whenever one has failed.
         rank: this process's number; where two servers are equally free, processes choose differently.
-        requests_per_replica: most prompts this process has at one server; what is left waits and goes to the next one
-            that has room, so that slow and fast servers end together.
+        completions_per_replica: when so many that this process asked for are on their way from a server, what is left
+            waits and goes to the next one that has room, so that slow and fast servers end together.
         push: adapters are sent over HTTP, not read by the servers from the run directory.
     """
 
     def __init__(
-        self, registry: Path, timeouts: TimeoutSection, *, rank: int, requests_per_replica: int, push: bool
+        self, registry: Path, timeouts: TimeoutSection, *, rank: int, completions_per_replica: int, push: bool
     ) -> None:
         self.registry, self.timeouts, self.rank = registry, timeouts, rank
-        self.requests_per_replica, self.push = requests_per_replica, push
+        self.completions_per_replica, self.push = completions_per_replica, push
         self.headers = {"Authorization": f"Bearer {read_key(registry)}"}
         self.members = [Member(entry.name, entry.url) for entry in read_replicas(registry)]
 
@@ -93,13 +93,14 @@ class Pool:
     ) -> list[list[Sampled]]:
         results: list[list[Sampled] | None] = [None] * len(prompts)
         waiting, running = deque(range(len(prompts))), {}
+        loading = defaultdict(asyncio.Lock)
         async with self._session() as session, _cancelled_at_the_end(running):
             revivals = self._revivals(session, policy)
             while any(result is None for result in results):
                 while waiting and (member := self._freest()) is not None:
                     index = waiting.popleft()
                     debt = Debt(member, prompts[index].n, sampling["max_tokens"])
-                    ask = self._ask(session, debt, prompts[index], policy, sampling)
+                    ask = self._ask(session, debt, prompts[index], policy, sampling, loading[member])
                     running[asyncio.create_task(ask)] = (index, member)
                 for task in await revivals.wait(running):
                     index, member = running.pop(task)
@@ -117,6 +118,7 @@ class Pool:
         prompt: Prompt,
         policy: Policy | None,
         sampling: Mapping[str, Any],
+        loading: asyncio.Lock,
     ) -> list[Sampled]:
         client = Client(session, debt.member.url, self.timeouts)
         try:
@@ -126,7 +128,8 @@ class Pool:
                 except UnknownAdapter as error:  # it was started again since the last sync
                     if policy is None:
                         raise ReplicaFailed(str(error)) from error
-                    await client.load(policy, push=self.push)
+                    async with loading:  # all requests there learn of it at a time, and one adapter is enough
+                        await client.load(policy, push=self.push)
         finally:
             debt.settle()
 
@@ -190,7 +193,7 @@ class Pool:
         ready = [
             (member.outstanding, (place - self.rank) % count, member)
             for place, member in enumerate(self.members)
-            if not member.down and member.requests < self.requests_per_replica
+            if not member.down and member.completions < self.completions_per_replica
         ]
         return min(ready, key=lambda entry: entry[:2])[2] if ready else None
 

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.plan.contradictions import extra
 from grpo_dist.training.generation import Completion, Message, generate, settings
 
 
@@ -25,6 +26,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float | None = None
+    repetition_penalty: float = 1.0
 
 
 class Answerer(Protocol):
@@ -62,6 +64,7 @@ class LocalModel:
                 "top_p": how.top_p,
                 "top_k": how.top_k,
                 "min_p": how.min_p,
+                "repetition_penalty": how.repetition_penalty,
             }
         return settings(self.model, self.tokenizer, max_new_tokens=how.max_tokens, per_prompt=how.num_samples, **drawn)
 
@@ -81,4 +84,5 @@ def sampled(config: RunConfig) -> Sampling:
         grpo.top_p,
         grpo.top_k,
         grpo.min_p,
+        extra(config, "repetition_penalty", 1.0),
     )

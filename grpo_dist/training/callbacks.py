@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class StepRecorder(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.began = self.last_time = time.time()
+        self.began = self.last_time = time.monotonic()
         self.first_step = self.last_step = state.global_step
         self.last_tokens = state.num_input_tokens_seen
 
@@ -45,16 +46,17 @@ class StepRecorder(TrainerCallback):
             return
         logs.update(self._throughput(args, state, logs))
         if state.is_world_process_zero:
-            metrics.append(self.path, {"step": state.global_step, "time": self.last_time, **logs})
+            metrics.append(self.path, {"step": state.global_step, "time": time.time(), **logs})
             say_passing(self._line(state, logs))
             for alert in self.alerts.of(logs):
                 say(alert)
 
     def _throughput(self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any]) -> dict[str, float]:
-        now, steps = time.time(), state.global_step - self.last_step
+        now = time.monotonic()
+        # Completions serve `num_iterations` steps, of which the first generates them.
+        rounds = _windows(state.global_step, args) - _windows(self.last_step, args)
         seconds, tokens = now - self.last_time, state.num_input_tokens_seen - self.last_tokens
         self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
-        rounds = max(1.0, steps / args.num_iterations)  # of generation, where any was logged
         first = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size
         completion_tokens = (first + logs.get("sampling/further_completion_tokens", 0.0)) * rounds
         waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
@@ -67,7 +69,7 @@ class StepRecorder(TrainerCallback):
 
     def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         done = state.global_step - self.first_step
-        left = (time.time() - self.began) / done * (state.max_steps - state.global_step)
+        left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
         return (
             f"step {state.global_step}/{state.max_steps}"
             f" · reward {_number(logs.get('reward'))} ± {_number(logs.get('reward_std'))}"
@@ -75,6 +77,11 @@ class StepRecorder(TrainerCallback):
             f" · {logs['perf/tokens_per_second']:,.0f} tokens/s"
             f" · {timedelta(seconds=round(left))} left"
         )
+
+
+def _windows(step: int, args: TrainingArguments) -> int:
+    """Generations begun up to the end of a step."""
+    return ceil(step / args.num_iterations)
 
 
 def _number(value: float | None) -> str:

@@ -17,7 +17,7 @@ from grpo_dist.training.answering import Answerer, LocalModel, Sampling, greedy,
 from grpo_dist.training.generation import Completion
 from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
-from grpo_dist.training.run_pool import pool_of
+from grpo_dist.training.run_pool import has_pool, pool_of
 from grpo_dist.training.served_model import served_models
 from grpo_dist.training.stage import Run, main
 
@@ -48,8 +48,8 @@ def bootstrap(config: RunConfig) -> Bootstrap:
 
 def _models(run: Run) -> tuple[Answerer, Answerer]:
     """Base and trained: the same weights, with the adapter off and on; on the run's servers where it has any."""
-    if run.plan.topology.replicas:
-        return served_models(run, pool_of(run, rank=0))
+    if has_pool(run):
+        return served_models(run, pool_of(run))
     device = torch.device(run.plan.topology.device)
     model = load_adapter(load_model(run), run.directory.adapter).to(device).eval()
     tokenizer, size = AutoTokenizer.from_pretrained(run.directory.tokenizer), run.config.evaluation.batch_size

@@ -67,6 +67,8 @@ class DynamicSampling(GRPOTrainer):
             metrics["num_tokens"] = later["num_tokens"]  # a running total
             if seconds := later.get("perf/generation_seconds"):
                 metrics["perf/generation_seconds"][-1] += seconds[-1]
+            if share := later.get("perf/replica_utilization"):
+                metrics["perf/replica_utilization"][-1:] = share  # of all batches up to now
             further += later["completions/mean_length"][-1] * len(batches[-1].informative) * self.num_generations
         self._metrics["train"] = metrics
         metrics["sampling/further_completion_tokens"].append(further)

@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from grpo_dist.data.filtered import ROW
 from grpo_dist.data.readers import read_files
 from grpo_dist.evaluation.pass_rates import PassRate, Record
-from grpo_dist.plan.memory.rollout import RolloutSetup
 from grpo_dist.progress import say_passing
 from grpo_dist.report.numbers import duration
 from grpo_dist.run_directory import write_json
@@ -21,7 +20,7 @@ from grpo_dist.training.answering import LocalModel, sampled
 from grpo_dist.training.generation import Completion, Message
 from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
-from grpo_dist.training.run_pool import pool_of
+from grpo_dist.training.run_pool import has_pool, pool_of
 from grpo_dist.training.served_model import served_model
 from grpo_dist.training.stage import Run, main
 
@@ -32,7 +31,7 @@ def sample(run: Run) -> None:
     """Ask what has not been asked yet; `sampled.json`, written last, says that all is done."""
     rows = read_files([run.directory.train_data])
     record, judge = Record(run.directory.pass_rates), Judge(run.config.evaluation)
-    model = _Served(run) if run.plan.topology.replicas else _Local(run)
+    model = _Served(run) if has_pool(run) else _Local(run)
     found = _whole_portions(record, model.portion, len(rows))
     progress = _Progress(len(found), len(rows))
     for start in range(len(found), len(rows), model.portion):
@@ -99,10 +98,8 @@ class _Served:
 
     def __init__(self, run: Run) -> None:
         self.how, warm = sampled(run.config), run.directory.warm_start
-        model = served_model("base model", run, pool_of(run, rank=0), warm if warm.exists() else None)
-        at_once = max(model.at_once, RolloutSetup.max_num_seqs * len(run.plan.topology.replicas))
-        self.portion = max(1, at_once // self.how.num_samples)
-        self.model = replace(model, at_once=at_once)
+        self.model = served_model("base model", run, pool_of(run), warm if warm.exists() else None)
+        self.portion = max(1, self.model.at_once // self.how.num_samples)
 
     def answers(self, prompts: Sequence[list[Message]], start: int) -> list[list[Completion]]:
         seed = self.model.seed + start * self.how.num_samples

@@ -35,6 +35,12 @@ class PlannedRollouts(GRPOTrainer):
             self.vllm_generation.release()
         return output
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Every line has the newest policy it was trained on completions of; a step may generate none."""
+        if self.use_vllm and "loss" in logs:
+            self._metrics["train"]["perf/policy_version"] = [self.policy_version]
+        super().log(logs, start_time)
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
         began = time.perf_counter()
         answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
@@ -44,7 +50,8 @@ class PlannedRollouts(GRPOTrainer):
         for name, value in perf.items():
             self._metrics["train"][name].append(value)
         if self.use_vllm:
-            self._log_completion_extra("policy_version", [int(perf["perf/policy_version"])] * len(prompt_ids))
+            self.policy_version = perf["perf/policy_version"]
+            self._log_completion_extra("policy_version", [int(self.policy_version)] * len(prompt_ids))
         return answer
 
 

@@ -10,13 +10,18 @@ MOST_PER_REQUEST = 16
 """Completions of one request. A larger group is several, so that no server is left alone with a whole one."""
 
 
-def pool_of(run: Run, rank: int) -> Pool:
-    """The run's servers, for one of its training processes."""
-    rollout, processes = run.config.rollout, run.plan.topology.num_processes
+def has_pool(run: Run) -> bool:
+    """Servers that hold the base model, with adapters beside it; merged weights take the base model's place."""
+    return bool(run.plan.topology.replicas) and run.config.rollout.sync == "adapter"
+
+
+def pool_of(run: Run, *, rank: int = 0, processes: int = 1) -> Pool:
+    """The run's servers, for one of so many processes that ask them at a time."""
+    rollout = run.config.rollout
     return Pool(
         run.directory.replicas,
         rollout.timeouts,
         rank=rank,
-        requests_per_replica=max(1, RolloutSetup.max_num_seqs // MOST_PER_REQUEST // processes),
+        completions_per_replica=max(1, RolloutSetup.max_num_seqs // processes),
         push=rollout.transport == "push",
     )

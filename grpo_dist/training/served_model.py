@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from grpo_dist.plan.memory.rollout import RolloutSetup
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.rollout.pool import Pool
 from grpo_dist.training.answering import Sampling
@@ -30,7 +31,7 @@ class ServedModel:
     ends: list[int]
     seed: int
     at_once: int
-    """Completions asked for together; answers come in such portions."""
+    """Completions asked for together; answers come in such portions. Enough that no server waits."""
 
     def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
         ids = [
@@ -53,6 +54,7 @@ class ServedModel:
                 "top_p": how.top_p,
                 "top_k": how.top_k,
                 "min_p": how.min_p or 0.0,
+                "repetition_penalty": how.repetition_penalty,
             }
         return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends}
 
@@ -84,7 +86,8 @@ def served_model(name: str, run: Run, pool: Pool, adapter: Path | None = None) -
         policy = Policy(f"{name.partition(' ')[0]}-{digest}", 0, adapter.absolute(), 0)
         pool.load(policy)
     ends = end_tokens(_declared(run), tokenizer)
-    return ServedModel(name, pool, policy, tokenizer, ends, run.config.grpo.seed, run.config.evaluation.batch_size)
+    at_once = max(run.config.evaluation.batch_size, RolloutSetup.max_num_seqs * len(run.plan.topology.replicas))
+    return ServedModel(name, pool, policy, tokenizer, ends, run.config.grpo.seed, at_once)
 
 
 def _declared(run: Run) -> GenerationConfig:

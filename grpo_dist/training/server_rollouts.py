@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from statistics import fmean
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.rollout.pool import Pool
@@ -19,7 +20,8 @@ class ServerRollouts(AdapterRollouts):
     """Rollouts of the servers that are registered in the run directory."""
 
     def _init_vllm(self) -> None:
-        self.pool = pool_of(self.run, rank=self.accelerator.process_index)
+        here = self.accelerator
+        self.pool = pool_of(self.run, rank=here.process_index, processes=here.num_processes)
         self.utilization = Utilization(self.pool)
         # TRL asks its client for this alone; every server was started with it, and checked.
         info = {"model_config": {"logprobs_mode": "processed_logprobs"}}
@@ -42,7 +44,7 @@ class ServerRollouts(AdapterRollouts):
 
         together(ask)
         if self.accelerator.is_main_process:
-            self.metrics |= self.utilization.measure()
+            self.metrics |= self.utilization.measure(self.policy)
         logprobs = [[[value] for value in one.logprobs] for one in completions]
         return prompts, [one.token_ids for one in completions], logprobs, None
 
@@ -68,6 +70,7 @@ class ServerRollouts(AdapterRollouts):
         if self.accelerator.is_main_process:
             self.pool.load(policy)
             self.pool.unload_others(policy)
+            self.utilization.begin()
 
     def _canary_answers(self) -> dict[str, list[Sampled]]:
         if not self.accelerator.is_main_process:
@@ -81,20 +84,40 @@ class Utilization:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.last: Mapping[str, tuple[int, float]] = {}
-        self.time = time.monotonic()
+        self.policy: Policy | None = None
+        self.since = self.latest = Look(0.0, {})
 
-    def measure(self) -> dict[str, float]:
-        """Share of the time since the last call, 0 to 1, averaged over the servers that ran all through it."""
-        status, now = self.pool.status(), time.monotonic()
-        seen = {name: (one["incarnation"], one["busy_seconds"]) for name, one in status.items()}
-        shares = [
-            (busy - self.last[name][1]) / (now - self.time)
-            for name, (incarnation, busy) in seen.items()
-            if name in self.last and self.last[name][0] == incarnation
-        ]
-        self.last, self.time = seen, now
-        return {"perf/replica_utilization": min(1.0, sum(shares) / len(shares))} if shares else {}
+    def begin(self) -> None:
+        """Count from now on, if nothing was counted yet."""
+        if not self.latest.busy:
+            self.latest = self._look()
+
+    def measure(self, policy: Policy) -> dict[str, float]:
+        """Share of the time, 0 to 1, since the last generation from another policy; a mean over the servers.
+
+        So all generations of a step are in it, and the training before them. A server that was started again meanwhile
+        counts with the work it had since; one that does not answer is left out.
+        """
+        if policy != self.policy:
+            self.policy, self.since = policy, self.latest
+        self.latest = self._look()
+        seconds = self.latest.time - self.since.time
+        shares = [(busy - self.since.busy.get(server, 0.0)) / seconds for server, busy in self.latest.busy.items()]
+        return {"perf/replica_utilization": min(1.0, fmean(shares))} if shares else {}
+
+    def _look(self) -> Look:
+        status = self.pool.status()
+        busy = {(name, one["incarnation"]): one["busy_seconds"] for name, one in status.items()}
+        return Look(time.monotonic(), busy)
+
+
+class Look(NamedTuple):
+    """What the servers say of themselves."""
+
+    time: float
+    """Monotonic."""
+    busy: dict[tuple[str, int], float]
+    """(name, incarnation) → seconds with work since it was started."""
 
 
 def _requests(prompts: Sequence[list[int]], seed: int) -> Iterator[Prompt]:

@@ -93,6 +93,14 @@ class TestCounts:
         ours = from_config(config.to_dict(), family).tensors()
         assert sorted(shape for shape, times in ours for _ in range(times)) == real
 
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_modules_are_the_real_ones(self, family):
+        config = AutoConfig.for_model(family, **TINY)
+        linears = [m for m in on_meta(config).named_modules() if isinstance(m[1], torch.nn.Linear)]
+        real = {name: (m.in_features, m.out_features) for name, m in linears if name != "lm_head"}
+        ours = from_config(config.to_dict(), family).modules()
+        assert {name: (one.in_features, one.out_features) for name, one in ours} == real
+
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data())
     def test_odd_shapes(self, data):

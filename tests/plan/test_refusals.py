@@ -54,6 +54,21 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         r"lora\.r: .* 512, not 640",
     ),
     (
+        "a rank vLLM does not serve, on CPU",
+        {"cluster": cluster(1, 0), "rollout": COLOCATE, "lora": {"r": 513}},
+        r"lora\.r: .* 512, not 513",
+    ),
+    (
+        "a rank vLLM does not serve, to a pool",
+        {"cluster": NODE, "rollout": {**SERVER, "replicas": 4}, "lora": {"r": 640}},
+        r"lora\.r: .* 512, not 640",
+    ),
+    (
+        "merged weights of such a rank to a pool",
+        {"cluster": NODE, "rollout": {**SERVER, "replicas": 4, "sync": "merged"}, "lora": {"r": 640}},
+        r"TRL sends merged weights to one server, and there are 4",
+    ),
+    (
         "positions",
         {"grpo": {"max_completion_length": 32_768}},
         r"202 \+ .* 32,768: 32,970 tokens, but .* 32,768 positions",
@@ -170,6 +185,13 @@ def test_every_fix_works(wish, tmp_path):
     for overrides in fixes(hint):
         follow(path, overrides, at_once=hint.startswith("nearest that can run"))
     assert fixes(hint) or refusal(wish).message.startswith(("cluster.gpu", "cluster.inter_node_link"))
+
+
+def test_whole_weights_are_named_only_where_they_can_be_sent():
+    rank = {"lora": {"r": 640}}
+    assert "rollout.sync=merged" in refusal({"cluster": NODE, "rollout": COLOCATE, **rank}).hint
+    for rollout in (COLOCATE, SERVER):
+        assert "merged" not in refusal({"cluster": cluster(1, 0), "rollout": rollout, **rank}).hint
 
 
 def follow(path: Path, overrides: list[str], *, at_once: bool) -> None:

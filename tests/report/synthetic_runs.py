@@ -187,6 +187,7 @@ def samples(step: int, chance: random.Random, *, decorate: str = "") -> dict[str
     values = [chance.choice([-2.0, 3.5, 5.0]) for _ in range(16)]
     return {
         "step": [step] * 16,
+        "policy_version": [step - 1] * 16,
         "prompt": [prompt for prompt in prompts for _ in range(8)],
         "completion": [[{"role": "assistant", "content": working(v > 0) + decorate}] for v in values],
         "check_answer": values,

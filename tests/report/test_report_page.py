@@ -198,6 +198,7 @@ def test_samples_show_the_best_and_the_worst_of_a_prompt(tmp_path: Path) -> None
     assert shown == [1, 9, 17, 24, 32, 40]
     assert "advantage 1.67" in text and "advantage −0.667" in text
     assert "check_answer 5 · check_numbers 2.5" in text
+    assert "advantage 1.67 · policy 39" in text and "policy_version" not in text
 
 
 def test_an_unfinished_completions_file_is_left_out(tmp_path: Path) -> None:

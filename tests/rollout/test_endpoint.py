@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from grpo_dist.config.cluster import TimeoutSection
-from grpo_dist.rollout.client import Prompt
+from grpo_dist.errors import RolloutError
+from grpo_dist.plan.architecture import architecture_of
+from grpo_dist.rollout.adapter_check import largest_adapter
+from grpo_dist.rollout.client import Policy, Prompt
 from grpo_dist.rollout.frames import LENGTH, STOP, FrameDecoder
 from grpo_dist.rollout.pool import Pool
 
@@ -232,6 +235,43 @@ def test_bytes_with_another_digest_are_not_kept(call, adapter):
     assert call.json("POST", "/grpo-dist/adapters/policy-4", {"path": None})[0] == 404
 
 
+def test_what_is_no_adapter_for_the_model_is_refused_in_words_by_either_transport(engine, call, adapter, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    name = next(name for name in tensors if "layers.1" in name and "o_proj.lora_A" in name)
+    wrong = {
+        "is missing": {other: tensor for other, tensor in tensors.items() if other != name},
+        "has the shape 4 × 64 and must have 4 × 128": {**tensors, name: torch.zeros(4, 64)},
+        "holds NaN or infinity": {**tensors, name: torch.full_like(tensors[name], float("nan"))},
+    }
+    for number, (words, changed) in enumerate(wrong.items()):
+        save_file(changed, tmp_path / "adapter_model.safetensors")
+        assert push(call, tmp_path, f"wrong-{number}")[0] == 200
+        for path in (None, str(tmp_path)):
+            status, answer = call.json("POST", f"/grpo-dist/adapters/wrong-{number}", {"path": path})
+            assert status == 400
+            assert answer["error"].startswith(f"{name} {words}")
+    assert not any(one.startswith("wrong") for one in call.json("GET", "/grpo-dist/status")[1]["adapters"])
+    assert call.generate(n=1, seed=1)
+
+
+def test_more_bytes_than_an_adapter_of_the_model_can_have_are_not_kept(engine, call, tmp_path):
+    largest = largest_adapter(architecture_of(str(engine.model_directory)), engine.settings.max_lora_rank)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(bytes(largest + 1))
+    status, answer = push(call, tmp_path, "large")
+    assert status == 413
+    assert f"longer than {largest:,} bytes" in answer["error"]
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=1, push=True)
+    with pytest.raises(RolloutError, match="longer than"):
+        pool.load(Policy("large", 1, tmp_path, largest + 1))
+    assert call.json("POST", "/grpo-dist/generate", bytes(2**25))[0] == 413
+    assert call.generate(n=1, seed=1)
+
+
 @pytest.mark.parametrize("path", ["..%2f..%2fetc/adapter_config.json", ".hidden/adapter_config.json", "a/other.txt"])
 def test_nothing_is_written_elsewhere(call, path):
     assert call.json("PUT", f"/grpo-dist/adapters/{path}", b"x")[0] in (400, 404)
@@ -254,7 +294,7 @@ def test_a_client_that_goes_away_frees_the_engine(engine, call):
 def test_more_prompts_than_a_step_of_the_engine_takes_do_not_end_it(engine):
     """With seeds, a prompt computed in pieces would: 300 × 40 tokens are more than any step takes."""
     prompts = [Prompt(tuple(range(10, 50)), 1, seed) for seed in range(300)]
-    pool = Pool(engine.registry, TimeoutSection(), rank=0, requests_per_replica=300, push=False)
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=300, push=False)
     groups = pool.generate(prompts, None, {"max_tokens": 2, "temperature": 1.0})
     assert [len(group) for group in groups] == [1] * 300
     assert not pool.members[0].down

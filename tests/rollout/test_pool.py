@@ -34,17 +34,22 @@ def servers(tmp_path):
         server.stop()
 
 
-@pytest.fixture
-def policy(tmp_path):
-    directory = tmp_path / "policy-3-abc"
+def make_policy(parent, step: int) -> Policy:
+    directory = parent / f"policy-{step}-abc"
     directory.mkdir()
     (directory / "adapter_config.json").write_text("{}")
     (directory / "adapter_model.safetensors").write_bytes(bytes(range(256)))
-    return Policy(directory.name, 3, directory, 258)
+    (directory / "README.md").write_text("what PEFT writes besides")
+    return Policy(directory.name, step, directory, 258)
+
+
+@pytest.fixture
+def policy(tmp_path):
+    return make_policy(tmp_path, 3)
 
 
 def pool(tmp_path, *, push: bool = False, rank: int = 0, at_once: int = 2, timeouts: TimeoutSection = PATIENT) -> Pool:
-    return Pool(tmp_path / "replicas", timeouts, rank=rank, requests_per_replica=at_once, push=push)
+    return Pool(tmp_path / "replicas", timeouts, rank=rank, completions_per_replica=PROMPTS[0].n * at_once, push=push)
 
 
 def expected(prompts=PROMPTS) -> list[list[list[int]]]:
@@ -170,6 +175,45 @@ def test_a_server_that_was_started_again_gets_the_adapter_before_it_answers(tmp_
     assert server.loads >= 2
 
 
+@pytest.mark.parametrize("push", [False, True])
+def test_a_server_started_again_between_sync_and_generation_gets_the_newest_adapter_before_work(
+    tmp_path, servers, policy, push
+):
+    again, other = servers(2)
+    newest = make_policy(tmp_path, 4)
+    clients = pool(tmp_path, push=push, at_once=8)
+    for one in (policy, newest):
+        clients.load(one)
+        clients.unload_others(one)
+    again.restart()
+    assert ids(clients.generate(PROMPTS, newest, SAMPLING)) == expected()
+    assert all(adapter == newest.name for server in (again, other) for adapter, _, _ in server.generated)
+    assert again.adapters == {newest.name}
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    given = [*(("push", f"{newest.name}/{file}") for file in files if push), ("load", newest.name)]
+    assert again.events[: len(given)] == given
+    assert {*again.events[len(given) :]} == {("generate", newest.name)}
+    assert answered([again, other]) == [prompt.seed for prompt in PROMPTS]
+
+
+def test_a_server_that_comes_back_while_others_work_gets_it_too(tmp_path, servers, policy):
+    again, _ = servers(2)
+    newest = make_policy(tmp_path, 4)
+    clients = pool(tmp_path, timeouts=SHORT)
+    clients.load(policy)
+    clients.load(newest)
+    again.silent.set()
+    clients.generate(PROMPTS, newest, SAMPLING)
+    again.restart()
+    again.silent.clear()
+    deadline = time.monotonic() + 30
+    while not again.generated:
+        assert time.monotonic() < deadline
+        assert ids(clients.generate(PROMPTS, newest, SAMPLING)) == expected()
+    assert again.events[0] == ("load", newest.name)
+    assert {adapter for adapter, _, _ in again.generated} == {newest.name}
+
+
 def test_a_server_that_moved_is_found(tmp_path, servers, policy):
     servers(1)
     clients = pool(tmp_path)
@@ -233,6 +277,33 @@ def test_what_every_server_would_refuse_ends_it(tmp_path, servers, policy):
         clients.generate(PROMPTS, policy, SAMPLING)
     assert "data.max_prompt_length" in refused.value.hint
     assert not isinstance(refused.value, RolloutsGone)
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_adapter_that_every_server_would_refuse_ends_it_at_once(tmp_path, servers, policy, status):
+    running = servers(2)
+    for server in running:
+        server.refuse_adapters = (status, "layers.0.lora_A.weight holds NaN or infinity")
+    with pytest.raises(RolloutError, match=r"refuses: layers\.0\.lora_A\.weight holds NaN") as refused:
+        pool(tmp_path, timeouts=PATIENT).load(policy)
+    assert "grpo.learning_rate" in refused.value.hint
+    assert not isinstance(refused.value, RolloutsGone)
+    assert max(server.loads for server in running) == 1
+
+
+def test_an_adapter_that_is_refused_where_it_was_lost_ends_it_too(tmp_path, servers, policy):
+    """Servers that are started again, or back, are given it in other places of the code than at a sync."""
+    (server,) = servers(1)
+    clients = pool(tmp_path, timeouts=SHORT)
+    clients.load(policy)
+    server.adapters.clear()
+    server.refuse_adapters = (400, "layers.0.lora_A.weight is missing")
+    with pytest.raises(RolloutError, match="is missing"):
+        clients.generate(PROMPTS, policy, SAMPLING)
+    clients.members[0].down = True
+    with pytest.raises(RolloutError, match="is missing"):
+        clients.generate(PROMPTS, policy, SAMPLING)
+    assert server.loads < 10
 
 
 def test_a_foreign_server_is_no_server_of_ours(tmp_path, servers, policy):

@@ -341,7 +341,7 @@ def bench(engine: Engine, tmp_path_factory) -> Iterator[Bench]:
     rows = [{"prompt": [{"role": "user", "content": f"{17 + i}+{25 + 3 * i}="}]} for i in range(4)]
     tokenizer = AutoTokenizer.from_pretrained(engine.model_directory)
     canary = Canary(model, tokenizer, Accelerator(cpu=True), rows, dtype="float32", max_tokens=32)
-    pool = Pool(engine.registry, TimeoutSection(), rank=0, requests_per_replica=16, push=False)
+    pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=16, push=False)
     yield Bench(model, canary, pool, tmp_path_factory.mktemp("policies"))
     pool.unload_others(None)
 

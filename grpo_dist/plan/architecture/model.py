@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,14 @@ class Architecture:
     def linears(self) -> tuple[Linear, ...]:
         """The linear layers of one decoder layer, in the order they run."""
         return (*self._attention_linears(), *self._mlp_linears())
+
+    def modules(self) -> Iterator[tuple[str, Linear]]:
+        """Every linear layer of the decoder under its whole name in Transformers' causal language models."""
+        parts = (("self_attn", self._attention_linears()), ("mlp", self._mlp_linears()))
+        for layer in range(self.num_hidden_layers):
+            for part, linears in parts:
+                for linear in linears:
+                    yield f"model.layers.{layer}.{part}.{linear.name}", linear
 
     def _attention_linears(self) -> tuple[Linear, ...]:
         h, q, kv = self.hidden_size, self.query_size, self.key_value_size

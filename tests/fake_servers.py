@@ -11,6 +11,7 @@ from aiohttp import web
 
 from grpo_dist.rollout.frames import LENGTH, RUNNING, encode
 from grpo_dist.rollout.registry import ReplicaEntry, make_key, write_replica
+from grpo_dist.rollout.work import Work
 
 
 def tokens(prompt: list[int], seed: int, count: int) -> list[int]:
@@ -24,6 +25,8 @@ class FakeServer:
         self.registry, self.name, self.key = registry, name, key
         self.adapters: set[str] = set()
         self.pushed: dict[str, bytes] = {}
+        self.events: list[tuple[str, str | None]] = []
+        """(push, load or generate; file or adapter) of every request granted, in order."""
         self.generated: list[tuple[str | None, int, int]] = []
         """(adapter, seed, n) of every request answered to its end."""
         self.break_off = 0
@@ -32,7 +35,10 @@ class FakeServer:
         """Set: neither requests nor status are answered, as of a frozen process."""
         self.stalled = 0.0
         self.refuse: str | None = None
-        self.loads = self.in_flight = self.most_in_flight = 0
+        self.refuse_adapters: tuple[int, str] | None = None
+        """Status and words of the answer to every adapter."""
+        self.incarnation = self.loads = self.most_in_flight = 0
+        self.work = Work()
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -42,7 +48,15 @@ class FakeServer:
 
     def register(self, state: str) -> None:
         url = f"http://127.0.0.1:{self.port}"
-        write_replica(self.registry, ReplicaEntry(self.name, url, "127.0.0.1", 1, 0, state, "log"))
+        write_replica(self.registry, ReplicaEntry(self.name, url, "127.0.0.1", 1, self.incarnation, state, "log"))
+
+    def restart(self) -> None:
+        """What it had loaded is gone; the next request finds it serving again."""
+        self.adapters.clear()
+        self.pushed.clear()
+        self.events.clear()
+        self.incarnation, self.work = self.incarnation + 1, Work()
+        self.register("ready")
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -74,14 +88,19 @@ class FakeServer:
         return await handler(request)
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response({"stalled_seconds": self.stalled, "adapters": [*self.adapters]})
+        status = {"incarnation": self.incarnation, "busy_seconds": self.work.busy_seconds}
+        return web.json_response({**status, "stalled_seconds": self.stalled, "adapters": [*self.adapters]})
 
     async def _load(self, request: web.Request) -> web.Response:
         body, name = await request.json(), request.match_info["name"]
         self.loads += 1
+        if self.refuse_adapters:
+            status, reason = self.refuse_adapters
+            return web.json_response({"error": reason}, status=status)
         if body["path"] is None and not any(key.startswith(name) for key in self.pushed):
             return web.json_response({"error": "nothing was pushed"}, status=404)
         self.adapters.add(name)
+        self.events.append(("load", name))
         return web.json_response({"path": "x"})
 
     async def _push(self, request: web.Request) -> web.Response:
@@ -90,7 +109,9 @@ class FakeServer:
         data = await request.read()
         if sha256(data).hexdigest() != request.headers["X-Sha256"]:
             return web.json_response({"error": "wrong digest"}, status=422)
-        self.pushed[f"{request.match_info['name']}/{request.match_info['file']}"] = data
+        file = f"{request.match_info['name']}/{request.match_info['file']}"
+        self.pushed[file] = data
+        self.events.append(("push", file))
         return web.json_response({"path": "x"})
 
     async def _unload(self, request: web.Request) -> web.Response:
@@ -104,12 +125,10 @@ class FakeServer:
             return web.json_response({"error": self.refuse}, status=400)
         if adapter is not None and adapter not in self.adapters:
             return web.json_response({"error": f"no adapter {adapter}"}, status=404)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
+        self.events.append(("generate", adapter))
+        with self.work.one():
+            self.most_in_flight = max(self.most_in_flight, self.work.in_flight)
             return await self._stream(request, body, n, seed)
-        finally:
-            self.in_flight -= 1
 
     async def _stream(self, request: web.Request, body: dict, n: int, seed: int) -> web.StreamResponse:
         response = web.StreamResponse()
