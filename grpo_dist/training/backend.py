@@ -18,6 +18,7 @@ from grpo_dist.progress import say
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.stage import Run
 
+ANOTHER_RUN = "mend it, or start another run with --set model.backend=trl --output DIR"
 NAMES = {"unsloth": "Unsloth", "trl": "TRL and PEFT"}
 
 
@@ -32,17 +33,19 @@ class Backend:
 def settle(run: Run) -> Backend:
     """The back end of the run, Unsloth imported where it is that; to be called before anything it rewrites is imported.
 
-    Where `auto` took Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
-    half an import has patched would stay.
+    Where `auto` takes Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
+    half an import has patched would stay. A run that was begun with Unsloth does not go on with TRL.
 
     Raises:
-        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for and cannot be had.
+        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for, or the run's already, and cannot
+            be had.
     """
     from grpo_dist.training.world import check_device
 
     # Before Unsloth: for a GPU it loads vLLM whole, which kills a process on a CPU without AVX-512.
     check_device(run.plan)
-    backend = recorded(run) or choose(run)
+    begun = recorded(run)
+    backend = begun or choose(run)
     if backend.name == "trl":
         return backend
     environ = dict(os.environ)
@@ -52,6 +55,8 @@ def settle(run: Run) -> Backend:
         reason = f"Unsloth cannot be imported: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         if run.config.model.backend == "unsloth":
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
+        if begun:
+            raise LaunchError(f"model.backend: the run was begun with Unsloth. {reason}", hint=ANOTHER_RUN) from error
         say(f"back end: {reason}; starting again with TRL and PEFT")
         write_json(run.directory.environment, {**_noted(run), "backend": asdict(Backend("trl", reason))})
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)

@@ -153,6 +153,17 @@ def test_a_failed_import_of_one_that_was_asked_for_is_an_error(tmp_path, with_un
     assert not run.directory.environment.exists()
 
 
+def test_a_run_that_was_begun_with_unsloth_does_not_go_on_with_trl(tmp_path, with_unsloth):
+    run = run_with(tmp_path / "run", "auto", cluster=GPU)
+    begun = {"backend": {"name": "unsloth", "reason": "one process trains on one GPU"}}
+    write_json(run.directory.environment, begun)
+    done = with_unsloth("raise ImportError('gone since')").settle(run)
+    assert done.returncode == 1
+    assert "the run was begun with Unsloth. Unsloth cannot be imported: gone since" in done.stdout
+    assert "--output DIR" in done.stdout
+    assert json.loads(run.directory.environment.read_text()) == begun
+
+
 def test_arguments_are_trls_whatever_stands_in_its_place():
     """A class as Unsloth makes it on a GPU: of TRL's name, with other defaults, and settings it replaces."""
     from trl import GRPOConfig as Original
