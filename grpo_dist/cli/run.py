@@ -88,6 +88,7 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     else:
         from grpo_dist.cli.findings_view import print_findings
 
+        click.echo("on the cluster, as far as this machine can tell:")
         print_findings(found, console())
     if any_error(found):
         raise click.exceptions.Exit(1)
