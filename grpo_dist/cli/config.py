@@ -16,10 +16,10 @@ def config() -> None:
 @click.argument("config")
 @overrides_option
 def show(config: str, overrides: tuple[str, ...]) -> None:
-    """Print CONFIG with every default written out, as the run directory of a job keeps it.
+    """Print CONFIG with every default written out.
 
-    What its cluster: does not state is taken from the site's settings, ~/.config/grpo-dist/site.yaml or the file that
-    GRPO_DIST_SITE names, where there is one.
+    So the run directory of a job keeps it. What its cluster: does not state is taken from the site's settings,
+    ~/.config/grpo-dist/site.yaml or the file that GRPO_DIST_SITE names, where there is one.
     """
     from grpo_dist.config import dump_config, load_config, load_site
 

@@ -26,7 +26,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where.  [default: RUN/exports/FORM]")
 @click.option("--push", "repository", metavar="OWNER/NAME", help="Upload it; a repository made for it is private.")
 def export(run: Path, to: str, dtype: str | None, output: Path | None, repository: str | None) -> None:
-    """Make the trained model of RUN, or of RUN/checkpoints/…, usable elsewhere.
+    """Make files of a trained model, for others.
+
+    RUN is a run directory, or a checkpoint in one (RUN/checkpoints/…).
 
     \b
     --to adapter   the LoRA adapter, for the base it was trained on

@@ -73,8 +73,9 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def console() -> Console:
-    """For tables on standard output; wide where that is no terminal."""
+def console(*, stderr: bool = False) -> Console:
+    """For tables on standard output, or prose on standard error; wide where that is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE, highlight=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_A_FILE, highlight=False)

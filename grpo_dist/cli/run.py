@@ -64,6 +64,7 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
 
 def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     from grpo_dist.cli.debug_view import lines
+    from grpo_dist.cli.options import console
     from grpo_dist.cluster.debug import debug, open_debug
     from grpo_dist.cluster.local import Interrupted
     from grpo_dist.config import load_config
@@ -75,7 +76,7 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     path = output or Path("runs") / f"{Path(config).stem}-debug"
     directory, made = open_debug(stated, path)
     terminal = Terminal()
-    for line in (*lines(made), f"run directory: {path}"):
+    for line in (*lines(made, console(stderr=True).width), f"run directory: {path}"):
         terminal.show(line)
     try:
         found = debug(stated, directory, made, terminal)
@@ -86,8 +87,8 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
         click.echo(directory.debug.read_text(encoding="utf-8"), nl=False)
     else:
         from grpo_dist.cli.findings_view import print_findings
-        from grpo_dist.cli.options import console
 
+        click.echo("on the cluster, as far as this machine can tell:")
         print_findings(found, console())
     if any_error(found):
         raise click.exceptions.Exit(1)

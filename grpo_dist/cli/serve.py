@@ -14,7 +14,7 @@ import click
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Whose replicas of the plan.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at, and to be reached by.")
 def serve(run: Path, node: int, host: str) -> None:
-    """Start the vLLM servers of RUN, and keep them until interrupted.
+    """Start the vLLM servers of a run, until interrupted.
 
     RUN is a prepared run directory. When all servers are ready, one line of JSON says where they are and where their
     key lies. A server that fails is started again.

@@ -27,7 +27,7 @@ def sweep(
     throttle: int | None,
     dry_run: bool,
 ) -> None:
-    """Queue a run for each combination of values and print the job id.
+    """Queue a run for each combination of values.
 
     A setting with several values, separated by commas, is varied:
 
@@ -35,8 +35,8 @@ def sweep(
         grpo-dist sweep configs/tiny-cpu.yaml --set grpo.num_generations=8,16 --set grpo.seed=1,2,3
 
     is six runs. A list, or text with commas, is written in brackets or quotes. All runs are planned before any is
-    submitted; together they are one job array. When it has ended, a job of its own compares them; `grpo-dist report
-    DIR` does so at any time.
+    submitted; together they are one job array, whose id is printed. When it has ended, a job of its own compares them;
+    `grpo-dist report DIR` does so at any time.
     """
     from grpo_dist.cluster.sweep import array_script, members, submit_sweep
     from grpo_dist.config import load_site

@@ -13,6 +13,7 @@ from grpo_dist.plan.architecture import Architecture, architecture_of
 from grpo_dist.plan.contradictions import extra
 from grpo_dist.plan.hardware import gpu
 from grpo_dist.plan.launch import LaunchPlan, plan_run
+from grpo_dist.plan.training_backend import obstacle
 
 STEPS = 3
 PROMPTS, GROUP = 2, 4
@@ -110,7 +111,7 @@ def scaled_down(config: RunConfig, machine: DebugMachine, small_model: str) -> D
     """
     stated, refusal = plan_run(config), None
     for trial in _trials(config, machine):
-        changes, debug = _applied(config, _wishes(config, machine, trial, small_model))
+        changes, debug = _applied(config, _wishes(config, stated, machine, trial, small_model))
         try:
             plan = plan_run(debug)
         except PlanError as error:
@@ -157,10 +158,13 @@ def _too_large(architecture: Architecture, machine: DebugMachine) -> str | None:
     return None
 
 
-def _wishes(config: RunConfig, machine: DebugMachine, trial: _Trial, small_model: str) -> Iterator[_Wish]:
+def _wishes(
+    config: RunConfig, stated: LaunchPlan, machine: DebugMachine, trial: _Trial, small_model: str
+) -> Iterator[_Wish]:
     yield from _model(config, machine, trial, small_model)
+    yield from _backend(config, stated, machine)
     yield from _machines(config, machine)
-    yield from _rollouts(config, trial)
+    yield from _rollouts(config, machine, trial)
     yield from _steps(config, machine)
     yield from _optimizer(config, machine)
     yield from _comparison(config, _tokens(config, machine))
@@ -172,7 +176,7 @@ def _model(config: RunConfig, machine: DebugMachine, trial: _Trial, small_model:
         yield _Wish(
             "model.name_or_path",
             small_model,
-            f"a small model of the same family with random weights and the real tokenizer: {trial.stands_in}",
+            f"a small model of its family stands in, random weights behind the real tokenizer: {trial.stands_in}",
         )
         yield _Wish("model.revision", None, "the small model has none")
         yield _Wish("model.model_init_kwargs", {}, "they are the large model's")
@@ -185,13 +189,21 @@ def _model(config: RunConfig, machine: DebugMachine, trial: _Trial, small_model:
         yield _Wish("model.dtype", "float16", "this GPU has no bfloat16")
 
 
+def _backend(config: RunConfig, stated: LaunchPlan, machine: DebugMachine) -> Iterator[_Wish]:
+    """One process on a GPU would be Unsloth's."""
+    on_the_cluster = obstacle(config, stated.topology)
+    if config.model.backend == "auto" and on_the_cluster and machine.gpu is not None:
+        yield _Wish("model.backend", "trl", f"as on the cluster: {on_the_cluster.what}")
+
+
 def _machines(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
-    yield _Wish("cluster.nodes", 1, "this machine")
-    yield _Wish("cluster.gpus_per_node", 0 if machine.gpu is None else 1, str(machine))
+    here = f"this machine: {machine}"
+    yield _Wish("cluster.nodes", 1, here)
+    yield _Wish("cluster.gpus_per_node", 0 if machine.gpu is None else 1, here)
     if machine.gpu is not None:
         if _in_the_table(machine.gpu):
-            yield _Wish("cluster.gpu", machine.gpu, "what is here")
-        yield _Wish("cluster.gpu_overrides.memory", float(machine.memory), "what is here")
+            yield _Wish("cluster.gpu", machine.gpu, here)
+        yield _Wish("cluster.gpu_overrides.memory", float(machine.memory), here)
     yield _Wish("distributed.strategy", "ddp", "one process has nobody to share the model with")
     yield _Wish("distributed.num_processes", None, "one process")
 
@@ -203,18 +215,25 @@ def _in_the_table(name: str) -> bool:
         return False
 
 
-def _rollouts(config: RunConfig, trial: _Trial) -> Iterator[_Wish]:
+def _rollouts(config: RunConfig, machine: DebugMachine, trial: _Trial) -> Iterator[_Wish]:
     rollout, one = config.rollout, "one machine, one process"
     if rollout.backend == "transformers":
         return
     if not trial.vllm:
-        yield _Wish("rollout.backend", "transformers", "vLLM is not installed, has no GPU here, or does not fit beside")
-        yield _Wish("rollout.gpu_memory_utilization", "auto", "without vLLM")
-        yield _Wish("rollout.enable_sleep_mode", False, "without vLLM")
+        why = _without_vllm(machine)
+        yield _Wish("rollout.backend", "transformers", why)
+        yield _Wish("rollout.gpu_memory_utilization", "auto", why)
+        yield _Wish("rollout.enable_sleep_mode", False, why)
     yield _Wish("rollout.mode", "colocate", "no GPUs for servers")
     yield _Wish("rollout.replicas", "auto", one)
     yield _Wish("rollout.nodes", "auto", one)
     yield _Wish("rollout.tensor_parallel_size", "auto", one)
+
+
+def _without_vllm(machine: DebugMachine) -> str:
+    if machine.gpu is None:
+        return "a debug run takes vLLM on a GPU only"
+    return f"vLLM does not fit beside training on {machine}" if machine.vllm else "vLLM is not installed here"
 
 
 def _steps(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
@@ -222,18 +241,18 @@ def _steps(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
     yield _Wish("grpo.max_steps", min(grpo.max_steps, STEPS) if grpo.max_steps > 0 else STEPS, few)
     yield _Wish("grpo.prompts_per_step", min(grpo.prompts_per_step, PROMPTS), few)
     yield _Wish("grpo.num_generations", min(grpo.num_generations, GROUP), few)
+    if config.warm_start is not None:
+        stated = config.warm_start.max_steps
+        yield _Wish("warm_start.max_steps", min(stated, STEPS) if stated > 0 else STEPS, few)
     yield _Wish("grpo.logging_steps", 1, "every step is looked at")
     yield _Wish("grpo.max_completion_length", longest, "short, so that it takes minutes")
     for index, function in enumerate(config.rewards.functions):
         limit = function.kwargs.get("max_completion_length")
         if function.name == "soft_overlong_punishment" and isinstance(limit, int) and limit > longest:
-            at, why = f"rewards.functions.{index}.kwargs", "ends where completions are cut, as before"
+            at, why = f"rewards.functions.{index}.kwargs", f"{function.name} ends where completions are cut, as before"
             yield _Wish(f"{at}.max_completion_length", longest, why)
             if isinstance(cache := function.kwargs.get("soft_punish_cache"), int):
-                yield _Wish(f"{at}.soft_punish_cache", max(1, cache * longest // limit), "the same share")
-    if config.warm_start is not None:
-        stated = config.warm_start.max_steps
-        yield _Wish("warm_start.max_steps", min(stated, STEPS) if stated > 0 else STEPS, few)
+                yield _Wish(f"{at}.soft_punish_cache", max(1, cache * longest // limit), why)
 
 
 def _tokens(config: RunConfig, machine: DebugMachine) -> int:
@@ -255,14 +274,14 @@ def _optimizer(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
 
 
 def _comparison(config: RunConfig, longest: int) -> Iterator[_Wish]:
-    evaluation, few = config.evaluation, "enough to see that it works"
+    evaluation, few = config.evaluation, "enough to see that the comparison works"
     if not evaluation.enabled:
         return
     yield _Wish("evaluation.num_problems", min(evaluation.num_problems, PROBLEMS), few)
     yield _Wish("evaluation.num_samples", min(evaluation.num_samples, SAMPLES), few)
     yield _Wish("evaluation.batch_size", min(evaluation.batch_size, PROBLEMS * SAMPLES), few)
     if evaluation.max_completion_length is not None:
-        yield _Wish("evaluation.max_completion_length", min(evaluation.max_completion_length, longest), "as above")
+        yield _Wish("evaluation.max_completion_length", min(evaluation.max_completion_length, longest), few)
 
 
 def _applied(config: RunConfig, wishes: Iterable[_Wish]) -> tuple[tuple[Change, ...], RunConfig]:
@@ -297,6 +316,8 @@ def _remains(config: RunConfig, stated: LaunchPlan, debug: RunConfig, plan: Laun
     if trial.stands_in is not None:
         yield "the weights are random: what the model writes, and what rewards make of it, is not the model's"
     if plan.topology.device != stated.topology.device:
+        if config.model.backend == "auto" and not obstacle(config, stated.topology):
+            yield "TRL and PEFT train, not Unsloth, which model.backend auto takes on a GPU where it is installed"
         yield "a CPU computes, in float32: nothing is seen of CUDA, of memory of a GPU, or of speed"
     before, now = config.grpo.max_completion_length, debug.grpo.max_completion_length
     if now < before:

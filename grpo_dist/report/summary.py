@@ -19,7 +19,8 @@ def summary(record: RunRecord) -> dict[str, Any]:
 
     `reward.first` and `reward.last` are means over the first and last tenth of the steps (at least one step);
     `tokens_per_second` is the median over the steps, prompt and completion tokens; `training_seconds` is the sum of
-    the step times; `rollouts` is described where it is made; accuracies are fractions of the problems.
+    the step times; `distributed_type` is Accelerate's; `rollouts` is described where it is made; accuracies are
+    fractions of the problems.
     """
     comparison = record.comparison
     speeds = present(column(record.metrics, "perf/tokens_per_second"))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grpo_dist.report.comparison import Comparison, Interval, Scores
+from grpo_dist.report.layout import layout
 from grpo_dist.report.numbers import NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
 from grpo_dist.report.rollouts import generated_by
@@ -33,8 +34,6 @@ def _heading(record: RunRecord) -> Text:
 
 def _facts(record: RunRecord) -> Table:
     known = summary(record)
-    processes = known["world_size"] and plural(known["world_size"], "process", "processes")
-    layout = [processes, known["distributed_type"], known["backend"]]
     seconds, speed = known["training_seconds"], known["tokens_per_second"]
     table = Table.grid(padding=(0, 2))
     table.add_row("model", Text(str(known["model"] or NOTHING)))
@@ -46,7 +45,7 @@ def _facts(record: RunRecord) -> Table:
     table.add_row("reward", change(known["reward"]["first"], known["reward"]["last"]))
     table.add_row("speed", f"{number(speed)} tokens/s" if speed is not None else NOTHING)
     table.add_row("time", duration(seconds) if seconds is not None else NOTHING)
-    table.add_row("ran on", Text(" · ".join(str(part) for part in layout if part) or NOTHING))
+    table.add_row("ran on", Text(" · ".join(layout(record)) or NOTHING))
     if known["rollouts"]["generation_seconds"] is not None:
         table.add_row("rollouts", Text(" · ".join(_rollouts(known))))
     return table

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo_dist.report.comparison import Attempt, Comparison, Flip, Problem
+from grpo_dist.report.layout import layout
 from grpo_dist.report.numbers import MINUS, NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
 from grpo_dist.report.rollouts import generated_by
@@ -106,7 +107,7 @@ def facts(record: RunRecord) -> list[Fact]:
         Fact("Reward", change(reward["first"], reward["last"]), "first, last tenth"),
         Fact("Training time", duration(seconds) if seconds is not None else NOTHING, "generation included"),
         Fact("Speed", f"{number(speed)} tok/s" if speed is not None else NOTHING, "median of the steps"),
-        Fact("Ran on", *_layout(known)),
+        Fact("Ran on", *_layout(record)),
         *_rollouts(known),
     ]
     if comparison := record.comparison:
@@ -177,10 +178,9 @@ def _batch(record: RunRecord) -> tuple[str, str]:
     return f"{prompts * group:,}", f"{plural(prompts, 'prompt')} × {group}"
 
 
-def _layout(known: Mapping[str, Any]) -> tuple[str, str]:
-    size = known["world_size"]
-    note = " · ".join(str(known[key]) for key in ("distributed_type", "backend") if known[key])
-    return plural(size, "process", "processes") if size else NOTHING, note
+def _layout(record: RunRecord) -> tuple[str, str]:
+    size, *shared = layout(record) or (NOTHING,)
+    return size, " · ".join(shared)
 
 
 def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:

@@ -40,7 +40,8 @@ def strict_answer(
 ) -> list[float | None]:
     """5.0 for the right solution, −2.0 for a wrong one, −2.5 for none: an attempt never costs more than silence.
 
-    The solution is what stands in the solution tags, each of which occurs once: two solutions are none.
+    The solution is what stands in the solution tags, each of which occurs once: two solutions are none. What follows
+    it is `strict_format`'s business.
     """
     return [
         _score(only_solution(text), truth, symbolic_timeout_s) for text, truth in texts_with_truths(completions, answer)

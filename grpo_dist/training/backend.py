@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from grpo_dist.checkpoints import newest_complete
 from grpo_dist.cluster.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.errors import LaunchError
 from grpo_dist.plan.training_backend import obstacle
@@ -18,6 +19,7 @@ from grpo_dist.progress import say
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.stage import Run
 
+ANOTHER_RUN = "mend it, or start another run with --set model.backend=trl --output DIR"
 NAMES = {"unsloth": "Unsloth", "trl": "TRL and PEFT"}
 
 
@@ -32,11 +34,11 @@ class Backend:
 def settle(run: Run) -> Backend:
     """The back end of the run, Unsloth imported where it is that; to be called before anything it rewrites is imported.
 
-    Where `auto` took Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
-    half an import has patched would stay.
+    Where `auto` takes Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
+    half an import has patched would stay. What Unsloth has begun to train, TRL does not go on with.
 
     Raises:
-        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for and cannot be had.
+        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for, or has begun, and cannot be had.
     """
     from grpo_dist.training.world import check_device
 
@@ -52,6 +54,8 @@ def settle(run: Run) -> Backend:
         reason = f"Unsloth cannot be imported: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         if run.config.model.backend == "unsloth":
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
+        if _has_trained(run):
+            raise LaunchError(f"model.backend: the run was begun with Unsloth. {reason}", hint=ANOTHER_RUN) from error
         say(f"back end: {reason}; starting again with TRL and PEFT")
         write_json(run.directory.environment, {**_noted(run), "backend": asdict(Backend("trl", reason))})
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
@@ -89,6 +93,10 @@ def choose(run: Run) -> Backend:
     in_the_way = obstacle(run.config, where)
     reason = in_the_way.what if in_the_way else missing
     return Backend("trl", reason) if reason else Backend("unsloth", "one process trains on one GPU")
+
+
+def _has_trained(run: Run) -> bool:
+    return run.directory.warm_start.exists() or newest_complete(run.directory.checkpoints) is not None
 
 
 def _noted(run: Run) -> dict[str, Any]:

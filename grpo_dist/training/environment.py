@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from grpo_dist import __version__
-from grpo_dist.training.backend import Backend
+from grpo_dist.progress import say
+from grpo_dist.run_directory import write_json
+from grpo_dist.training.backend import NAMES, Backend
+from grpo_dist.training.stage import Run
 
 PACKAGES = (
     "torch",
@@ -25,6 +28,12 @@ PACKAGES = (
     "unsloth",
     "math-verify",
 )
+
+
+def note_environment(run: Run, backend: Backend) -> None:
+    """Keep in the run directory what the run is made with, and say what trains it."""
+    say(f"back end: {NAMES[backend.name]}: {backend.reason}")
+    write_json(run.directory.environment, environment(backend))
 
 
 def environment(backend: Backend) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from grpo_dist.errors import DataError, RewardError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
-from grpo_dist.training.backend import NAMES, Backend
-from grpo_dist.training.environment import environment
+from grpo_dist.training.backend import Backend
+from grpo_dist.training.environment import note_environment
 from grpo_dist.training.model import load_tokenizer, room
 from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.stage import Run
@@ -31,8 +31,7 @@ from grpo_dist.training.stage import Run
 def prepare(run: Run, backend: Backend) -> None:
     """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
     config, directory = run.config, run.directory
-    say(f"back end: {NAMES[backend.name]}: {backend.reason}")
-    write_json(directory.environment, environment(backend))
+    note_environment(run, backend)
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
     tokenizer = dressed_tokenizer(run)

@@ -32,7 +32,7 @@ def make(run: Run) -> None:
     model = AutoModelForCausalLM.from_config(config)
     save_whole(run.directory.model, model, tokenizer)
     count = sum(parameter.numel() for parameter in model.parameters())
-    say(f"model: {type(model).__name__} of {count / 1e6:.0f} million random weights, with the tokenizer of {name}")
+    say(f"model: {type(model).__name__} of {count:,} random weights, with the tokenizer of {name}")
 
 
 def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:

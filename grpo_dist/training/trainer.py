@@ -34,6 +34,9 @@ class Trainer(DynamicSampling, TightMicroBatches, DeferredScoring, PlannedRollou
     def _get_output_dir(self, trial: object) -> str:
         return str(Path(super()._get_output_dir(trial)) / "checkpoints")
 
+    def create_model_card(self, *_arguments: Any, **_keywords: Any) -> None:
+        """None: TRL's would lie in the run directory and name no base. An export brings its own."""
+
     def _save_checkpoint(self, model: object, trial: object) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()

@@ -66,6 +66,7 @@ def test_the_commands_are_these():
     }
     for name in main.list_commands(Context(main)):
         assert f"\n  {name} " in result.output
+    assert "..." not in result.output.partition("Commands:")[2], "what a command is for is cut off"
 
 
 def test_python_dash_m_is_the_program():

@@ -83,6 +83,16 @@ def test_servers_become_an_engine_of_the_gpu_or_transformers():
     assert "not vLLM" in "\n".join(on_cpu.remains)
 
 
+def test_what_trains_here_is_what_trains_on_the_cluster():
+    many, alone = config(cluster=cluster(2, 8)), config(cluster=cluster(1, 1))
+    on_gpu = scaled_down(many, H100, SMALL)
+    assert on_gpu.config.model.backend == "trl"  # auto would take Unsloth for one process
+    assert "16 are planned" in next(change.why for change in on_gpu.changes if change.setting == "model.backend")
+    assert scaled_down(alone, H100, SMALL).config.model.backend == "auto"
+    said = ["\n".join(scaled_down(whole, CPU, SMALL).remains) for whole in (many, alone)]
+    assert ["not Unsloth" in remains for remains in said] == [False, True]
+
+
 def test_the_overlong_punishment_still_ends_where_completions_are_cut():
     function = {"name": "soft_overlong_punishment", "kwargs": {"max_completion_length": 1000, "soft_punish_cache": 200}}
     whole = config(rewards={"functions": ["strict", function]}, grpo={"max_completion_length": 1000})

@@ -47,6 +47,7 @@ PREPARED = {
 SERVERS = {
     "backend": "vllm",
     "topology": {
+        "device": "cuda",
         "mode": "server",
         "num_processes": 1,
         "tensor_parallel_size": 1,
@@ -100,6 +101,8 @@ def plan(steps: int | None) -> dict[str, Any]:
             "num_generations": 8,
             "prompts_per_step": 16,
         },
+        "topology": {"device": "cpu"},
+        "strategy": "ddp",
         "distributed_type": "NO",
         "backend": "transformers",
         "max_steps": steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,26 @@ def test_what_trained_it_and_why(tmp_path: Path) -> None:
     assert "unsloth: one process trains on one GPU" in printed(run)
     assert summary(read_run(run))["model_backend"] == found
     assert "one process trains on one GPU" in render_html(read_run(run))
+
+
+@pytest.mark.parametrize(
+    ("device", "strategy", "size", "distributed_type", "said"),
+    [
+        ("cpu", "ddp", 1, "NO", "1 process · CPU"),
+        ("cuda", "ddp", 1, "NO", "1 process · GPU"),
+        ("cpu", "ddp", 2, "MULTI_CPU", "2 processes · DDP on CPU"),
+        ("cuda", "ddp", 8, "MULTI_GPU", "8 processes · DDP on GPU"),
+        ("cuda", "zero2", 8, "DEEPSPEED", "8 processes · DeepSpeed ZeRO-2 on GPU"),
+        ("cuda", "fsdp2", 8, "FSDP", "8 processes · FSDP2 on GPU"),
+    ],
+)
+def test_what_it_ran_on_is_said_in_words(tmp_path: Path, device, strategy, size, distributed_type, said) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1, compared=False)
+    planned = {"topology": {"device": device}, "strategy": strategy, "distributed_type": distributed_type}
+    runs.write_json(run / "plan.json", {**planned, "batch": {"num_processes": size}, "backend": "vllm"})
+    assert re.search(rf"^ran on +{said} · vllm *$", printed(run), re.MULTILINE)
+    assert said.partition(" · ")[2] in render_html(read_run(run))
+    assert summary(read_run(run))["distributed_type"] == distributed_type
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

@@ -85,8 +85,9 @@ def test_the_recipes_rewards_are_told_of_their_hole_and_no_more():
     assert look(ours("notebook")) == {"junk-pays": ["warning"]}
 
 
-def test_strict_rewards_have_nothing_against_them():
+def test_strict_rewards_have_nothing_against_them_together():
     assert look(ours("strict")) == {}
+    assert look(ours("strict_answer")) == {"junk-pays": ["warning"]}
 
 
 def test_numbers_alone_cannot_judge_fractions():

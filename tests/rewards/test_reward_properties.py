@@ -118,6 +118,7 @@ def test_strict_format_pays_for_nothing_less(text):
     ("text", "expected"),
     [
         (WELL_FORMED, 5.0),
+        (WELL_FORMED + "\njunk", 5.0),
         ("<SOLUTION>$34.0$</SOLUTION>", 5.0),
         ("<SOLUTION>35</SOLUTION>", -2.0),
         ("<SOLUTION>34 or 35</SOLUTION>", -2.0),

@@ -153,6 +153,21 @@ def test_a_failed_import_of_one_that_was_asked_for_is_an_error(tmp_path, with_un
     assert not run.directory.environment.exists()
 
 
+def test_what_unsloth_has_begun_to_train_trl_does_not_go_on_with(tmp_path, with_unsloth):
+    run = run_with(tmp_path / "run", "auto", cluster=GPU)
+    begun = {"backend": {"name": "unsloth", "reason": "one process trains on one GPU"}}
+    write_json(run.directory.environment, begun)
+    run.directory.warm_start.mkdir()
+    gone = with_unsloth("raise ImportError('gone since')")
+    refused = gone.settle(run)
+    assert refused.returncode == 1
+    assert "the run was begun with Unsloth. Unsloth cannot be imported: gone since" in refused.stdout
+    assert "--output DIR" in refused.stdout
+    assert json.loads(run.directory.environment.read_text()) == begun
+    run.directory.warm_start.rmdir()
+    assert "settled: trl" in gone.settle(run).stdout
+
+
 def test_arguments_are_trls_whatever_stands_in_its_place():
     """A class as Unsloth makes it on a GPU: of TRL's name, with other defaults, and settings it replaces."""
     from trl import GRPOConfig as Original

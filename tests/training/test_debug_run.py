@@ -74,6 +74,7 @@ def test_what_would_stop_the_run_is_an_error_and_a_real_run_is_left_alone(cluste
     (clustered.cwd / "mine.py").write_text("def flat(completions, **columns):\n    return [1.0] * len(completions)\n")
     command = ("run", str(clustered.config), "--debug", "--set", "rewards.functions=[mine.py:flat]")
     told = clustered(*command, code=1).stdout
+    assert told.startswith("on the cluster, as far as this machine can tell:\n")
     assert "error" in told
     assert "gold-like-wrong" in told
     assert "the prepare stage" not in told

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from grpo_dist.config import RunConfig
+from grpo_dist.config import RunConfig, load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
 from grpo_dist.run_directory import RunDirectory
@@ -42,9 +42,7 @@ class Trained:
         return [json.loads(line) for line in self.run.metrics.read_text().splitlines()]
 
     def adapter(self, step: int) -> dict:
-        from safetensors.torch import load_file
-
-        return load_file(self.run.checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors")
+        return tensors(self.run.checkpoints / f"checkpoint-{step}")
 
     def arguments(self) -> dict[str, Any]:
         """What the trainer was really given."""
@@ -52,6 +50,17 @@ class Trained:
 
         saved = torch.load(self.run.checkpoints / "checkpoint-1" / "training_args.bin", weights_only=False)
         return {name: value for name, value in saved.to_dict().items() if name not in ("output_dir", "run_name")}
+
+
+def tensors(adapter: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def same(one: dict, other: dict) -> bool:
+    """To the last bit."""
+    return one.keys() == other.keys() and all(tensor.equal(other[name]) for name, tensor in one.items())
 
 
 def configured(backend: str, model: Path, rewards: Path, examples: Path) -> RunConfig:
@@ -175,3 +184,24 @@ def test_it_generates_by_itself_and_leaves_an_adapter_that_peft_loads(trained):
         inside = name.replace(".weight", ".default.weight")
         torch.testing.assert_close(own[inside], tensor, msg=name)
     assert run.warm_start.is_dir()
+
+
+def test_cut_off_it_goes_on_with_unsloth_and_ends_with_the_same_adapter(trained, tmp_path):
+    whole = trained["unsloth"].run
+    cut_off = RunDirectory(tmp_path / "run")
+    shutil.copytree(whole.path, cut_off.path)
+    shutil.rmtree(cut_off.adapter)
+    shutil.rmtree(cut_off.checkpoints / "checkpoint-2")
+    log = execute("-m", "grpo_dist.training", str(cut_off.path))
+    assert "resuming after step 1" in log
+    assert "no GPU found, training on CPU" in log
+    assert same(tensors(cut_off.adapter), tensors(whole.adapter))
+
+
+def test_the_warm_start_of_filter_is_that_of_the_run(trained, tmp_path):
+    run, work = trained["unsloth"].run, RunDirectory(tmp_path / "work")
+    config = load_config(run.config)
+    work.create(render_files(config, plan_run(config)))
+    log = execute("-m", "grpo_dist.training.filter_prepare", str(work.path))
+    assert "back end: Unsloth: model.backend is unsloth" in log
+    assert same(tensors(work.warm_start), tensors(run.warm_start))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_dist import metrics
-from grpo_dist.cluster.checks import check_packages, check_rewards
+from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
 from grpo_dist.cluster.debug.findings import of_the_longest_batch, of_the_plan, of_the_rewards, of_the_steps
 from grpo_dist.cluster.debug.machine import this_machine
 from grpo_dist.cluster.local import run_stages
@@ -30,7 +30,7 @@ def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
     """Scale the configuration down to this machine, and make the run directory; an earlier debug run there gives way.
 
     Raises:
-        ConfigError: the configuration cannot run on its cluster.
+        ConfigError: the configuration cannot run on its cluster, or Unsloth is asked for and not installed here.
         LaunchError: training is not installed here.
         ModelError: not even the tokenizer of the model can be had.
         RunDirectoryError: a real run stands there, or the earlier debug run is still going on.
@@ -40,6 +40,7 @@ def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
     run = RunDirectory(path.absolute())
     _check_free(run)
     debug = scaled_down(config, this_machine(config, os.environ), str(run.model))
+    check_backend(debug.config)
     if run.exists():
         shutil.rmtree(run.path)
     run.create({**render_files(debug.config, debug.plan), run.debug.name: json.dumps(_record(config, debug))})

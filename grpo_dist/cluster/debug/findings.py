@@ -16,7 +16,7 @@ CUT = 0.05
 """Share of completions cut at the limit above which their answers are missed."""
 ALIKE = 0.5
 """Share of groups without a difference in reward above which most of the work teaches nothing."""
-SAMPLE = "where the model is: grpo-dist rewards CONFIG --set rewards.preflight_samples=16"
+SAMPLE = "where the model fits, ask it: grpo-dist rewards CONFIG --set rewards.preflight_samples=16"
 BAND = "grpo-dist filter CONFIG --output band.jsonl keeps problems that are sometimes solved; or more num_generations"
 
 
@@ -62,7 +62,7 @@ def _mean(steps: Sequence[Mapping[str, Any]], name: str) -> float:
 def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
     name, limit, stated = "truncation", debug.config.grpo.max_completion_length, config.grpo.max_completion_length
     if debug.small:
-        what = f"not known: random weights never end ({share:.0%} cut at {limit:,} tokens)"
+        what = f"not known: random weights end by chance, {share:.0%} of completions not within {limit:,} tokens"
         return Finding(name, "warning", what, SAMPLE)
     what = f"{share:.0%} of completions are cut at {limit:,} tokens"
     if share <= CUT:
@@ -77,7 +77,7 @@ def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
 def _alike(debug: Debug, share: float) -> Finding:
     name = "zero-variance"
     if debug.small:
-        what = f"not known: of random weights {share:.0%} of groups have all rewards alike"
+        what = f"not known: with random weights {share:.0%} of groups have all rewards alike"
         return Finding(name, "warning", what, SAMPLE)
     what = f"{share:.0%} of groups have all rewards alike and teach nothing"
     return Finding(name, "warning", what, BAND) if share > ALIKE else Finding(name, "ok", what)

@@ -29,7 +29,7 @@ ALIKE_SHARE = 0.5
 CUT_SHARE = 0.05
 SAME = 1e-6
 CHEATS = (
-    ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict` pays nothing for it"),
+    ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict_format` pays none that do"),
     ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
 )
 """(finding, case, advice) for each way to be paid as gold is, for less."""
