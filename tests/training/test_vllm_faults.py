@@ -88,8 +88,11 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(engine_model, tmp_path_factory, missing) -> Iterator[Pair]:
-    """When it is over, nothing of the replicas is left, whatever happened to them."""
+def pair(engine, engine_model, tmp_path_factory, missing) -> Iterator[Pair]:
+    """When it is over, nothing of the replicas is left, whatever happened to them.
+
+    The engine of other tests is started before: temporary files have a place of their own here.
+    """
     if find_spec("vllm") is None:
         missing("vLLM is not installed")
     directory = tmp_path_factory.mktemp("pair")
