@@ -280,7 +280,7 @@ class Conductor:
         if self._runs("compare"):
             if why is not Why.ASKED:
                 await self._stop({"compare"})
-        elif self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
+        elif not self.running or self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
             raise Ended(TRY_AGAIN, f"stopped: {_words(why)}")
         elif self._runs("train") and why is Why.LIMIT:
             self.deadline = self.deadline or now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS)

@@ -52,8 +52,7 @@ async def _head(member: Member, attempt: Path, ports: range, token: str) -> int:
         outcome.write(attempt)
     # Now, not when the job is closed: Slurm may end it before.
     print(outcome.why, file=sys.stderr, flush=True)
-    hub.expect_farewells()
-    hub.order({"bye": outcome.code})
+    hub.say_goodbye(outcome.code)
     await ours
     await hub.close()
     return outcome.code

@@ -105,6 +105,20 @@ def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
     assert "ended without a word" in capsys.readouterr().err
 
 
+def test_a_head_that_could_not_start_in_a_job_that_is_being_ended_is_no_failure(opened, calls, monkeypatch, capsys):
+    run = opened[0]
+    run.stop_request.write_text("terminated\n")
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert not any("requeue" in call for call in calls())
+    assert not (run.logs / "attempt-1" / "failure.json").exists()
+    assert "ended by Slurm" in capsys.readouterr().err
+    run.stop_request.write_text("limit\n")
+    monkeypatch.setenv("STATE", "RUNNING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert calls()[-1] == "scontrol requeue 7"
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "PENDING"])
 def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, state):
     monkeypatch.setenv("STATE", state)
