@@ -18,6 +18,11 @@ from typing import Any
 
 import yaml
 
+from grpo_dist.config import load_config
+from grpo_dist.plan import plan_run
+from grpo_dist.render import render_files
+from grpo_dist.run_directory import RunDirectory, write_atomically
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
@@ -139,6 +144,13 @@ class Job:
     def wait_for_step(self, step: int, seconds: float = WAIT_SECONDS) -> None:
         wait_until(lambda: step in self.steps(), seconds, self.text)
 
+    def hold(self, step: int) -> None:
+        """From a step it may be held in now to this one."""
+        write_atomically(self.run / "fault", _held_at(step))
+
+    def release(self) -> None:
+        (self.run / "fault").unlink()
+
     @property
     def attempts(self) -> int:
         return len(list((self.run / "logs").glob("attempt-*")))
@@ -148,6 +160,10 @@ class Job:
 
     def failure(self) -> dict[str, Any]:
         return json.loads((self.run / "failure.json").read_text())
+
+
+def _held_at(step: int) -> str:
+    return f"0 {step} wait"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.2) -> None:
@@ -167,11 +183,15 @@ class Submit:
     environment: dict[str, str]
 
     def __call__(self, name: str, *options: str, fault: str | None = None, **settings: dict[str, Any]) -> Job:
-        """A job for a new run."""
+        """A job for a new run; `fault` as fake_ranks.py has it."""
         run = self.render(name, **settings)
         if fault:
             (run / "fault").write_text(fault)
         return self.again(run, *options)
+
+    def held(self, name: str, step: int, *options: str, **settings: dict[str, Any]) -> Job:
+        """A job for a new run whose training waits in this step until it is released or held at another."""
+        return self(name, *options, fault=_held_at(step), **settings)
 
     def program(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         """`grpo-dist` itself."""
@@ -182,11 +202,13 @@ class Submit:
         return done
 
     def render(self, name: str, **settings: dict[str, Any]) -> Path:
-        run, config = self.home / name, self.home / f"{name}.yaml"
+        """As `grpo-dist render` does, which would be a process more for each of many jobs."""
+        run, config = RunDirectory(self.home / name), self.home / f"{name}.yaml"
         stated = {**self.base, **{key: {**self.base.get(key, {}), **value} for key, value in settings.items()}}
         config.write_text(yaml.safe_dump(stated))
-        self.program("render", config, "--output", run)
-        return run
+        loaded = load_config(config)
+        run.create(render_files(loaded, plan_run(loaded)))
+        return run.path
 
     def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
         """A job for a run that stands there."""
@@ -200,15 +222,11 @@ class Submit:
 
 
 PYTHON = """#!/bin/bash
-# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up,
-# `ahead` puts one's clock forward, as far as Python sees it.
-if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/late ]]; then
-  read -r node seconds < {home}/late
-  [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
-fi
-if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/ahead ]]; then
-  read -r node CLOCK_AHEAD < {home}/ahead
-  [ "$SLURM_PROCID" != "$node" ] || export CLOCK_AHEAD PYTHONPATH={home}/clock:$PYTHONPATH
+# Python whose children are it again, but for the stages of a run, which the fake does; in a run directory, `late` holds
+# the supervisor of its second node up, `ahead` puts its clock forward, as far as Python sees it.
+if [[ "$1 $2 ${{SLURM_PROCID:-}}" == "-m grpo_dist.cluster.node 1" ]]; then
+  [ ! -e "$3/late" ] || sleep "$(<"$3/late")"
+  [ ! -e "$3/ahead" ] || export CLOCK_AHEAD="$(<"$3/ahead")" PYTHONPATH={home}/clock:$PYTHONPATH
 fi
 case " $* " in
   *" grpo_dist report . ") ;; # the comparison of a sweep

@@ -11,13 +11,15 @@ import yaml
 from grpo_dist.cluster.again import FRUITLESS
 from grpo_dist.cluster.job import main
 from grpo_dist.cluster.outcome import DONE, FAILED, TRY_AGAIN, Outcome
+from grpo_dist.cluster.slurm_job import KILL_WAIT_SECONDS, kill_wait
 from grpo_dist.run_directory import RunDirectory, write_json
 
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
-case "$(basename "$0") $1" in
-  "scontrol --oneliner") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
-  "scontrol requeue") [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
+case "$(basename "$0") $1 ${{3:-}}" in
+  "scontrol --oneliner config") echo "KillWait                = ${{KILL_WAIT:-45}} sec" ;;
+  "scontrol --oneliner job") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
+  "scontrol requeue "*) [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
   sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
 esac
 """
@@ -124,6 +126,16 @@ def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, stat
     monkeypatch.setenv("STATE", state)
     close(opened[0], "attempt-1", TRY_AGAIN)
     assert not any("requeue" in call for call in calls())
+
+
+def test_only_a_job_that_slurm_has_ended_is_about_to_be_killed(calls, monkeypatch):
+    assert kill_wait("7") is None
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert kill_wait("7") == 45.0
+    monkeypatch.setenv("KILL_WAIT", "unknown")
+    assert kill_wait("7") == KILL_WAIT_SECONDS
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert kill_wait("7") is None
 
 
 def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.checkpoints import seal
-from grpo_dist.cluster import proof
+from grpo_dist.cluster import conductor, proof
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.conductor import Conductor
 from grpo_dist.cluster.facts import Facts, facts_of
@@ -282,14 +282,15 @@ def test_another_job_s_head_on_our_port_is_passed_over():
     asyncio.run(scene())
 
 
-def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path):
+def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(conductor, "LATE_SECONDS", 0.0)
     run = checkpointed(tmp_path)
     request_stop(run, Why.LIMIT)
 
     async def scene() -> None:
         hub, ports = Hub("secret"), range(next(free_ports(ports_of("78"))), 30_000)
         port = await hub.listen(ports)
-        outcome = await Conductor(run, run.new_attempt(), hub, ports).conduct()
+        outcome = await Conductor(run, run.new_attempt(), hub, ports, lambda: None).conduct()
         assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
         hub.say_goodbye(outcome.code)
         late = await _meet(range(port, port + 1), "secret")
