@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from grpo_dist.config import load_config
@@ -144,13 +146,6 @@ class Job:
     def wait_for_step(self, step: int, seconds: float = WAIT_SECONDS) -> None:
         wait_until(lambda: step in self.steps(), seconds, self.text)
 
-    def hold(self, step: int) -> None:
-        """From a step it may be held in now to this one."""
-        write_atomically(self.run / "fault", _held_at(step))
-
-    def release(self) -> None:
-        (self.run / "fault").unlink()
-
     @property
     def attempts(self) -> int:
         return len(list((self.run / "logs").glob("attempt-*")))
@@ -162,8 +157,13 @@ class Job:
         return json.loads((self.run / "failure.json").read_text())
 
 
-def _held_at(step: int) -> str:
-    return f"0 {step} wait"
+def hold(run: Path, step: int) -> None:
+    """Training waits in this step, where it may have waited in another, until it is released."""
+    write_atomically(run / "fault", f"0 {step} wait")
+
+
+def release(run: Path) -> None:
+    (run / "fault").unlink()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.2) -> None:
@@ -190,8 +190,10 @@ class Submit:
         return self.again(run, *options)
 
     def held(self, name: str, step: int, *options: str, **settings: dict[str, Any]) -> Job:
-        """A job for a new run whose training waits in this step until it is released or held at another."""
-        return self(name, *options, fault=_held_at(step), **settings)
+        """A job for a new run that is held."""
+        run = self.render(name, **settings)
+        hold(run, step)
+        return self.again(run, *options)
 
     def program(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         """`grpo-dist` itself."""
@@ -219,6 +221,31 @@ class Submit:
         assert sent.returncode == 0, sent.stderr
         number = sent.stdout.strip()
         return Job(self.cluster, number, run, run / f"slurm-{number}.out")
+
+
+def stopped(job: Job, *command: object) -> str:
+    """What the command printed, which has a job save and stop; so it does in step 5, in which it is held."""
+    job.wait_for_step(4)
+    told = job.cluster.slurm(*command).stdout.strip()
+    wait_until((job.run / "stop-request").exists, 60, job.text)
+    release(job.run)
+    return told
+
+
+class Together(dict[str, Callable[[Submit], None]]):
+    """Scenarios, each a test, that leave one another alone: they happen at the same time."""
+
+    def __call__(self, scenario: Callable[[Submit], None]) -> Callable[[Submit], None]:
+        self[scenario.__name__] = scenario
+        return scenario
+
+    @contextmanager
+    def begun(self, submit: Submit, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+        """Those that are to be tested, under way."""
+        stated = [getattr(item, "callspec", None) for item in request.session.items]
+        names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
+        with ThreadPoolExecutor(len(self)) as pool:
+            yield {name: pool.submit(scenario, submit) for name, scenario in self.items() if name in names}
 
 
 PYTHON = """#!/bin/bash

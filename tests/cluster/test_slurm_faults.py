@@ -6,15 +6,15 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 import yaml
-from slurm_jobs import ASK_SECONDS, NODES, ROOT, Job, Submit, wait_until
+from slurm_jobs import ASK_SECONDS, NODES, ROOT, Job, Together, hold, release, stopped, wait_until
 
 from grpo_dist.cluster.network import ports_of
 
@@ -49,31 +49,14 @@ def failed(job: Job, code: int, *told: str) -> None:
         assert words in job.text()
 
 
-def stopped(job: Job, *command: str) -> str:
-    """What the command printed, which has the job save and stop; so it does, in the step it is held in."""
-    job.wait_for_step(4)
-    told = job.cluster.slurm(*command).stdout.strip()
-    wait_until((job.run / "stop-request").exists, 60, job.text)
-    job.release()
-    return told
-
-
-TOGETHER: dict[str, Callable[[Submit], None]] = {}
-"""Faults of one job that leave the others alone: they happen at the same time."""
-
-
-def together(fault: Callable[[Submit], None]) -> Callable[[Submit], None]:
-    TOGETHER[fault.__name__] = fault
-    return fault
+together = Together()
+"""Faults of one job that leave the others alone."""
 
 
 @pytest.fixture(scope="module")
 def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
-    """Of those that are to be tested."""
-    stated = [getattr(item, "callspec", None) for item in request.session.items]
-    names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
-    with ThreadPoolExecutor(len(TOGETHER)) as pool:
-        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items() if name in names}
+    with together.begun(fakes, request) as begun:
+        yield begun
 
 
 @together
@@ -170,7 +153,7 @@ def a_full_disk_ends_the_job_and_what_was_saved_before_stands(fake):
     with open(small / "others", "wb", buffering=0) as others, suppress(OSError):
         while True:
             others.write(bytes(4096))
-    job.release()
+    release(job.run)
     failed(job, 1, "likely cause: the disk is full", "make room, then submit again")
     assert "Traceback (most recent call last):\n" not in "\n".join(re.findall(r"^(?!  \|).*", job.text(), re.M))
     (small / "others").unlink()
@@ -265,8 +248,9 @@ def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
         node, pattern = nodes_of(job)[which], f"^[^ ]*.*python -m grpo_dist.cluster.node.*supervisor {which}/logs"
         pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
         fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
-        job.release()
     for job in jobs:
+        wait_until((job.run / "logs" / "attempt-1" / "failure.json").exists, 60, job.text)
+        release(job.run)
         finished(job, attempts=2)
 
 
@@ -278,7 +262,7 @@ def a_node_without_power_costs_one_attempt(fake):
     time.sleep(1)  # its file server, were it one, would not come back at once
     fake.cluster.control("boot", "node8")
     wait_until(lambda: job.look()["Restarts"] == "1", 60, job.text, ASK_SECONDS)
-    job.release()
+    release(job.run)
     finished(job, attempts=2)
 
 
@@ -290,7 +274,7 @@ def a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake):
     cluster.control("unplug", "node10")
     time.sleep(1)
     cluster.control("plug", "node10")
-    job.hold(9)
+    hold(job.run, 9)
     job.wait_for_step(8)
     assert job.attempts == 1, job.text()
 
@@ -298,7 +282,7 @@ def a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake):
     record = job.run / "logs" / "attempt-1" / "failure.json"
     wait_until(record.exists, 60, job.text)
     cluster.control("plug", "node10")
-    job.release()
+    release(job.run)
     assert json.loads(record.read_text())["why"] == "is silent or its supervisor ended"
     job.wait()
     assert (job.state, job.attempts) == ("COMPLETED", 2), job.text()
@@ -311,7 +295,7 @@ def on_other_numbers_of_nodes_a_run_continues(fake):
     for nodes, held, then in ((1, 5, 9), (3, 9, STEPS + 1)):
         job.wait_for_step(held - 1)
         (job.run / "stop-request").write_text("terminated")
-        job.hold(then)
+        hold(job.run, then)
         wait_until(lambda job=job: job.state == "PENDING", 60, job.text)
         fake.cluster.slurm("scancel", job.number)
         job = fake.again(job.run, f"--nodes={nodes}")
@@ -339,7 +323,7 @@ def a_run_is_not_run_twice_nor_with_another_configuration_and_saves_when_asked_t
     assert other.wait().code == 2
     told = fake.program("checkpoint", job.run)
     assert "saves and stops at its next step" in told.stderr
-    job.release()
+    release(job.run)
     finished(job, attempts=2)
     assert job.steps() == list(range(1, STEPS + 1)), "it did not save where it stopped"
     assert "no run is going on" in fake.program("checkpoint", job.run, code=2).stderr
@@ -359,7 +343,7 @@ def what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
     assert not (run / "other").exists()
 
 
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("name", together)
 def test_of_faults_at_the_same_time(futures, name):
     futures[name].result()
 
