@@ -16,12 +16,14 @@ from collections.abc import Callable
 from grpo_dist.cluster.lifeline import adopt_orphans, die_with_parent
 from grpo_dist.cluster.member import NOTED
 from grpo_dist.cluster.tree import descendants, end, remove_unused, shared_memory
-from grpo_dist.cluster.wire import BEAT_SECONDS, LOST_SECONDS
+from grpo_dist.cluster.wire import BEAT_SECONDS
 
+SILENCE_SECONDS = 60.0
+"""More than the head gives to other nodes: a file server that keeps a supervisor waiting is no reason to lose a run."""
 TICK_SECONDS = 1.0
 
 
-def guarded(supervise: Callable[[int], int], silence: float = LOST_SECONDS) -> int:
+def guarded(supervise: Callable[[int], int], silence: float = SILENCE_SECONDS) -> int:
     """Call `supervise` in a child process; returns its exit code, 128 + n for signal n.
 
     Args:
