@@ -68,7 +68,8 @@ class Conductor:
         self.run, self.attempt, self.hub, self.ports, self.kill_wait = run, attempt, hub, ports, kill_wait
         self.config = load_config(run.config)
         self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
-        self.terminal, self.began = Terminal(), time.monotonic()
+        self.terminal = Terminal()
+        self.began = time.monotonic()
         self.facts: dict[int, Facts] = {}
         self.received: dict[int, float] = {}
         self.proved: dict[int, str | None] = {}

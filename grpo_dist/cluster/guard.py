@@ -11,7 +11,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from grpo_dist.cluster.lifeline import adopt_orphans, die_with_parent
 from grpo_dist.cluster.member import NOTED
@@ -23,12 +24,11 @@ SILENCE_SECONDS = 60.0
 TICK_SECONDS = 1.0
 
 
-def guarded(supervise: Callable[[int], int], silence: float = SILENCE_SECONDS) -> int:
-    """Call `supervise` in a child process; returns its exit code, 128 + n for signal n.
+def guarded(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = SILENCE_SECONDS) -> int:
+    """Run `supervise` in a child process; returns its exit code, 128 + n for signal n.
 
     Args:
-        supervise: is given a file descriptor to `beat` on.
-        silence: seconds without a beat after which it counts as frozen.
+        silence: seconds in which its event loop did not come round after which it counts as frozen.
     """
     before, parent = shared_memory(), os.getpid()
     readable, writable = os.pipe()
@@ -36,7 +36,7 @@ def guarded(supervise: Callable[[int], int], silence: float = SILENCE_SECONDS) -
     if child == 0:
         die_with_parent(signal.SIGKILL, parent)
         os.close(readable)
-        sys.exit(supervise(writable))
+        sys.exit(asyncio.run(_alive(supervise, writable)))
     os.close(writable)
     for signum in NOTED:
         signal.signal(signum, signal.SIG_IGN)
@@ -51,11 +51,19 @@ def guarded(supervise: Callable[[int], int], silence: float = SILENCE_SECONDS) -
     return code if code >= 0 else 128 - code
 
 
-async def beat(writable: int) -> None:
-    """Give signs of life until cancelled."""
-    while True:
-        os.write(writable, b".")
-        await asyncio.sleep(BEAT_SECONDS)
+async def _alive(supervise: Callable[[], Coroutine[Any, Any, int]], writable: int) -> int:
+    """Await it, giving signs of life meanwhile."""
+
+    async def beat() -> None:
+        while True:
+            os.write(writable, b".")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    beating = asyncio.create_task(beat())
+    try:
+        return await supervise()
+    finally:
+        beating.cancel()
 
 
 def _ends(readable: int, silence: float) -> bool:

@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.conductor import JOIN_SECONDS, Conductor
-from grpo_dist.cluster.guard import beat, guarded
+from grpo_dist.cluster.guard import guarded
 from grpo_dist.cluster.hub import Hub
 from grpo_dist.cluster.member import Member
 from grpo_dist.cluster.network import ports_of
@@ -37,28 +36,17 @@ def main(run: Path, attempt: Path) -> int:
     node, ports = int(os.environ["SLURM_PROCID"]), ports_of(allocation.job_id)
     member = Member(node, RunDirectory(run), attempt)
 
-    def supervise(signs_of_life: int) -> int:
+    async def supervise() -> int:
         try:
             if node == 0:
-                with RunDirectory(run).locked(f"job {allocation.job_id}"):
-                    return _run(_head(member, attempt, ports, token, allocation.job_id), signs_of_life)
-            return _run(member.serve(_heads(os.environ), ports, token, JOIN_SECONDS), signs_of_life)
+                with member.run.locked(f"job {allocation.job_id}"):
+                    return await _head(member, attempt, ports, token, allocation.job_id)
+            return await member.serve(_heads(os.environ), ports, token, JOIN_SECONDS)
         except GrpoDistError as error:
             print(f"Error: {error}", file=sys.stderr, flush=True)
             return error.exit_code
 
     return guarded(supervise)
-
-
-def _run(supervision: Coroutine[Any, Any, int], signs_of_life: int) -> int:
-    async def run() -> int:
-        beating = asyncio.create_task(beat(signs_of_life))
-        try:
-            return await supervision
-        finally:
-            beating.cancel()
-
-    return asyncio.run(run())
 
 
 async def _head(member: Member, attempt: Path, ports: range, token: str, job_id: str) -> int:

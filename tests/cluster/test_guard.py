@@ -16,17 +16,13 @@ from leftovers import processes_with
 
 SCRIPT = """
 import asyncio, subprocess, sys
-from grpo_dist.cluster.guard import beat, guarded
+from grpo_dist.cluster.guard import guarded
 
-def supervise(fd):
+async def supervise():
     shared = open("/dev/shm/" + sys.argv[1], "w")
-    below = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    async def live():
-        beating = asyncio.create_task(beat(fd))
-        print(below.pid, flush=True)
-        await asyncio.sleep(float(sys.argv[2]))
-        beating.cancel()
-    asyncio.run(live())
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    print("alive", flush=True)
+    await asyncio.sleep(float(sys.argv[2]))
     return 3
 
 sys.exit(guarded(supervise, silence=5.0))
