@@ -71,7 +71,7 @@ class Cluster:
 
     def leaks(self) -> str:
         """Processes that outlived their jobs, those that run now, what lies in /dev/shm; for a moment without a job."""
-        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
         found = [self.control("leaks", check=False).stdout]
         for n in range(1, NODES + 1):
             running = self.control("exec", f"node{n}", "ps", "-eo", "stat=,args=").stdout.splitlines()
@@ -227,7 +227,7 @@ def stopped(job: Job, *command: object) -> str:
     """What the command printed, which has a job save and stop; so it does in step 5, in which it is held."""
     job.wait_for_step(4)
     told = job.cluster.slurm(*command).stdout.strip()
-    wait_until((job.run / "stop-request").exists, 60, job.text)
+    wait_until((job.run / "stop-request").exists, WAIT_SECONDS, job.text)
     release(job.run)
     return told
 
@@ -289,4 +289,4 @@ def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
     yield Submit(cluster, home, base, environment)
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)
-    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
