@@ -16,6 +16,9 @@ from typing import Any
 
 from grpo_dist.errors import RunDirectoryError
 
+ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
+"""Names the log directory of the attempt a process belongs to."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:

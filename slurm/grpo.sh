@@ -20,18 +20,26 @@
 # The job plans for the nodes and GPUs it was given. Submitted again, or put back in the queue, it continues the run from
 # its newest complete checkpoint, on as many nodes as it has then.
 : "${SLURM_JOB_ID:?submit this script with sbatch}"
+# Slurm sends USR2 to this shell alone, ahead of the time limit or a preemption, and TERM to all when it ends the job.
+run='' why=''
+stop() {
+  why=$1
+  [ -z "$run" ] || echo "$why" >"$run/stop-request"
+}
+trap 'stop limit' USR2
+trap 'stop terminated' TERM
 work=$PWD
 cd "$SLURM_SUBMIT_DIR" || exit
 cd "$work" || exit
 set -uo pipefail # not before: what makes environments ready seldom bears it
 
 [ $# -gt 0 ] || set -- configs/qwen3-4b.yaml
-opened=$(python -m grpo_dist.cluster.job open "$@") || exit
+opened=$(
+  trap '' USR2 TERM # it is left to finish, and what came meanwhile is written down after it
+  python -m grpo_dist.cluster.job open "$@"
+) || exit
 run=${opened%$'\n'*} attempt=${opened##*$'\n'}
-
-# Slurm sends USR2 to this shell alone, ahead of the time limit or a preemption, and TERM to all when it ends the job.
-trap 'echo limit >"$run/stop-request"' USR2
-trap 'echo terminated >"$run/stop-request"' TERM
+[ -z "$why" ] || stop "$why"
 
 # One supervisor on each node; which one it is, it finds out there. This shell runs on the first. They end together: what
 # has not ended 10 s after the first is on a node that is no more.
@@ -47,4 +55,5 @@ while kill -0 "$step" 2>/dev/null; do # a trap ends `wait` early
   wait "$step"
   code=$?
 done
+trap '' USR2 TERM # to the end: nothing is left that could be stopped
 exec python -m grpo_dist.cluster.job close "$run" "$attempt" "$code"

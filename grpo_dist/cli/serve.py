@@ -21,9 +21,9 @@ def serve(run: Path, node: int, host: str) -> None:
     """
     from grpo_dist.cluster.process import Interrupted, signals_raise
     from grpo_dist.cluster.serve import supervisor_of
-    from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
     from grpo_dist.progress import Terminal
     from grpo_dist.rollout.registry import KEY
+    from grpo_dist.run_directory import ATTEMPT_VARIABLE
 
     logs = Path(os.environ.get(ATTEMPT_VARIABLE, run.absolute() / "logs" / "serve"))
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.network import interface_of
 from grpo_dist.cluster.part import Command
-from grpo_dist.cluster.stages import ATTEMPT_VARIABLE, QUIET, Machine, stages
+from grpo_dist.cluster.stages import QUIET, Machine, stages
 from grpo_dist.cluster.trackers import tracker_environment
 from grpo_dist.config import load_config
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run_directory import ATTEMPT_VARIABLE, RunDirectory
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

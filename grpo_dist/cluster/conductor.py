@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,8 @@ from grpo_dist.run_directory import RunDirectory, write_json
 
 JOIN_SECONDS = 300.0
 """For all nodes to appear: Slurm starts a job's tasks together, but a node may have its disks to mount."""
+LATE_SECONDS = 10.0
+"""For them where the job is to stop: those that are there end at once, those that come after it are killed."""
 TICK_SECONDS = 0.5
 REMIND_SECONDS = 30.0
 SETTLE_SECONDS = 2.0
@@ -36,6 +39,8 @@ DUMP_SECONDS = 3.0
 STOP_SECONDS = 20.0
 MARGIN_SECONDS = 45.0
 """Left of the time before the limit for ending everything and putting the job back in the queue."""
+KILL_MARGIN_SECONDS = 8.0
+"""Left of Slurm's KillWait for ending everything ourselves: what Slurm kills leaves its shared memory on the nodes."""
 
 
 class Ended(Exception):
@@ -51,13 +56,20 @@ class Failed(Exception):
 
 
 class Conductor:
-    """One attempt of a run on the nodes of a job."""
+    """One attempt of a run on the nodes of a job.
 
-    def __init__(self, run: RunDirectory, attempt: Path, hub: Hub, ports: range) -> None:
-        self.run, self.attempt, self.hub, self.ports = run, attempt, hub, ports
+    Args:
+        kill_wait: asks Slurm in how many seconds it kills the job, None if it does not; may take long.
+    """
+
+    def __init__(
+        self, run: RunDirectory, attempt: Path, hub: Hub, ports: range, kill_wait: Callable[[], float | None]
+    ) -> None:
+        self.run, self.attempt, self.hub, self.ports, self.kill_wait = run, attempt, hub, ports, kill_wait
         self.config = load_config(run.config)
         self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
         self.terminal = Terminal()
+        self.began = time.monotonic()
         self.facts: dict[int, Facts] = {}
         self.received: dict[int, float] = {}
         self.proved: dict[int, str | None] = {}
@@ -66,7 +78,8 @@ class Conductor:
         self.failures: list[Failure] = []
         self.stopping: set[str] = set()
         self.terminated = False
-        self.deadline: float | None = None
+        self.deadline = math.inf
+        self.asking: asyncio.Task[None] | None = None
         self.watchdog: Watchdog | None = None
 
     async def conduct(self) -> Outcome:
@@ -251,6 +264,8 @@ class Conductor:
     def _note_signal(self) -> None:
         """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""
         self.terminated = True
+        if self.asking is None or self.asking.done():
+            self.asking = asyncio.create_task(self._heed_kill_wait())
         if stop_requested(self.run) is None:
             with contextlib.suppress(OSError):  # a full disk: there is no saving anyway
                 request_stop(self.run, Why.TERMINATED)
@@ -280,12 +295,22 @@ class Conductor:
         if self._runs("compare"):
             if why is not Why.ASKED:
                 await self._stop({"compare"})
-        elif self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
+        elif not self.running and now - self.began < LATE_SECONDS:
+            return
+        elif not self.running or self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
             raise Ended(TRY_AGAIN, f"stopped: {_words(why)}")
-        elif self._runs("train") and why is Why.LIMIT:
-            self.deadline = self.deadline or now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS)
+        elif self._runs("train"):
+            if why is Why.LIMIT:
+                self.deadline = min(self.deadline, now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS))
             if now > self.deadline:
-                raise Ended(TRY_AGAIN, "no step ended before the time limit; what was saved before stands")
+                what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
+                raise Ended(TRY_AGAIN, f"no step ended before {what}; what was saved before stands")
+
+    async def _heed_kill_wait(self) -> None:
+        """A signal may be the begin of a preemption's grace, or of the end."""
+        asked = time.monotonic()
+        if (left := await asyncio.to_thread(self.kill_wait)) is not None:
+            self.deadline = min(self.deadline, asked + max(left - KILL_MARGIN_SECONDS, left / 2))
 
     def _is_ending(self) -> bool:
         return stop_requested(self.run) in (Why.LIMIT, Why.TERMINATED)

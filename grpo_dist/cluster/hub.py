@@ -24,6 +24,7 @@ class Hub:
         self.token = token
         self.nodes: dict[int, Connection] = {}
         self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self._goodbye: Message | None = None
         self._gone: set[int] = set()
         self._beats: set[asyncio.Task[None]] = set()
 
@@ -48,9 +49,11 @@ class Hub:
         for node in self.nodes if nodes is None else nodes:
             self.nodes[node].send(order)
 
-    def expect_farewells(self) -> None:
-        """From now on a connection that ends is no loss."""
+    def say_goodbye(self, code: int) -> None:
+        """Have all supervisors end with this exit code, those that come late as well: none is lost from now on."""
+        self._goodbye = {"bye": code}
         self._gone |= set(self.nodes)
+        self.order(self._goodbye)
 
     async def close(self) -> None:
         for beat in self._beats:
@@ -67,6 +70,9 @@ class Hub:
         node = int(hello["node"])
         connection.send({"welcome": True})
         self.nodes[node] = connection
+        if self._goodbye is not None:
+            self._gone.add(node)
+            connection.send(self._goodbye)
         beat = asyncio.create_task(connection.beat())
         self._beats.add(beat)
         self.events.put_nowait((node, hello))

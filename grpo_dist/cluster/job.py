@@ -19,9 +19,11 @@ from pathlib import Path
 from grpo_dist.cluster.again import run_again, submission
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.checks import check_packages, check_rewards
+from grpo_dist.cluster.lifeline import shelter_from_sigterm
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.outcome import DONE, FAILED, TRY_AGAIN, Outcome, read_outcome
 from grpo_dist.cluster.slurm_job import seconds, shown
+from grpo_dist.cluster.stop import stop_requested
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import GrpoDistError, PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan, plan_run
@@ -122,20 +124,32 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
     """Say how the attempt ended; where it may be tried again, see to it that it is. Returns the job's exit code."""
     outcome = read_outcome(attempt)
     if outcome is None:
-        why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
-        outcome = Outcome(TRY_AGAIN if code else FAILED, why, 0)
         try:
-            outcome.write(attempt)
-            write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
+            outcome = _without_a_word(run, attempt, code)
         except OSError as error:
             print(f"{attempt} cannot be written: {error.strerror}; mend that, then submit again", file=sys.stderr)
             return FAILED
-        print(why, file=sys.stderr)
+        print(outcome.why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
         return run_again(run, attempt, Allocation.from_environ(os.environ), load_config(run.config))
     if outcome.code == DONE:
         print(f"report: {run.report}", file=sys.stderr)
     return outcome.code
+
+
+def _without_a_word(run: RunDirectory, attempt: Path, code: int) -> Outcome:
+    """The outcome, written for the supervisor of the first node, which did not; its end is no failure of a job that is
+    being ended: Slurm starts no step in one, and kills what takes too long."""
+    if stop_requested(run) is not None:
+        outcome = Outcome(
+            TRY_AGAIN, f"ended by Slurm: the first node had no time to say more (srun's exit code: {code})", 0
+        )
+    else:
+        why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
+        outcome = Outcome(TRY_AGAIN if code else FAILED, why, 0)
+        write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
+    outcome.write(attempt)
+    return outcome
 
 
 def _check_time(config: RunConfig, allocation: Allocation) -> None:
@@ -166,4 +180,5 @@ def _wait_for_own_lock(run: RunDirectory, allocation: Allocation) -> None:
 
 
 if __name__ == "__main__":
+    shelter_from_sigterm()  # by the batch script already, unless a container is a step of its own
     sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.cluster.servers import serving
-from grpo_dist.cluster.stages import ATTEMPT_VARIABLE, QUIET, Stage, stages
+from grpo_dist.cluster.stages import QUIET, Stage, stages
 from grpo_dist.cluster.stop import Stopped, stopped_at
 from grpo_dist.cluster.trackers import tracker_environment
 from grpo_dist.config import RunConfig
@@ -20,7 +20,7 @@ from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryE
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.rollout.registry import is_served
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run_directory import ATTEMPT_VARIABLE, RunDirectory
 
 LOG_TAIL_LINES = 15
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpo_dist.cluster.outcome import OUTCOME
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.run_directory import RunDirectory
 
@@ -18,6 +20,8 @@ JOB = "job"
 POLL_SECONDS = 0.5
 ALIVE_SECONDS = 15.0
 """Between two questions whether the run is still going on; Slurm does not like to be asked often."""
+CLOSED_SECONDS = 1.0
+"""So soon it is asked when an attempt has said how it ended, then less and less often: it may be in the queue again."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def follow(
     Raises:
         RunDirectoryError: as `find`.
     """
-    shown, offset, ended, asked = None, 0, False, None
+    shown, offset, ended, asked = None, 0, False, -math.inf
+    closed, pause_to_ask = None, ask_every
     while True:
         newest = find(run, wanted)
         added = _from(shown, offset) if shown else b""
@@ -84,8 +89,11 @@ def follow(
             return
         else:
             # What was written before the end is read once more after it is known.
-            if asked is None or time.monotonic() - asked >= ask_every:
+            if (newly := _last_closed(run)) != closed:
+                closed, pause_to_ask = newly, min(CLOSED_SECONDS, ask_every)
+            if time.monotonic() - asked >= pause_to_ask:
                 ended, asked = not alive(), time.monotonic()
+                pause_to_ask = min(2 * pause_to_ask, ask_every)
             if not ended:
                 pause(POLL_SECONDS)
 
@@ -94,6 +102,12 @@ def _from(path: Path, offset: int) -> bytes:
     with open(path, "rb") as log:
         log.seek(offset)
         return log.read()
+
+
+def _last_closed(run: RunDirectory) -> int | None:
+    """The last attempt of a job, if it has said how it ended."""
+    attempts = _attempts(run)
+    return attempts[-1] if attempts and (run.logs / f"attempt-{attempts[-1]}" / OUTCOME).exists() else None
 
 
 def _attempts(run: RunDirectory) -> list[int]:

@@ -11,13 +11,16 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from grpo_dist.cluster.allocation import Allocation
 from grpo_dist.cluster.conductor import JOIN_SECONDS, Conductor
+from grpo_dist.cluster.guard import guarded
 from grpo_dist.cluster.hub import Hub
 from grpo_dist.cluster.member import Member
 from grpo_dist.cluster.network import ports_of
+from grpo_dist.cluster.slurm_job import kill_wait
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.run_directory import RunDirectory
 
@@ -32,28 +35,31 @@ def main(run: Path, attempt: Path) -> int:
     token, allocation = os.environ.pop(TOKEN_VARIABLE), Allocation.from_environ(os.environ)
     node, ports = int(os.environ["SLURM_PROCID"]), ports_of(allocation.job_id)
     member = Member(node, RunDirectory(run), attempt)
-    try:
-        if node == 0:
-            with RunDirectory(run).locked(f"job {allocation.job_id}"):
-                return asyncio.run(_head(member, attempt, ports, token))
-        return asyncio.run(member.serve(_heads(os.environ), ports, token, JOIN_SECONDS))
-    except GrpoDistError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+
+    async def supervise() -> int:
+        try:
+            if node == 0:
+                with member.run.locked(f"job {allocation.job_id}"):
+                    return await _head(member, attempt, ports, token, allocation.job_id)
+            return await member.serve(_heads(os.environ), ports, token, JOIN_SECONDS)
+        except GrpoDistError as error:
+            print(f"Error: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+
+    return guarded(supervise)
 
 
-async def _head(member: Member, attempt: Path, ports: range, token: str) -> int:
+async def _head(member: Member, attempt: Path, ports: range, token: str, job_id: str) -> int:
     """Conduct the attempt, and be its first node."""
     hub = Hub(token)
     port = await hub.listen(ports)
     ours = asyncio.create_task(member.serve(["127.0.0.1"], range(port, port + 1), token, JOIN_SECONDS))
-    outcome = await Conductor(member.run, attempt, hub, ports).conduct()
+    outcome = await Conductor(member.run, attempt, hub, ports, partial(kill_wait, job_id)).conduct()
     with contextlib.suppress(OSError):  # whoever closes the job finds out, and says so
         outcome.write(attempt)
     # Now, not when the job is closed: Slurm may end it before.
     print(outcome.why, file=sys.stderr, flush=True)
-    hub.expect_farewells()
-    hub.order({"bye": outcome.code})
+    hub.say_goodbye(outcome.code)
     await ours
     await hub.close()
     return outcome.code

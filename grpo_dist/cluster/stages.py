@@ -14,9 +14,6 @@ from grpo_dist.run_directory import RunDirectory
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 """No warnings about forked tokenizers, and a log whose lines are in order."""
 
-ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
-"""Names the log directory of the attempt a process belongs to."""
-
 
 @dataclass(frozen=True)
 class Stage:

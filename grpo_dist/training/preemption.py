@@ -12,9 +12,8 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
 from grpo_dist.cluster.stop import note_stop, stop_requested
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run_directory import ATTEMPT_VARIABLE, RunDirectory
 
 
 class StopWhenAsked(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
 from grpo_dist.cluster import logs
+from grpo_dist.cluster.outcome import Outcome
 from grpo_dist.cluster.slurm.queue import seconds
 from grpo_dist.run_directory import RunDirectory
 
@@ -175,6 +177,21 @@ def test_following_goes_from_stage_to_stage_and_ends_with_the_run(local):
         ("prepare", b"more\n"),
         ("train", b"step 1\n"),
     ]
+
+
+def test_following_ends_soon_after_an_attempt_has_said_how_it_ended(local):
+    log(local, 1, "train", "all\n")
+    alive = threading.Event()
+    alive.set()
+
+    def meanwhile(seconds: float) -> None:
+        if alive.is_set():
+            Outcome(0, "done", 4).write(local.logs / "attempt-1")
+        alive.clear()
+        time.sleep(seconds)
+
+    followed = logs.follow(local, logs.Wanted(), alive.is_set, meanwhile, ask_every=3600.0)
+    assert [piece for _, piece in followed] == [b"all\n"]
 
 
 def test_following_a_run_that_has_ended_prints_it_and_returns(slurm, local):

@@ -2,6 +2,7 @@
 
 The adapter is a chain of digests over the steps: it comes out the same only if every step was done once, in order, from
 the newest complete checkpoint. `fault` in the run directory makes one node misbehave once: `NODE STEP WHAT`.
+Light as well: many are started at a time, on few cores.
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ from hashlib import sha256
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+import yaml
+
 from grpo_dist.checkpoints import discard_after, newest_complete, seal, step_of
 from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
-from grpo_dist.cluster.stages import ATTEMPT_VARIABLE
 from grpo_dist.cluster.stop import note_stop, stop_requested
-from grpo_dist.config import load_config
 from grpo_dist.errors import RolloutsGone
-from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say_error, say_passing
 from grpo_dist.rollout.registry import ReplicaEntry, read_replicas, write_replica
-from grpo_dist.rollout.supervisor import replicas_of_node
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run_directory import ATTEMPT_VARIABLE, RunDirectory
 
 STEP_SECONDS = 0.25
 
@@ -43,14 +42,15 @@ def main(what: str, node: str, path: str) -> int:
 
 def train(run: RunDirectory, rank: int) -> int:
     held = SharedMemory(create=True, size=4096)
-    config = load_config(run.config).grpo
+    config = yaml.safe_load(run.config.read_text())
+    max_steps, save_steps = config["grpo"]["max_steps"], config["grpo"]["save_steps"]
     checkpoint = newest_complete(run.checkpoints)
     step = 0 if checkpoint is None else step_of(checkpoint)
     state = "" if checkpoint is None else (checkpoint / "state").read_text()
-    served = load_config(run.config).rollout.mode == "server"
+    served = config["rollout"]["mode"] == "server"
     if rank == 0:
         discard_after(run.checkpoints, step)
-    while step < config.max_steps:
+    while step < max_steps:
         step, state = step + 1, sha256(f"{state} {step + 1}".encode()).hexdigest()
         time.sleep(STEP_SECONDS)
         misbehave(run, rank, step)
@@ -61,14 +61,14 @@ def train(run: RunDirectory, rank: int) -> int:
         if rank:
             if run.adapter.exists() or (Path(os.environ[ATTEMPT_VARIABLE]) / "stopped.json").exists():
                 break
-            step = min(step, config.max_steps - 1)  # the others follow the first
+            step = min(step, max_steps - 1)  # the others follow the first
             continue
         run.heartbeat.write_text(json.dumps({"step": step}))
         with open(run.metrics, "a") as lines:
             lines.write(json.dumps({"step": step}) + "\n")
-        say_passing(f"step {step}/{config.max_steps}")
-        asked = step < config.max_steps and stop_requested(run)
-        if asked or step % config.save_steps == 0 or step == config.max_steps:
+        say_passing(f"step {step}/{max_steps}")
+        asked = step < max_steps and stop_requested(run)
+        if asked or step % save_steps == 0 or step == max_steps:
             save(run, step, state)
         if asked:
             note_stop(Path(os.environ[ATTEMPT_VARIABLE]), step)
@@ -91,11 +91,9 @@ def save(run: RunDirectory, step: int, state: str) -> None:
 
 def misbehave(run: RunDirectory, rank: int, step: int) -> None:
     fault = run.path / "fault"
-    try:
-        node, when, what = fault.read_text().split(maxsplit=2)
-    except FileNotFoundError:
-        return
-    if rank != int(node) or step < int(when):
+    while (what := due(fault, rank, step)) == "wait":  # until the file says something else
+        time.sleep(0.05)
+    if what is None:
         return
     fault.unlink()
     if what == "hang":
@@ -112,7 +110,18 @@ def misbehave(run: RunDirectory, rank: int, step: int) -> None:
         sys.exit(1)
 
 
+def due(fault: Path, rank: int, step: int) -> str | None:
+    try:
+        node, when, what = fault.read_text().split(maxsplit=2)
+    except FileNotFoundError:
+        return None
+    return what if rank == int(node) and step >= int(when) else None
+
+
 def serve(run: RunDirectory, node: int) -> int:
+    from grpo_dist.plan import LaunchPlan
+    from grpo_dist.rollout.supervisor import replicas_of_node
+
     held = SharedMemory(create=True, size=4096)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     run.replicas.mkdir(exist_ok=True)

@@ -11,12 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from grpo_dist.config import load_config
+from grpo_dist.plan import plan_run
+from grpo_dist.render import render_files
+from grpo_dist.run_directory import RunDirectory, write_atomically
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -64,7 +71,7 @@ class Cluster:
 
     def leaks(self) -> str:
         """Processes that outlived their jobs, those that run now, what lies in /dev/shm; for a moment without a job."""
-        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
         found = [self.control("leaks", check=False).stdout]
         for n in range(1, NODES + 1):
             running = self.control("exec", f"node{n}", "ps", "-eo", "stat=,args=").stdout.splitlines()
@@ -150,6 +157,15 @@ class Job:
         return json.loads((self.run / "failure.json").read_text())
 
 
+def hold(run: Path, step: int) -> None:
+    """Training waits in this step, where it may have waited in another, until it is released."""
+    write_atomically(run / "fault", f"0 {step} wait")
+
+
+def release(run: Path) -> None:
+    (run / "fault").unlink()
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.2) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -167,10 +183,16 @@ class Submit:
     environment: dict[str, str]
 
     def __call__(self, name: str, *options: str, fault: str | None = None, **settings: dict[str, Any]) -> Job:
-        """A job for a new run."""
+        """A job for a new run; `fault` as fake_ranks.py has it."""
         run = self.render(name, **settings)
         if fault:
             (run / "fault").write_text(fault)
+        return self.again(run, *options)
+
+    def held(self, name: str, step: int, *options: str, **settings: dict[str, Any]) -> Job:
+        """A job for a new run that is held."""
+        run = self.render(name, **settings)
+        hold(run, step)
         return self.again(run, *options)
 
     def program(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -182,11 +204,13 @@ class Submit:
         return done
 
     def render(self, name: str, **settings: dict[str, Any]) -> Path:
-        run, config = self.home / name, self.home / f"{name}.yaml"
+        """As `grpo-dist render` does, which would be a process more for each of many jobs."""
+        run, config = RunDirectory(self.home / name), self.home / f"{name}.yaml"
         stated = {**self.base, **{key: {**self.base.get(key, {}), **value} for key, value in settings.items()}}
         config.write_text(yaml.safe_dump(stated))
-        self.program("render", config, "--output", run)
-        return run
+        loaded = load_config(config)
+        run.create(render_files(loaded, plan_run(loaded)))
+        return run.path
 
     def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
         """A job for a run that stands there."""
@@ -199,16 +223,37 @@ class Submit:
         return Job(self.cluster, number, run, run / f"slurm-{number}.out")
 
 
+def stopped(job: Job, *command: object) -> str:
+    """What the command printed, which has a job save and stop; so it does in step 5, in which it is held."""
+    job.wait_for_step(4)
+    told = job.cluster.slurm(*command).stdout.strip()
+    wait_until((job.run / "stop-request").exists, WAIT_SECONDS, job.text)
+    release(job.run)
+    return told
+
+
+class Together(dict[str, Callable[[Submit], None]]):
+    """Scenarios, each a test, that leave one another alone: they happen at the same time."""
+
+    def __call__(self, scenario: Callable[[Submit], None]) -> Callable[[Submit], None]:
+        self[scenario.__name__] = scenario
+        return scenario
+
+    @contextmanager
+    def begun(self, submit: Submit, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+        """Those that are to be tested, under way."""
+        stated = [getattr(item, "callspec", None) for item in request.session.items]
+        names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
+        with ThreadPoolExecutor(len(self)) as pool:
+            yield {name: pool.submit(scenario, submit) for name, scenario in self.items() if name in names}
+
+
 PYTHON = """#!/bin/bash
-# Python whose children are it again, but for the stages of a run, which the fake does; `late` holds one node up,
-# `ahead` puts one's clock forward, as far as Python sees it.
-if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/late ]]; then
-  read -r node seconds < {home}/late
-  [ "$SLURM_PROCID" != "$node" ] || sleep "$seconds"
-fi
-if [[ " $* " == *" grpo_dist.cluster.node "* && -e {home}/ahead ]]; then
-  read -r node CLOCK_AHEAD < {home}/ahead
-  [ "$SLURM_PROCID" != "$node" ] || export CLOCK_AHEAD PYTHONPATH={home}/clock:$PYTHONPATH
+# Python whose children are it again, but for the stages of a run, which the fake does; in a run directory, `late` holds
+# the supervisor of its second node up, `ahead` puts its clock forward, as far as Python sees it.
+if [[ "$1 $2 ${{SLURM_PROCID:-}}" == "-m grpo_dist.cluster.node 1" ]]; then
+  [ ! -e "$3/late" ] || sleep "$(<"$3/late")"
+  [ ! -e "$3/ahead" ] || export CLOCK_AHEAD="$(<"$3/ahead")" PYTHONPATH={home}/clock:$PYTHONPATH
 fi
 case " $* " in
   *" grpo_dist report . ") ;; # the comparison of a sweep
@@ -244,4 +289,4 @@ def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
     yield Submit(cluster, home, base, environment)
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)
-    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, 60, lambda: "jobs do not end")
+    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")

@@ -11,13 +11,15 @@ import yaml
 from grpo_dist.cluster.again import FRUITLESS
 from grpo_dist.cluster.job import main
 from grpo_dist.cluster.outcome import DONE, FAILED, TRY_AGAIN, Outcome
+from grpo_dist.cluster.slurm_job import KILL_WAIT_SECONDS, kill_wait
 from grpo_dist.run_directory import RunDirectory, write_json
 
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
-case "$(basename "$0") $1" in
-  "scontrol --oneliner") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
-  "scontrol requeue") [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
+case "$(basename "$0") $1 ${{3:-}}" in
+  "scontrol --oneliner config") echo "KillWait                = ${{KILL_WAIT:-45}} sec" ;;
+  "scontrol --oneliner job") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
+  "scontrol requeue "*) [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
   sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
 esac
 """
@@ -105,11 +107,35 @@ def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
     assert "ended without a word" in capsys.readouterr().err
 
 
+def test_a_head_that_could_not_start_in_a_job_that_is_being_ended_is_no_failure(opened, calls, monkeypatch, capsys):
+    run = opened[0]
+    run.stop_request.write_text("terminated\n")
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert not any("requeue" in call for call in calls())
+    assert not (run.logs / "attempt-1" / "failure.json").exists()
+    assert "ended by Slurm" in capsys.readouterr().err
+    run.stop_request.write_text("limit\n")
+    monkeypatch.setenv("STATE", "RUNNING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert calls()[-1] == "scontrol requeue 7"
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "PENDING"])
 def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, state):
     monkeypatch.setenv("STATE", state)
     close(opened[0], "attempt-1", TRY_AGAIN)
     assert not any("requeue" in call for call in calls())
+
+
+def test_only_a_job_that_slurm_has_ended_is_about_to_be_killed(calls, monkeypatch):
+    assert kill_wait("7") is None
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert kill_wait("7") == 45.0
+    monkeypatch.setenv("KILL_WAIT", "unknown")
+    assert kill_wait("7") == KILL_WAIT_SECONDS
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert kill_wait("7") is None
 
 
 def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.checkpoints import seal
-from grpo_dist.cluster import proof
+from grpo_dist.cluster import conductor, proof
 from grpo_dist.cluster.allocation import Allocation
+from grpo_dist.cluster.conductor import Conductor
 from grpo_dist.cluster.facts import Facts, facts_of
 from grpo_dist.cluster.failure import failure_of, first_cause
 from grpo_dist.cluster.hub import LOST, Hub
@@ -20,6 +21,7 @@ from grpo_dist.cluster.network import free_ports, interface_of, ports_of
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.outcome import FAILED, TRY_AGAIN
 from grpo_dist.cluster.preflight import problems, warnings
+from grpo_dist.cluster.stop import Why, request_stop
 from grpo_dist.cluster.watchdog import FIRST_STEP_SECONDS, Watchdog
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
@@ -276,5 +278,24 @@ def test_another_job_s_head_on_our_port_is_passed_over():
         await member.close()
         await theirs.close()
         await ours.close()
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(conductor, "LATE_SECONDS", 0.0)
+    run = checkpointed(tmp_path)
+    request_stop(run, Why.LIMIT)
+
+    async def scene() -> None:
+        hub, ports = Hub("secret"), range(next(free_ports(ports_of("78"))), 30_000)
+        port = await hub.listen(ports)
+        outcome = await Conductor(run, run.new_attempt(), hub, ports, lambda: None).conduct()
+        assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
+        hub.say_goodbye(outcome.code)
+        late = await _meet(range(port, port + 1), "secret")
+        assert await late.receive() == {"bye": TRY_AGAIN}
+        await late.close()
+        await hub.close()
 
     asyncio.run(scene())

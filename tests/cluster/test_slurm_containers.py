@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_jobs import HERE, PACKAGES, PYTHON, ROOT, Job, Submit
+from slurm_jobs import HERE, PACKAGES, PYTHON, ROOT, Job, Submit, stopped
 
 pytestmark = pytest.mark.heavy
 
@@ -54,9 +54,8 @@ def container(fake: Submit, runtime: str, **settings) -> dict:
 
 def interrupted(fake: Submit, name: str, cluster: dict, *options: str) -> Job:
     """A job that is asked to save and stop, and is to go on by itself."""
-    job = fake(name, *options, cluster=cluster)
-    job.wait_for_step(4)
-    fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
+    job = fake.held(name, 5, *options, cluster=cluster)
+    stopped(job, "scancel", "--batch", "--signal=USR2", job.number)
     return job.wait()
 
 

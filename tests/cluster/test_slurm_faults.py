@@ -6,15 +6,15 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 import yaml
-from slurm_jobs import NODES, ROOT, Job, Submit, wait_until
+from slurm_jobs import ASK_SECONDS, NODES, ROOT, WAIT_SECONDS, Job, Together, hold, release, stopped, wait_until
 
 from grpo_dist.cluster.network import ports_of
 
@@ -49,29 +49,14 @@ def failed(job: Job, code: int, *told: str) -> None:
         assert words in job.text()
 
 
-TOGETHER: dict[str, Callable[[Submit], None]] = {}
-"""Faults of one job that leave the others alone: they happen at the same time."""
-
-
-def together(fault: Callable[[Submit], None]) -> Callable[[Submit], None]:
-    TOGETHER[fault.__name__] = fault
-    return fault
+together = Together()
+"""Faults of one job that leave the others alone."""
 
 
 @pytest.fixture(scope="module")
 def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
-    """Of those that are to be tested."""
-    stated = [getattr(item, "callspec", None) for item in request.session.items]
-    names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
-    with ThreadPoolExecutor(len(TOGETHER)) as pool:
-        yield {name: pool.submit(fault, fakes) for name, fault in TOGETHER.items() if name in names}
-
-
-@together
-def a_job_ends_with_its_adapter(fake):
-    job = fake("whole")
-    finished(job, attempts=1)
-    assert job.steps() == list(range(1, STEPS + 1))
+    with together.begun(fakes, request) as begun:
+        yield begun
 
 
 @together
@@ -108,8 +93,7 @@ def a_killed_rank_is_no_end(fake):
 
 @together
 def what_would_happen_again_is_not_tried_again(fake):
-    reward, memory = fake("reward", fault="0 4 reward"), fake("memory", fault="1 4 raise")
-    failed(reward, 1, "rewards: mine.py:fussy raised")
+    memory = fake("memory", fault="1 4 raise")
     failed(memory, 1, "likely cause: a GPU is out of memory", "max_per_device_train_batch_size")
     told = memory.failure()
     assert (told["node"], told["role"], told["code"]) == (1, "train", 1)
@@ -134,26 +118,53 @@ def without_its_servers_a_job_starts_again(fake):
     assert "all rollout servers are gone" in job.text()
 
 
-def test_a_full_disk_ends_the_job_and_what_was_saved_before_stands(fake):
+def test_a_busy_port_a_late_node_a_wrong_clock_and_a_restarted_controller_are_borne(fake, cluster):
+    """The clock is that of all Python on the node; the kernel has one for all nodes."""
+    first = ports_of("0").start
+    holding = [
+        *("import socket, sys", "held = [socket.create_server(('', port)) for port in range(20000, 30000, 20)]"),
+        "sys.stdin.read()",
+    ]
+    busy = [cluster.start("exec", f"node{n}", sys.executable, "-c", "; ".join(holding)) for n in range(1, NODES + 1)]
+    try:
+        run = fake.render("borne")
+        (run / "late").write_text("4")
+        (run / "ahead").write_text("7200")
+        job = fake.again(run)
+        job.wait_for_step(3)
+        cluster.control("controller")
+        finished(job, attempts=1)
+    finally:
+        for process in busy:
+            process.communicate()
+    assert job.steps() == list(range(1, STEPS + 1))
+    port = int(re.search(r"--main_process_port (\d+)", launched(job))[1])
+    assert port % 20 not in (first % 20,)
+    assert re.search(r"warning: node\d: its clock is 7\d\d\d s ahead of node\d's", job.text())
+
+
+@together
+def a_full_disk_ends_the_job_and_what_was_saved_before_stands(fake):
     small = fake.cluster.directory / "small"
     submit = replace(fake, home=small)
-    job = submit("full", f"--output={fake.home}/full.out", grpo={"max_steps": 40, "save_steps": 2})
+    job = submit.held("full", 6, f"--output={fake.home}/full.out", grpo={"save_steps": 2})
     job = replace(job, output=fake.home / "full.out")
-    job.wait_for_step(4)
+    job.wait_for_step(5)
     with open(small / "others", "wb", buffering=0) as others, suppress(OSError):
         while True:
             others.write(bytes(4096))
+    release(job.run)
     failed(job, 1, "likely cause: the disk is full", "make room, then submit again")
     assert "Traceback (most recent call last):\n" not in "\n".join(re.findall(r"^(?!  \|).*", job.text(), re.M))
     (small / "others").unlink()
-    finished(submit.again(job.run), attempts=2, steps=40)
+    finished(submit.again(job.run), attempts=2)
 
 
 @together
 def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
     """Ahead of the time limit it is given up while there is time to put it back."""
     job = fake("slow", fault="0 5 slow", cluster={"signal_seconds": 60})
-    wait_until((job.run / "checkpoints" / "checkpoint-5").exists, 60, job.text)
+    wait_until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=2)
     assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
@@ -161,14 +172,13 @@ def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
 
 
 @together
-def a_clock_that_is_wrong_is_told_and_does_no_harm(fake):
-    """Of all Python on one node; the kernel has one clock for all nodes."""
-    (fake.home / "ahead").write_text("1 7200")
-    job = fake("skewed")
-    wait_until(lambda: "prepare on" in job.text(), 60, job.text)
-    (fake.home / "ahead").unlink()
-    finished(job, attempts=1)
-    assert re.search(r"warning: node\d: its clock is 7\d\d\d s ahead of node\d's", job.text())
+def a_job_that_is_killed_while_it_saves_continues_from_what_was_saved_before(fake):
+    """Slurm gives it KillWait; whether it ends before that or is killed, as on a machine this loaded, nothing is lost."""
+    job = fake("killed", fault="0 5 slow")
+    wait_until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
+    fake.cluster.slurm("scontrol", "requeue", job.number)
+    finished(job, attempts=2)
+    assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
 
 
 @together
@@ -183,30 +193,17 @@ def two_jobs_on_the_same_nodes_do_not_meet(fake):
 @together
 def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
     """Slurm counts limits in minutes and looks at them every 30 s: the signal is sent instead of waiting for it."""
-    cluster = fake.cluster
-    job = fake("limit")
-    job.wait_for_step(4)
-    cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
+    job = fake.held("limit", 5)
+    stopped(job, "scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=2)
     assert "the time limit is near" in job.text()
     assert job.steps() == list(range(1, STEPS + 1)), "a step was done twice: it did not save where it stopped"
 
 
 @together
-def asked_for_a_checkpoint_a_job_saves_and_continues(fake):
-    job = fake("asked", grpo={"max_steps": 80})
-    job.wait_for_step(4)
-    told = fake.program("checkpoint", job.run)
-    assert "saves and stops at its next step" in told.stderr
-    finished(job, attempts=2, steps=80)
-    assert job.steps() == list(range(1, 81))
-    assert "no run is going on" in fake.program("checkpoint", job.run, code=2).stderr
-
-
-@together
 def a_trained_run_is_not_put_back_into_the_queue_for_want_of_a_comparison(fake):
     job = fake("trained", evaluation={"enabled": True})
-    wait_until(lambda: "compare on" in job.text(), 60, job.text)
+    wait_until(lambda: "compare on" in job.text(), WAIT_SECONDS, job.text)
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=1)
     assert "but for the comparison" in job.text()
@@ -215,143 +212,121 @@ def a_trained_run_is_not_put_back_into_the_queue_for_want_of_a_comparison(fake):
 
 @together
 def requeued_by_hand_it_continues(fake):
-    cluster = fake.cluster
-    job = fake("requeued")
-    job.wait_for_step(4)
-    cluster.slurm("scontrol", "requeue", job.number)
+    job = fake.held("requeued", 5)
+    stopped(job, "scontrol", "requeue", job.number)
     finished(job, attempts=2)
+    assert job.steps() == list(range(1, STEPS + 1)), "it did not save where it stopped"
 
 
 @together
 def cancelled_it_saves_and_does_not_come_back(fake):
-    cluster = fake.cluster
-    job = fake("cancelled")
-    job.wait_for_step(4)
-    cluster.slurm("scancel", job.number)
+    job = fake.held("cancelled", 5)
+    stopped(job, "scancel", job.number)
     job.wait("CANCELLED")
-    wait_until(lambda: "saved after step" in job.text() or "stopped" in job.text(), 60, job.text)
+    wait_until(lambda: "saved after step 5" in job.text(), WAIT_SECONDS, job.text)
     assert job.attempts == 1
-    saved = max(int(path.name.rpartition("-")[2]) for path in (job.run / "checkpoints").iterdir())
-    assert saved == max(job.steps()), job.text()
+    assert (job.run / "checkpoints" / "checkpoint-5").exists(), job.text()
+    assert max(job.steps()) == 5
     assert not (job.run / "adapter").exists()
 
 
 @together
 def preempted_it_gives_way_and_comes_back(fake):
     nodes = ("--nodelist=node5,node6", "--exclusive")
-    job = fake("preempted", *nodes)
-    job.wait_for_step(4)
-    urgent = fake.cluster.slurm(
-        *("sbatch", "--parsable", "--partition=urgent", *nodes, "--wrap=true", "--output=/dev/null")
-    )
+    job = fake.held("preempted", 5, *nodes)
+    urgent = stopped(job, "sbatch", "--parsable", "--partition=urgent", *nodes, "--wrap=true", "--output=/dev/null")
     finished(job, attempts=2)
-    assert Job(fake.cluster, urgent.stdout.strip(), job.run, job.output).state == "COMPLETED"
-
-
-def test_a_restarted_controller_is_not_noticed(fake, cluster):
-    job = fake("controller")
-    job.wait_for_step(3)
-    cluster.control("controller")
-    finished(job, attempts=1)
+    assert Job(fake.cluster, urgent, job.run, job.output).state == "COMPLETED"
 
 
 @together
 def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
-    jobs = []
-    for which in range(2):
-        job = fake(f"supervisor {which}", grpo={"max_steps": 80})
-        jobs.append(job)
+    jobs = [fake.held(f"supervisor {which}", 5) for which in range(2)]
+    for which, job in enumerate(jobs):
         job.wait_for_step(4)
         node, pattern = nodes_of(job)[which], f"^[^ ]*.*python -m grpo_dist.cluster.node.*supervisor {which}/logs"
         pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
         fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
     for job in jobs:
-        finished(job, attempts=2, steps=80)
-
-
-def test_a_busy_port_and_a_node_that_starts_late_are_borne(fake, cluster):
-    first = ports_of("0").start
-    holding = [
-        *("import socket, sys", "held = [socket.create_server(('', port)) for port in range(20000, 30000, 20)]"),
-        "sys.stdin.read()",
-    ]
-    busy = [cluster.start("exec", f"node{n}", sys.executable, "-c", "; ".join(holding)) for n in range(1, NODES + 1)]
-    try:
-        (fake.home / "late").write_text("1 6")
-        job = fake("busy and late")
-        finished(job, attempts=1)
-        port = int(re.search(r"--main_process_port (\d+)", launched(job))[1])
-        assert port % 20 not in (first % 20,)
-    finally:
-        for process in busy:
-            process.communicate()
+        wait_until((job.run / "logs" / "attempt-1" / "failure.json").exists, WAIT_SECONDS, job.text)
+        release(job.run)
+        finished(job, attempts=2)
 
 
 @together
 def a_node_without_power_costs_one_attempt(fake):
-    job = fake("power", "--nodelist=node7,node8", "--exclusive")
+    job = fake.held("power", 5, "--nodelist=node7,node8", "--exclusive")
     job.wait_for_step(4)
     fake.cluster.control("crash", "node8")
     time.sleep(1)  # its file server, were it one, would not come back at once
     fake.cluster.control("boot", "node8")
+    wait_until(lambda: job.look()["Restarts"] == "1", WAIT_SECONDS, job.text, ASK_SECONDS)
+    release(job.run)
     finished(job, attempts=2)
 
 
 @together
 def a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake):
-    cluster, nodes = fake.cluster, ("--nodelist=node9,node10", "--exclusive")
-    job = fake("cut", *nodes)
-    job.wait_for_step(2)
+    cluster = fake.cluster
+    job = fake.held("cut", 4, "--nodelist=node9,node10", "--exclusive")
+    job.wait_for_step(3)
     cluster.control("unplug", "node10")
     time.sleep(1)
     cluster.control("plug", "node10")
-    finished(job, attempts=1)
+    hold(job.run, 9)
+    job.wait_for_step(8)
+    assert job.attempts == 1, job.text()
 
-    other = fake("long cut", *nodes, grpo={"max_steps": 120})
-    other.wait_for_step(2)
     cluster.control("unplug", "node10")
-    record = other.run / "logs" / "attempt-1" / "failure.json"
-    wait_until(record.exists, 60, other.text)
+    record = job.run / "logs" / "attempt-1" / "failure.json"
+    wait_until(record.exists, WAIT_SECONDS, job.text)
     cluster.control("plug", "node10")
+    release(job.run)
     assert json.loads(record.read_text())["why"] == "is silent or its supervisor ended"
-    other.wait()
-    assert (other.state, other.attempts) == ("COMPLETED", 2), other.text()
-    assert other.adapter() == chain(120)
+    job.wait()
+    assert (job.state, job.attempts) == ("COMPLETED", 2), job.text()
+    assert job.adapter() == chain()
 
 
 @together
 def on_other_numbers_of_nodes_a_run_continues(fake):
-    job = fake("resized", grpo={"max_steps": 30})
-    for nodes, step in ((1, 6), (3, 12)):
-        job.wait_for_step(step)
+    job = fake.held("resized", 5)
+    for nodes, held, then in ((1, 5, 9), (3, 9, STEPS + 1)):
+        job.wait_for_step(held - 1)
         (job.run / "stop-request").write_text("terminated")
-        wait_until(lambda job=job: job.state == "PENDING", 60, job.text)
+        hold(job.run, then)
+        wait_until(lambda job=job: job.state == "PENDING", WAIT_SECONDS, job.text)
         fake.cluster.slurm("scancel", job.number)
         job = fake.again(job.run, f"--nodes={nodes}")
     job.wait()
-    assert (job.state, job.adapter()) == ("COMPLETED", chain(30)), job.text()
+    assert (job.state, job.adapter()) == ("COMPLETED", chain()), job.text()
     assert json.loads((job.run / "plan.json").read_text())["topology"]["nodes"] == 3
 
 
 @together
-def a_truncated_checkpoint_is_passed_over(fake):
+def after_a_reward_that_raises_a_truncated_checkpoint_is_passed_over(fake):
     job = fake("truncated", fault="0 7 reward")
-    failed(job, 1)
+    failed(job, 1, "rewards: mine.py:fussy raised")
     (job.run / "checkpoints" / "checkpoint-6" / "state").write_text("")
     finished(fake.again(job.run), attempts=2)
 
 
 @together
-def a_run_is_not_run_twice_nor_with_another_configuration(fake):
-    job = fake("twice", grpo={"max_steps": 80})
+def a_run_is_not_run_twice_nor_with_another_configuration_and_saves_when_asked_to(fake):
+    changed = ("config.yaml", "--set", "grpo.seed=1", "--output", ".")
+    job = fake.held("twice", 2)
     job.wait_for_step(1)
-    second = fake.again(job.run).wait()
-    assert (second.state, second.code) == ("FAILED", 2)
+    second, other = fake.again(job.run), fake.again(job.run, arguments=changed)
+    assert (second.wait().state, second.code) == ("FAILED", 2)
     assert f"this run is still going on (job {job.number})" in second.text()
-    other = fake.again(job.run, arguments=("config.yaml", "--set", "grpo.seed=1", "--output", ".")).wait()
-    assert other.code == 2
-    finished(job, attempts=1, steps=80)
-    other = fake.again(job.run, arguments=("config.yaml", "--set", "grpo.seed=1", "--output", ".")).wait()
+    assert other.wait().code == 2
+    told = fake.program("checkpoint", job.run)
+    assert "saves and stops at its next step" in told.stderr
+    release(job.run)
+    finished(job, attempts=2)
+    assert job.steps() == list(range(1, STEPS + 1)), "it did not save where it stopped"
+    assert "no run is going on" in fake.program("checkpoint", job.run, code=2).stderr
+    other = fake.again(job.run, arguments=changed).wait()
     assert other.code == 2
     assert "grpo.seed: 3407 in the run, 1 now" in other.text()
 
@@ -360,14 +335,14 @@ def a_run_is_not_run_twice_nor_with_another_configuration(fake):
 def what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
     run = fake.render("bad")
     settings = ("--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3")
-    bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait(seconds=30)
+    bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait()
     assert bad.code == 2
     assert "7 prompts × 3 completions = 21 completions per step do not divide over 2 processes" in bad.text()
     assert bad.text().rstrip().splitlines()[-1].strip().startswith("--set")
     assert not (run / "other").exists()
 
 
-@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("name", together)
 def test_of_faults_at_the_same_time(futures, name):
     futures[name].result()
 

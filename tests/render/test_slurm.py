@@ -33,8 +33,10 @@ exec "$@"
 """
 SCONTROL = "#!/bin/sh\necho JobState=RUNNING\n"
 PYTHON = """#!/usr/bin/env bash
-# Writes down how it was called; opens an attempt, waits as a node for FILE to appear, closes with CODE.
+# Writes down how it was called; opens an attempt, is a node, closes with CODE: each when nothing holds it up.
 { printf '%s' "${SLURM_PROCID:-}"; printf '\\t%s' "$@"; echo; } >> "$HOME/calls"
+case "$3" in open | close) held=$3 ;; *) held=node ;; esac
+while [ -e "$HOME/hold-$held" ]; do sleep 0.02; done
 case "$2 $3" in
   "grpo_dist.cluster.job open")
     env -0 > "$HOME/environment"
@@ -46,8 +48,7 @@ case "$2 $3" in
   "grpo_dist.cluster.job close")
     [ -z "${AGAIN:-}" ] || echo "$AGAIN" > "$HOME/a run/logs/attempt-1/again.sh"
     exit "${CODE:-0}" ;;
-  *) [ -n "${GRPO_DIST_TOKEN:-}" ] && [ "$GRPO_DIST_HEAD" = first ] || exit 9
-     while [ -n "${FILE:-}" ] && [ ! -e "$FILE" ]; do sleep 0.02; done ;;
+  *) [ -n "${GRPO_DIST_TOKEN:-}" ] && [ "$GRPO_DIST_HEAD" = first ] || exit 9 ;;
 esac
 """
 PROGRAMS = {"srun": SRUN, "apptainer": APPTAINER, "scontrol": SCONTROL, "python": PYTHON}
@@ -69,8 +70,9 @@ class Job:
             "SLURMD_NODENAME": "first",
         }
         env = {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "HOME": str(self.home), **slurm, **environment}
+        command, pipe = ["bash", "job.sh", *arguments], subprocess.PIPE
         return subprocess.Popen(
-            ["bash", "job.sh", *arguments], cwd=self.run, env=env, stdout=-1, stderr=subprocess.PIPE, text=True
+            command, cwd=self.run, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
 
     def submit(self, *arguments: str, code: int = 0, **environment: str) -> str:
@@ -82,6 +84,16 @@ class Job:
     def calls(self) -> list[list[str]]:
         """[node, argument, …] of every Python started."""
         return [line.split("\t") for line in (self.home / "calls").read_text().splitlines()]
+
+    def hold(self, part: str) -> Path:
+        """Until it is removed again, `open`, `node` or `close` does not go on."""
+        held = self.home / f"hold-{part}"
+        held.touch()
+        return held
+
+    def await_calls(self, count: int) -> None:
+        while not (self.home / "calls").exists() or len(self.calls()) < count:
+            time.sleep(0.02)
 
     def environment(self) -> dict[str, str]:
         entries = (self.home / "environment").read_text().split("\0")
@@ -200,22 +212,50 @@ def test_what_is_refused_is_the_last_word(job):
     assert len(one.calls()) == 1
 
 
-@pytest.mark.parametrize(("signum", "why"), [(signal.SIGUSR2, "limit"), (signal.SIGTERM, "terminated")])
+SIGNALS = pytest.mark.parametrize(("signum", "why"), [(signal.SIGUSR2, "limit"), (signal.SIGTERM, "terminated")])
+
+
+@SIGNALS
 def test_a_signal_asks_for_a_checkpoint_and_ends_nothing(job, signum, why):
     one = job()
-    done = one.home / "done"
-    started = one.start(FILE=str(done))
+    held = one.hold("node")
+    started = one.start()
     request = one.home / "a run" / "stop-request"
-    while len(one.calls() if (one.home / "calls").exists() else ()) < 2:
-        time.sleep(0.02)
+    one.await_calls(2)
     started.send_signal(signum)
     while not request.exists() or not request.read_text():
         time.sleep(0.02)
     assert request.read_text() == f"{why}\n"
     assert started.poll() is None
-    done.touch()
+    held.unlink()
     assert started.wait(60) == 0
     assert one.calls()[-1][-1] == "0", "srun's own code is lost"
+
+
+@SIGNALS
+def test_a_signal_while_an_attempt_is_opened_is_kept_until_there_is_one(job, signum, why):
+    one = job()
+    opening, running = one.hold("open"), one.hold("node")
+    started = one.start()
+    one.await_calls(1)
+    os.killpg(started.pid, signum)  # Slurm's SIGTERM is for all processes of the job
+    opening.unlink()
+    one.await_calls(2)
+    assert (one.home / "a run" / "stop-request").read_text() == f"{why}\n"
+    running.unlink()
+    assert started.wait(60) == 0
+    assert one.calls()[-1][3] == "close"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_while_an_attempt_is_closed_comes_too_late(job, signum):
+    one = job()
+    held = one.hold("close")
+    started = one.start(CODE="75")
+    one.await_calls(3)
+    os.killpg(started.pid, signum)
+    held.unlink()
+    assert started.wait(60) == 75
 
 
 def test_what_makes_the_environment_ready_may_be_careless(job):
