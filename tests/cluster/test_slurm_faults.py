@@ -173,7 +173,7 @@ def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
 
 @together
 def a_job_that_is_killed_while_it_saves_continues_from_what_was_saved_before(fake):
-    """Slurm gives it KillWait; whether it ends before that or is killed, as on a machine this loaded, nothing is lost."""
+    """Slurm gives it KillWait. Whether it ends before or is killed, as where so much runs, nothing is lost."""
     job = fake("killed", fault="0 5 slow")
     wait_until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
     fake.cluster.slurm("scontrol", "requeue", job.number)
