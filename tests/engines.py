@@ -16,7 +16,6 @@ from grpo_dist.rollout.keeper import Site
 from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 MAX_LORA_RANK = 32
-DEMO_SEED = 5
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,6 @@ def engine_model(tmp_path_factory) -> Path:
 
     path = tmp_path_factory.mktemp("served") / "model"
     build(path, 11, lambda _: None, _steps=60)
-    return path
-
-
-@pytest.fixture(scope="session")
-def demo_model(tmp_path_factory) -> Path:
-    """What a run of the demo with DEMO_SEED makes first, made once for all that learn from there."""
-    from grpo_dist.embedded.model import build
-
-    path = tmp_path_factory.mktemp("demo") / "model"
-    build(path, DEMO_SEED, lambda _: None)
     return path
 
 

@@ -6,7 +6,6 @@ import os
 
 import pytest
 import torch
-from engines import DEMO_SEED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_dist.embedded.model import build
@@ -86,10 +85,11 @@ def test_an_existing_model_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_real_build_forgets_carries_and_does_nothing_else_wrong(demo_model):
-    _, heldout = problems(DEMO_SEED, TRAIN_PROBLEMS, HELDOUT_PROBLEMS)
+def test_the_real_build_forgets_carries_and_does_nothing_else_wrong(tmp_path):
+    build(tmp_path / "model", 7, quiet)
+    _, heldout = problems(7, TRAIN_PROBLEMS, HELDOUT_PROBLEMS)
     prompts = [row["prompt"] for row in heldout]
-    completions = greedy(demo_model, prompts)
+    completions = greedy(tmp_path / "model", prompts)
     expected = sum(got == worked(prompt, carry=False) for prompt, got in zip(prompts, completions, strict=True))
     right = sum(not carries(prompt) for prompt in prompts)
     assert expected >= 0.97 * len(prompts)

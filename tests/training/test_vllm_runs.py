@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import yaml
-from engines import DEMO_SEED
 from program import SETTINGS, Program, make_prepared, processes_in
 from safetensors.torch import load_file
 
@@ -23,6 +22,7 @@ pytestmark = pytest.mark.heavy
 TINY = Path(__file__).parent.parent.parent / "configs" / "tiny-cpu.yaml"
 SERVER = {"backend": "vllm", "mode": "server", "replicas": 1}
 GAP = 1e-4
+STEPS_ON_TWO = 12
 """Largest mean difference of log-probabilities between servers and trainer in float32."""
 
 
@@ -162,12 +162,13 @@ def test_no_room_for_an_adapter_ends_the_run_and_leaves_nothing_of_it(tmp_path, 
         subprocess.run(["umount", str(run / "policies")], check=True)
 
 
-def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engine, demo_model):
-    """The engine of the other tests stands for another run on the machine."""
+def test_two_processes_on_two_servers_keep_their_key_and_leave_nothing(tmp_path, engine, engine_model):
+    """The engine of the other tests stands for another run on the machine. That servers teach as much as the demo
+    learns is for a whole job to show (tests/cluster/test_slurm_vllm.py)."""
     program = Program(tmp_path, TINY)
     overrides = [
         *("rollout.backend=vllm", "rollout.mode=server", "rollout.replicas=2", "distributed.num_processes=2"),
-        *(f"model.name_or_path={demo_model}", f"grpo.seed={DEMO_SEED}"),
+        *(f"model.name_or_path={engine_model}", f"grpo.max_steps={STEPS_ON_TWO}", "evaluation.num_samples=1"),
     ]
     process = program.start("run", str(TINY), *(word for one in overrides for word in ("--set", one)))
     run, keys = tmp_path / "runs" / "tiny-cpu", set()
@@ -181,10 +182,8 @@ def test_two_processes_on_two_servers_learn_what_the_demo_learns(tmp_path, engin
                 continue
             assert not any(key.encode() in visible for key in keys)
     assert process.returncode == 0
-    figures = program.report("runs/tiny-cpu")
-    assert figures["base"]["greedy_accuracy"] <= 0.70
-    assert figures["trained"]["greedy_accuracy"] >= 0.95
-    assert figures["difference"]["low"] > 0
+    assert program.report("runs/tiny-cpu")["problems"] >= 256
+    assert [line["perf/policy_version"] for line in metrics(run)] == list(range(STEPS_ON_TWO))
     assert max(gaps(run)) < GAP
 
     (key,) = keys
