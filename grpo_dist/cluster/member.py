@@ -24,11 +24,12 @@ from pathlib import Path
 
 from grpo_dist.cluster.commands import Commands, Place
 from grpo_dist.cluster.facts import facts_of
+from grpo_dist.cluster.lifeline import adopt_orphans
 from grpo_dist.cluster.outcome import TRY_AGAIN
 from grpo_dist.cluster.part import POLL_SECONDS, Part
 from grpo_dist.cluster.process import Speech
 from grpo_dist.cluster.proof import answer
-from grpo_dist.cluster.tree import adopt_orphans, descendants, dump_stacks, end
+from grpo_dist.cluster.tree import descendants, dump_stacks, end
 from grpo_dist.cluster.wire import LONGEST_LINE, Connection, Message
 from grpo_dist.errors import LaunchError
 from grpo_dist.progress import Terminal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -12,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = "/dev/shm/"
 END_SECONDS = 5.0
 
@@ -27,11 +25,6 @@ class Process:
     pid: int
     started: str
     """Clock ticks after boot, from /proc/PID/stat."""
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every process below us whose own parent ends (prctl(2)): it stays findable."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(root: int, *, but: Iterable[int] = ()) -> set[Process]:

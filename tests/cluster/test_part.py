@@ -13,9 +13,10 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+from grpo_dist.cluster.lifeline import adopt_orphans
 from grpo_dist.cluster.part import Command, End, Part
 from grpo_dist.cluster.process import Speech
-from grpo_dist.cluster.tree import Process, adopt_orphans, descendants, dump_stacks, end
+from grpo_dist.cluster.tree import Process, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
 
 ORPHANS = """

@@ -332,13 +332,14 @@ def a_run_is_not_run_twice_nor_with_another_configuration_and_saves_when_asked_t
 
 
 @together
-def what_cannot_run_ends_within_seconds_with_the_planners_words_last(fake):
+def what_cannot_run_ends_before_anything_starts_with_the_planners_words_last(fake):
     run = fake.render("bad")
     settings = ("--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3")
     bad = fake.again(run, arguments=("config.yaml", *settings, "--output", "other")).wait()
     assert bad.code == 2
     assert "7 prompts × 3 completions = 21 completions per step do not divide over 2 processes" in bad.text()
     assert bad.text().rstrip().splitlines()[-1].strip().startswith("--set")
+    assert "prepare on" not in bad.text()
     assert not (run / "other").exists()
 
 
