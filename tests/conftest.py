@@ -10,8 +10,10 @@ from hypothesis import settings
 
 pytest_plugins = ["browsers", "engines", "qwen3"]
 
-# Before torch is imported: threads that wait by spinning take the time of what runs beside the tests.
+# Before torch is imported: threads that wait by spinning take the time of what runs beside the tests, and a second
+# thread takes longer to wake than it saves with models as small as ours.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A loaded machine is slow, not wrong.
 settings.register_profile("unhurried", deadline=None)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from grpo_dist.cluster.lifeline import adopt_orphans, die_with_parent
+from grpo_dist.cluster.tree import descendants, end
 
 SHARED_MEMORY = Path("/dev/shm")
 LOOK_SECONDS = 5.0
@@ -86,23 +87,16 @@ def _end(program: subprocess.Popen[bytes], grace: float) -> None:
 
 def _reap(but: int) -> None:
     """Collect orphans that have ended; the program itself is left to its Popen."""
-    for pid in _children(os.getpid()):
-        if pid != but:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != but:
+            os.waitpid(ended.si_pid, 0)
 
 
 def _kill_descendants() -> None:
     """Kill until there are none: a killed one's children become ours. Trackers of resources may end by themselves."""
     spared_until = time.monotonic() + TRACKER_SECONDS
-    while descendants := list(_descendants(os.getpid())):
-        for pid in descendants:
-            if time.monotonic() > spared_until or not _is_tracker(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    while left := descendants(os.getpid()):
+        end({one for one in left if time.monotonic() > spared_until or not _is_tracker(one.pid)})
         time.sleep(POLL_SECONDS)
 
 
@@ -112,23 +106,9 @@ def _is_tracker(pid: int) -> bool:
     return False
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    for child in _children(pid):
-        yield child
-        yield from _descendants(child)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in _names(Path(f"/proc/{pid}/task")):
-        with contextlib.suppress(OSError):
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    return found
-
-
 def _shared_memory() -> Iterator[Path]:
     """Files in /dev/shm that the program's processes have open or mapped."""
-    for pid in _descendants(os.getpid()):
+    for pid in (process.pid for process in descendants(os.getpid())):
         named: list[str] = []
         with contextlib.suppress(OSError):
             named += [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]

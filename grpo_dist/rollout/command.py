@@ -170,5 +170,11 @@ def _devices(topology: Topology, gpus: tuple[int, ...], environ: Mapping[str, st
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # it binds every engine to the same cores
         "OMP_NUM_THREADS": str(max(1, cores)),
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Two small functions are compiled even so, by g++ for ten seconds, and anew in each replica's TMPDIR.
+        "TORCH_COMPILE_DISABLE": "1",
     }
+    if "VLLM_CPU_OMP_THREADS_BIND" not in environ:
+        # The engine's process computes itself, instead of starting another that imports vLLM for ten seconds. vLLM
+        # wants that one only to bind its threads to cores.
+        threads["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return {"CUDA_VISIBLE_DEVICES": "", **{name: value for name, value in threads.items() if name not in environ}}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from grpo_dist.cluster.lifeline import die_with_parent, outlive_sigterm
 from grpo_dist.config import RunConfig, load_config
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say_error
@@ -36,7 +37,16 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
 
 def main(stage: Callable[[Run], None]) -> None:
     """Run one stage for the run directory named in argv; exit with one clear message on a known error."""
-    as_process(lambda: stage(open_run(Path(sys.argv[1]))))
+    as_process(lambda: stage(_with_its_threads(open_run(Path(sys.argv[1])))))
+
+
+def _with_its_threads(run: Run) -> Run:
+    """One thread computes for the embedded model: a second one takes longer to wake than it saves."""
+    if run.config.model.name_or_path == EMBEDDED:
+        import torch
+
+        torch.set_num_threads(1)
+    return run
 
 
 def as_process(work: Callable[[], None]) -> None:

@@ -94,6 +94,10 @@ def test_a_cpu_replica_shares_the_cores_and_keeps_what_the_user_set(tmp_path):
     assert found["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert found["CUDA_VISIBLE_DEVICES"] == ""
     assert int(found["OMP_NUM_THREADS"]) >= 1
+    assert found["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in env(
+        settings, plan.topology, (), {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
+    )
 
 
 def test_a_server_reports_nothing_and_keeps_its_files_in_its_own_directory():
