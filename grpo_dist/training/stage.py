@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import os
 import signal
 import sys
 import traceback
@@ -57,6 +59,7 @@ def as_process(work: Callable[[], None]) -> None:
     faulthandler.register(signal.SIGUSR2)
     try:
         work()
+        atexit.register(_leave_at_once)  # the last to register is the first to be called, when all threads have ended
     except GrpoDistError as error:
         say_error(str(error), error.exit_code)
         sys.exit(error.exit_code)
@@ -64,3 +67,12 @@ def as_process(work: Callable[[], None]) -> None:
         traceback.print_exc()
         say_error(f"{type(error).__name__}: {error}")
         sys.exit(1)
+
+
+def _leave_at_once() -> None:
+    """End as Python does, without the second or two in which it would take every module of the stack apart."""
+    atexit.unregister(_leave_at_once)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
