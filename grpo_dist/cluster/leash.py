@@ -17,13 +17,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from grpo_dist.cluster.lifeline import adopt_orphans, die_with_parent
-from grpo_dist.cluster.tree import descendants, end
+from grpo_dist.cluster.tree import descendants, end, remove_unused, shared_memory, shared_memory_of
 
-SHARED_MEMORY = Path("/dev/shm")
 LOOK_SECONDS = 5.0
 """Between two looks at the shared memory in use: a process killed from outside cannot be asked any more."""
 POLL_SECONDS = 0.05
@@ -39,20 +38,17 @@ def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> 
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # taken one by one below; none is lost
     die_with_parent(signal.SIGTERM, parent)
     adopt_orphans()
-    foreign = set(_names(SHARED_MEMORY))
-    used: set[Path] = set()
+    foreign, used = shared_memory(), set[str]()
     try:
         program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_freed)
         os.write(fd, f"{program.pid}\n".encode())
         os.close(fd)
-        _wait(program, grace, lambda: used.update(_shared_memory()))
+        _wait(program, grace, lambda: used.update(shared_memory_of(descendants(os.getpid()))))
         return program.returncode if program.returncode >= 0 else 128 - program.returncode
     finally:
-        used.update(_shared_memory())
+        used.update(shared_memory_of(descendants(os.getpid())))
         _kill_descendants()
-        for path in used:
-            if path.name not in foreign:
-                path.unlink(missing_ok=True)
+        remove_unused(used - foreign)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -104,28 +100,6 @@ def _is_tracker(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
-
-
-def _shared_memory() -> Iterator[Path]:
-    """Files in /dev/shm that the program's processes have open or mapped."""
-    for pid in (process.pid for process in descendants(os.getpid())):
-        named: list[str] = []
-        with contextlib.suppress(OSError):
-            named += [line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
-        for fd in _names(Path(f"/proc/{pid}/fd")):
-            with contextlib.suppress(OSError):
-                named.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-        for name in named:
-            path = Path(name.rstrip("\n"))
-            if path.parent == SHARED_MEMORY and not name.endswith(" (deleted)"):
-                yield path
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
 
 
 if __name__ == "__main__":

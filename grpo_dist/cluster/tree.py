@@ -67,6 +67,14 @@ def shared_memory() -> set[str]:
     return set()
 
 
+def shared_memory_of(processes: Iterable[Process]) -> set[str]:
+    """Names of our files under /dev/shm that these processes have open or mapped."""
+    ours = list(_identified(shared_memory()))
+    names = {name for _, name in ours}
+    used = {identity for process in processes for identity in _in_use(str(process.pid), names)}
+    return {name for identity, name in ours if identity in used}
+
+
 def remove_unused(names: Iterable[str]) -> None:
     """Remove those of these files under /dev/shm that no living process has open or mapped."""
     left = dict(_identified(names))
@@ -93,7 +101,10 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 
 
 def _in_use(pid: str, names: set[str]) -> Iterator[Identity]:
-    """By device and inode: a process in another container has another path for the same file, or none."""
+    """By device and inode: a process in another container has another path for the same file, or none.
+
+    Nor does a semaphore have its own: `sem_open` maps a file that it has given a second name and taken the first from.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             _, _, _, device, inode, *_ = line.split(maxsplit=5)

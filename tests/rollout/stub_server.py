@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from _multiprocessing import SemLock
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -64,6 +65,8 @@ if "worker" in behaviour:
     Path(behaviour["worker"]).write_text(str(worker.pid))
 if "shared" in behaviour:
     segment = os.open(behaviour["shared"], os.O_CREAT | os.O_WRONLY)  # kept open, as a mapping would be
+if "semaphore" in behaviour:
+    semaphore = SemLock(0, 1, 1, behaviour["semaphore"], False)
 Path(os.environ["TMPDIR"], "socket").write_text("mine")
 Path(os.environ["GRPO_DIST_ADAPTERS"]).mkdir()
 time.sleep(float(behaviour.get("late", 0)))

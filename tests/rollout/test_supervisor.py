@@ -97,6 +97,14 @@ def test_servers_are_ready_registered_and_gone_without_a_trace(tmp_path):
         assert not segment.exists()
 
 
+def test_a_semaphore_is_found_though_its_mapping_has_another_name(tmp_path):
+    semaphore = Path(f"/dev/shm/sem.grpo-dist-test-{os.getpid()}")
+    with supervisor(tmp_path, f"semaphore=/{semaphore.name.removeprefix('sem.')}") as kept:
+        assert semaphore.exists()
+        assert semaphore.name not in Path(f"/proc/{entry(kept).pid}/maps").read_text()
+    assert not semaphore.exists()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_killed_or_frozen_replica_is_replaced_at_the_same_port(tmp_path, signum):
     with nothing_left(tmp_path), supervisor(tmp_path) as kept:
