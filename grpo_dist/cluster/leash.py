@@ -81,8 +81,8 @@ def _end(program: subprocess.Popen[bytes], grace: float) -> None:
     program.wait()
 
 
-def _reap(but: int) -> None:
-    """Collect orphans that have ended; the program itself is left to its Popen."""
+def _reap(but: int | None = None) -> None:
+    """Collect orphans that have ended, which nobody else will; the program itself is left to its Popen."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != but:
             os.waitpid(ended.si_pid, 0)
@@ -94,6 +94,7 @@ def _kill_descendants() -> None:
     while left := descendants(os.getpid()):
         end({one for one in left if time.monotonic() > spared_until or not _is_tracker(one.pid)})
         time.sleep(POLL_SECONDS)
+    _reap()
 
 
 def _is_tracker(pid: int) -> bool:
