@@ -22,12 +22,12 @@ def processes_with(mark: str) -> list[int]:
 
 
 def shared_memory(processes: Iterable[int]) -> set[Path]:
-    """Files in /dev/shm that the processes have mapped."""
-    found = set()
+    """Files in /dev/shm that the processes have mapped; by inode, for a semaphore is mapped under another name."""
+    mapped = set()
     for pid in processes:
         try:
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:  # it has ended
             continue
-        found |= {Path(line.split(maxsplit=5)[-1]) for line in lines if "/dev/shm/" in line and "(deleted)" not in line}
-    return found
+        mapped |= {int(line.split(maxsplit=5)[4]) for line in lines if "/dev/shm/" in line}
+    return {Path(entry.path) for entry in os.scandir("/dev/shm") if entry.inode() in mapped}

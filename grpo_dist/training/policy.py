@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, 
     """
     data = save(tensors)
     target = policies / f"policy-{step}-{sha256(data).hexdigest()[:DIGITS]}"
-    draft = policies / f".{uuid.uuid4().hex[:8]}"
+    draft = policies / _draft_name()
     try:
         if not target.exists():
             draft.mkdir(parents=True)
@@ -69,10 +69,18 @@ def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, 
 
 
 def discard_others(policies: Path, kept: Policy) -> None:
-    """Remove every adapter, whole or half-written, but this one."""
-    for path in policies.iterdir():
+    """Remove every adapter, whole or half-written, but this one.
+
+    Its name goes first: a resumed run takes what has the name it wants for whole.
+    """
+    for path in list(policies.iterdir()):
         if path.name != kept.name:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # the next time then
+                shutil.rmtree(path.rename(policies / _draft_name()))
+
+
+def _draft_name() -> str:
+    return f".{uuid.uuid4().hex[:8]}"
 
 
 def _whole(parameters: list[torch.nn.Parameter], accelerator: Accelerator) -> AbstractContextManager[None]:

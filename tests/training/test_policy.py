@@ -34,3 +34,33 @@ def test_fsdp2_gathers_the_adapter_as_peft_would_have_saved_it(tmp_path):
     gathered = load_file(tmp_path / "gathered.safetensors")
     assert whole.keys() == gathered.keys()
     assert all(torch.equal(gathered[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.heavy
+def test_an_adapter_whose_removal_was_cut_off_is_written_anew(tmp_path, monkeypatch):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from grpo_dist.embedded.model import build_untrained
+    from grpo_dist.training import policy
+
+    build_untrained(tmp_path / "model")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    tensors = {"lora_A": torch.ones(4, 8)}
+    policies = tmp_path / "policies"
+    old, new = (policy.write_policy(model, tensors, step, policies) for step in (2, 3))
+
+    def killed(directory, **_):
+        (directory / policy.WEIGHTS).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(policy.shutil, "rmtree", killed)
+        policy.discard_others(policies, new)
+    again = policy.write_policy(model, tensors, 2, policies)
+    assert again == old
+    assert sorted(file.name for file in again.directory.iterdir()) == ["adapter_config.json", policy.WEIGHTS]
+    policy.discard_others(policies, again)
+    assert list(policies.iterdir()) == [again.directory]

@@ -103,9 +103,7 @@ def pair(engine, engine_model, tmp_path_factory, missing) -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", scratch)
         replicas, where = replicas_of_node(plan.topology, 0), site(stated, plan, directory)
-        # Once the second is set, vLLM computes in a process of its own, as on several GPUs, with shared memory between.
-        environ = {**os.environ, "THE_PAIR": mark, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        with Supervisor(settings, replicas, where, environ=environ) as supervisor:
+        with Supervisor(settings, replicas, where, environ={**os.environ, "THE_PAIR": mark}) as supervisor:
             yield Pair(supervisor, engine_model, mark)
         assert processes_with(mark) == []
         assert list(Path(scratch).iterdir()) == []
