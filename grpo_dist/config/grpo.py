@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from grpo_dist.config.kinds import accept
 from grpo_dist.config.section import Conflict, NonNegative, Positive, Section
-from grpo_dist.config.trl_fields import OWNED, PASSED_ON, LossType, OptimizerName, SchedulerName
+from grpo_dist.config.trl_fields import OWNED, PASSED_ON, CorrectionMode, LossType, OptimizerName, SchedulerName
 
 SCHEDULER_ARGUMENTS = {
     "cosine_with_min_lr": ("min_lr_rate", "min_lr"),
@@ -103,6 +103,14 @@ class GrpoSection(Section):
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
     mask_truncated_completions: bool = False
     """Leave completions that hit the length limit out of the loss."""
+    vllm_importance_sampling_correction: bool = True
+    """Correct for the difference between the trainer's probabilities and vLLM's."""
+    vllm_importance_sampling_mode: CorrectionMode = "token_truncate"
+    """Whose ratio is the weight, and what is done outside the bounds; TRL's own default is `sequence_mask`."""
+    vllm_importance_sampling_clip_max: float | None = Field(default=3.0, gt=0)
+    """Upper bound of the ratio; null is none."""
+    vllm_importance_sampling_clip_min: float | None = Field(default=None, ge=0)
+    """Lower bound of the ratio; null is none."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about 20 % more time."""
     logging_steps: Positive = 1
@@ -164,15 +172,18 @@ class GrpoSection(Section):
             yield ("multi_objective_aggregation",), f"normalize_then_sum {why}"
 
     def _importance_sampling_conflicts(self) -> Iterator[Conflict]:
-        """TRL's own rules (`GRPOConfig.__post_init__`), with its defaults."""
+        """TRL's own rules (`GRPOConfig.__post_init__`)."""
         prefix = "vllm_importance_sampling_"
-        low, high = self._extra(prefix + "clip_min"), self._extra(prefix + "clip_max", 3.0)
-        mode = self._extra(prefix + "mode", "sequence_mask")
+        low, high = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
+        mode = self.vllm_importance_sampling_mode
         if low is not None and high is not None and low >= high:
             yield (prefix + "clip_min",), f"{low} is not below {prefix}clip_max, {high}; lower it"
-        corrects = self._extra(prefix + "correction", True)
+        corrects = self.vllm_importance_sampling_correction
         if corrects and mode.endswith("_truncate") and low is None and high is None:
-            yield (prefix + "mode",), f"{mode} needs a bound to truncate at; set {prefix}clip_max: 3.0 beside it"
+            if prefix + "mode" in self.model_fields_set:
+                yield (prefix + "mode",), f"{mode} needs a bound to truncate at; set {prefix}clip_max: 3.0 beside it"
+            else:
+                yield (prefix + "clip_max",), f"null leaves {mode} no bound to truncate at; set it to 3.0"
 
     def _generation_conflicts(self) -> Iterator[Conflict]:
         for name in self._extra("generation_kwargs") or {}:

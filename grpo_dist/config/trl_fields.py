@@ -72,6 +72,8 @@ OptimizerName = Literal[
     "stable_adamw",
 ]
 
+CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+
 LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 CacheName = Literal[
     "static",
@@ -123,10 +125,6 @@ PASSED_ON: dict[str, Any] = {
     "off_policy_mask_threshold": Above0 | None,
     "use_bias_correction_kl": bool,
     "router_aux_loss_coef": AtLeast0 | None,
-    "vllm_importance_sampling_correction": bool,
-    "vllm_importance_sampling_mode": Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"],
-    "vllm_importance_sampling_clip_max": Above0 | None,
-    "vllm_importance_sampling_clip_min": AtLeast0 | None,
     # model and memory
     "gradient_checkpointing_kwargs": Arguments | None,
     "disable_dropout": bool,

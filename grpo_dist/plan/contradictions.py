@@ -56,7 +56,7 @@ def extra(config: RunConfig, name: str, default: Any = None) -> Any:
 
 def corrects_sampling(config: RunConfig) -> bool:
     """TRL corrects for the difference between vLLM's and the trainer's probabilities (its default)."""
-    return config.rollout.backend == "vllm" and extra(config, "vllm_importance_sampling_correction", True)
+    return config.rollout.backend == "vllm" and config.grpo.vllm_importance_sampling_correction
 
 
 def _of_the_device(basis: Basis) -> Iterator[Contradiction]:
@@ -104,7 +104,7 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
             f"lora.target_modules: vLLM serves no adapter on {', '.join(unserved)}",
             "--set lora.target_modules=all-linear adapts every linear layer between them",
         )
-    mode = extra(config, "vllm_importance_sampling_mode", "sequence_mask")
+    mode = config.grpo.vllm_importance_sampling_mode
     if config.grpo.loss_type == "vespo" and corrects_sampling(config) and mode not in TOKEN_MODES:
         yield Contradiction(
             f"grpo.loss_type: vespo with vLLM weighs single tokens, and vllm_importance_sampling_mode is {mode}",

@@ -17,6 +17,7 @@ from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
 from grpo_dist.plan.refusal import Refused, changed
+from grpo_dist.plan.rounding import rounding_warnings
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
 from grpo_dist.plan.topology import Replica, Topology, topology
@@ -207,6 +208,7 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
     yield from _slow_batch(choice.fitted.most if choice.fitted else _limit(config), batch)
     if config.lora.lora_dropout > 0:
         yield "lora.lora_dropout: GRPO scores in train mode, so dropout distorts every policy ratio; set it to 0"
+    yield from rounding_warnings(config)
     cut = [name for name, off in (("top_p", 1), ("top_k", 0), ("min_p", None)) if getattr(config.grpo, name) != off]
     if cut and corrects_sampling(config):
         yield (

@@ -4,37 +4,73 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from grpo_dist.training.correction import EFFECTIVE_SAMPLE_SIZE
 
 PATIENCE = 3
 """Logged steps in a row before a sign is told."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A range of a metric that tells something."""
+
+    text: str
+    at_least: float = -float("inf")
+    at_most: float = float("inf")
+
+    def shows(self, value: float | None) -> bool:
+        return value is not None and self.at_least <= value <= self.at_most
+
+
 SIGNS = {
-    "frac_reward_zero_std": (
-        1.0,
+    "frac_reward_zero_std": Sign(
         "in every group all completions had the same reward: nothing to learn from, or nothing left; if the reward is "
         "not yet what you want, look into completions/, then try other problems or rewards, or a higher temperature",
+        at_least=1.0,
     ),
-    "completions/clipped_ratio": (
-        0.5,
+    "completions/clipped_ratio": Sign(
         "half of the completions or more were cut off at the length limit: their answers are never read; "
         "raise grpo.max_completion_length",
+        at_least=0.5,
     ),
 }
-"""Metric → (lowest value that counts, what to tell)."""
+"""Metric → what to tell, and when."""
+FEW_COUNT = 0.5
+"""Effective sample size at which correction throws away as much as it keeps."""
+OF_SEQUENCES = Sign(
+    "importance-sampling correction left an effective sample of half of the completions or less: over a whole "
+    "completion, rounding alone makes the ratio large or nearly 0; "
+    "set grpo.vllm_importance_sampling_mode to token_truncate",
+    at_most=FEW_COUNT,
+)
+OF_TOKENS = Sign(
+    "importance-sampling correction left an effective sample of half of the tokens or less: the engines sample from "
+    "another distribution than the one that is trained; compare perf/canary_difference and "
+    "sampling/sampling_logp_difference/mean with earlier steps, leave out grpo.top_p, grpo.top_k and grpo.min_p, "
+    "and set grpo.num_iterations to 1",
+    at_most=FEW_COUNT,
+)
 
 
 class Alerts:
-    """Tells each sign once, when it has stood for PATIENCE logged steps in a row."""
+    """Tells each sign once, when it has stood for PATIENCE logged steps in a row.
 
-    def __init__(self) -> None:
+    Args:
+        correction: TRL's `vllm_importance_sampling_mode`.
+    """
+
+    def __init__(self, correction: str) -> None:
+        self.signs = {**SIGNS, EFFECTIVE_SAMPLE_SIZE: OF_SEQUENCES if correction.startswith("sequence_") else OF_TOKENS}
         self.streaks: Counter[str] = Counter()
         self.told: set[str] = set()
 
     def of(self, logs: Mapping[str, Any]) -> Iterator[str]:
         """What the metrics of one more step give reason to tell."""
-        for metric, (limit, text) in SIGNS.items():
-            value = logs.get(metric)
-            self.streaks[metric] = self.streaks[metric] + 1 if value is not None and value >= limit else 0
+        for metric, sign in self.signs.items():
+            self.streaks[metric] = self.streaks[metric] + 1 if sign.shows(logs.get(metric)) else 0
             if self.streaks[metric] == PATIENCE and metric not in self.told:
                 self.told.add(metric)
-                yield f"warning: in the last {PATIENCE} steps, {text}"
+                yield f"warning: in the last {PATIENCE} steps, {sign.text}"

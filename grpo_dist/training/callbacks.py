@@ -25,7 +25,6 @@ class StepRecorder(TrainerCallback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.alerts = Alerts()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -33,6 +32,7 @@ class StepRecorder(TrainerCallback):
         self.began = self.last_time = time.monotonic()
         self.first_step = self.last_step = state.global_step
         self.last_tokens = state.num_input_tokens_seen
+        self.alerts = Alerts(args.vllm_importance_sampling_mode)
 
     def on_log(
         self,

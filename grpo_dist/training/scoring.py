@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from grpo_dist.training.correction import Correction, Measured, metrics
+
 IS_TRLS_OWN = GRPOTrainer.__module__ == "trl.trainer.grpo_trainer"
 """Not on a GPU under Unsloth, which scores by code of its own."""
 
@@ -39,13 +41,12 @@ class DeferredScoring(GRPOTrainer):
         self._dropout = has_dropout(self.model)
         self._scoring_is_next = False
         self._uncorrected: dict[str, Any] | None = None
-        self._measured: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._measured: list[tuple[Measured, torch.Tensor]] = []
 
     def _defers_scoring(self) -> bool:
         return (
             self.model.training
-            and self.use_vllm
-            and self.vllm_importance_sampling_correction
+            and self._corrects()
             and self.num_iterations == 1
             and self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
             and self.loss_type != "vespo"
@@ -66,6 +67,8 @@ class DeferredScoring(GRPOTrainer):
             del output["old_per_token_logps"], output["importance_sampling_ratio"]
             for name in SAMPLING_METRICS:
                 self._metrics["train"][name].pop()  # measured on no scores
+        elif self.model.training and self._corrects() and "old_per_token_logps" in output:  # Unsloth's may lack it
+            self._report(self._measured_in(output, output["old_per_token_logps"]))
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -94,28 +97,43 @@ class DeferredScoring(GRPOTrainer):
             self._correct(inputs, scored[0].detach())
         return scored
 
+    def _corrects(self) -> bool:
+        return bool(self.use_vllm and self.vllm_importance_sampling_correction)
+
+    def _correction(self) -> Correction:
+        return Correction(
+            self.vllm_importance_sampling_mode,
+            self.vllm_importance_sampling_clip_min,
+            self.vllm_importance_sampling_clip_max,
+        )
+
     def _correct(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
         """Put the ratio into `inputs`; logps: (B, T) of the model that is trained."""
-        sampling_logps, mask = inputs["sampling_per_token_logps"], inputs["completion_mask"]
-        mode = self.vllm_importance_sampling_mode
-        ratio = importance_sampling_ratio(
-            logps - sampling_logps,
-            mask,
-            mode=mode,
-            clip_min=self.vllm_importance_sampling_clip_min,
-            clip_max=self.vllm_importance_sampling_clip_max,
-        )
+        correction, mask = self._correction(), inputs["completion_mask"].bool()
+        ratio = correction.weights(logps - inputs["sampling_per_token_logps"], mask)
         inputs["importance_sampling_ratio"] = ratio
-        differences = (logps - sampling_logps).abs()
-        counted = mask.bool() & ~differences.isnan()
-        self._measured.append((differences[counted], ratio.flatten() if _of_sequence(mode) else ratio[mask.bool()]))
+        ratios = ratio.flatten() if correction.of_sequence else ratio[mask]
+        self._measured.append((self._measured_in(inputs, logps), ratios))
         if len(self._measured) == self.args.steps_per_generation:
-            self._report_measured()
+            self._report_deferred()
 
-    def _report_measured(self) -> None:
-        """Metrics of one generation batch: means of processes, and extremes."""
-        differences, ratios = (torch.cat(parts) for parts in zip(*self._measured, strict=True))
+    def _report_deferred(self) -> None:
+        parts, ratios = zip(*self._measured, strict=True)
         self._measured.clear()
+        measured = Measured.joined(parts)
+        self._report_trls(measured.differences.abs(), torch.cat(ratios))
+        self._report(measured)
+
+    def _measured_in(self, inputs: dict[str, Any], logps: torch.Tensor) -> Measured:
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        return Measured.of(self._correction(), logps - inputs["sampling_per_token_logps"], mask)
+
+    def _report(self, measured: Measured) -> None:
+        for name, value in metrics(measured, self.accelerator).items():
+            self._metrics["train"][name].append(value)
+
+    def _report_trls(self, differences: torch.Tensor, ratios: torch.Tensor) -> None:
+        """TRL's own metrics of one generation batch: means of processes, and extremes."""
         differences, ratios = (values if len(values) else values.new_zeros(1) for values in (differences, ratios))
         local = torch.stack([differences.mean(), differences.max(), ratios.min(), ratios.mean(), ratios.max()])
         mean_difference, max_difference, low, mean, high = self.accelerator.gather(local[None]).unbind(dim=1)
@@ -124,35 +142,7 @@ class DeferredScoring(GRPOTrainer):
             self._metrics["train"][name].append(value)
 
 
-def importance_sampling_ratio(
-    difference: torch.Tensor, mask: torch.Tensor, *, mode: str, clip_min: float | None, clip_max: float | None
-) -> torch.Tensor:
-    """TRL's ratio of the trained model's probabilities to vLLM's (`_generate_and_score_completions`, TRL 1.16).
-
-    Args:
-        difference: (B, T) log-probabilities less vLLM's; NaN where vLLM gave none, which counts as no difference.
-        mask: (B, T), 1 where a token counts.
-        mode: `vllm_importance_sampling_mode`.
-        clip_min: ratios below are raised to it (`*_truncate`) or become 0 (`*_mask`).
-        clip_max: likewise, above.
-
-    Returns:
-        (B, T) per token, (B, 1) for `sequence_*`.
-    """
-    logs = torch.nan_to_num(difference * mask, nan=0.0)
-    ratio = torch.exp(logs.sum(dim=-1, keepdim=True) if _of_sequence(mode) else logs)
-    if mode.endswith("_truncate"):
-        return torch.clamp(ratio, min=clip_min, max=clip_max)
-    low = -math.inf if clip_min is None else clip_min
-    high = math.inf if clip_max is None else clip_max
-    return ratio.masked_fill((ratio < low) | (ratio > high), 0.0)
-
-
 def has_dropout(model: torch.nn.Module) -> bool:
     """Whether two passes over the same tokens differ in training: by dropout of adapter, layers or attention."""
     layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return layers or bool(getattr(model.config.get_text_config(), "attention_dropout", None))
-
-
-def _of_sequence(mode: str) -> bool:
-    return mode.startswith("sequence_")

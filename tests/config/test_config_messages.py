@@ -459,6 +459,11 @@ FILES = {
         "x.yaml:4: grpo.vllm_importance_sampling_mode: token_truncate needs a bound to truncate at; "
         "set vllm_importance_sampling_clip_max: 3.0 beside it",
     ),
+    "no bound left for the mode that stands when none is stated": (
+        GOOD + "grpo: {vllm_importance_sampling_clip_max: null}\n",
+        "x.yaml:3: grpo.vllm_importance_sampling_clip_max: null leaves token_truncate no bound to truncate at; "
+        "set it to 3.0",
+    ),
     "generation arguments": (
         GOOD + "grpo: {generation_kwargs: {max_new_tokens: 64}}\n",
         "x.yaml:3: grpo.generation_kwargs.max_new_tokens: set grpo.max_completion_length instead",

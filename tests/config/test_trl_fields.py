@@ -13,6 +13,7 @@ from grpo_dist.config.trl_fields import (
     OWNED,
     PASSED_ON,
     CacheName,
+    CorrectionMode,
     LogLevel,
     LossType,
     OptimizerName,
@@ -101,7 +102,7 @@ def test_attention():
         ("loss_type", LossType),
         ("importance_sampling_level", PASSED_ON["importance_sampling_level"]),
         ("multi_objective_aggregation", PASSED_ON["multi_objective_aggregation"]),
-        ("vllm_importance_sampling_mode", PASSED_ON["vllm_importance_sampling_mode"]),
+        ("vllm_importance_sampling_mode", CorrectionMode),
         ("scale_rewards", GrpoSection.model_fields["scale_rewards"].annotation),
     ],
 )

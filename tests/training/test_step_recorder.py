@@ -18,7 +18,11 @@ def test_shares_and_rates_count_the_generations_there_were(tmp_path, monkeypatch
 
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock.now)
-    args = SimpleNamespace(num_iterations=num_iterations, generation_batch_size=COMPLETIONS)
+    args = SimpleNamespace(
+        num_iterations=num_iterations,
+        generation_batch_size=COMPLETIONS,
+        vllm_importance_sampling_mode="token_truncate",
+    )
     state = SimpleNamespace(global_step=0, num_input_tokens_seen=0, max_steps=12, is_world_process_zero=True)
     recorder = callbacks.StepRecorder(tmp_path / "metrics.jsonl")
     recorder.on_train_begin(args, state, None)
