@@ -68,7 +68,7 @@ class DeferredScoring(GRPOTrainer):
             for name in SAMPLING_METRICS:
                 self._metrics["train"][name].pop()  # measured on no scores
         elif self.model.training and self._corrects() and "old_per_token_logps" in output:  # Unsloth's may lack it
-            self._report(self._measured_in(output, output["old_per_token_logps"]))
+            self._log_correction(self._measured_in(output, output["old_per_token_logps"]))
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -122,13 +122,13 @@ class DeferredScoring(GRPOTrainer):
         self._measured.clear()
         measured = Measured.joined(parts)
         self._report_trls(measured.differences.abs(), torch.cat(ratios))
-        self._report(measured)
+        self._log_correction(measured)
 
     def _measured_in(self, inputs: dict[str, Any], logps: torch.Tensor) -> Measured:
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         return Measured.of(self._correction(), logps - inputs["sampling_per_token_logps"], mask)
 
-    def _report(self, measured: Measured) -> None:
+    def _log_correction(self, measured: Measured) -> None:
         for name, value in metrics(measured, self.accelerator).items():
             self._metrics["train"][name].append(value)
 

@@ -128,6 +128,18 @@ def test_two_processes_take_the_same_steps(alone, shares):
 
 
 @pytest.mark.heavy
+def test_two_processes_log_what_one_does_of_correction(alone, shares):
+    """Each has other completions: a mean of what each of them would log is something else."""
+    told = {"effective_sample_size", "low_weight_share", "sampling_logp_difference/std"}
+    quantiles = {
+        f"raw_ratio/{level}/p{n}" for level in ("token", "sequence", "geometric_mean") for n in ("01", "50", "99")
+    }
+    for step, logs in enumerate(alone["logs"]):
+        wanted = {name: logs[name] for name in (f"sampling/{one}" for one in told | quantiles)}
+        assert {name: shares[0]["logs"][step][name] for name in wanted} == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.heavy
 def test_two_processes_take_trls_steps(shares):
     """Each tidies its own share, whatever the loss: rank 1 had other lengths, and took the same gradients."""
     for share in shares:
