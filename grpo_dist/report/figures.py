@@ -114,6 +114,7 @@ def optimisation_figures(log: Log) -> list[Figure]:
         _single(log, "Entropy, nats per token", "entropy", bounds=(0.0,)),
         _single(log, "KL to the reference model, nats per token", "kl"),
         _sampler_difference(log),
+        _correction(log),
     )
     rate = _single(log, "Learning rate", "learning_rate", bounds=(0.0,))
     return _drawn(
@@ -168,6 +169,15 @@ def _sampler_difference(log: Log) -> LineChart:
         note += " Canary: mean over its few texts, of the engine that is furthest off."
     title = "Sampler against trainer, nats per token"
     return LineChart(title, log.steps, traces, () if positive else (0.0,), log=positive, note=note)
+
+
+def _correction(log: Log) -> LineChart:
+    traces = _logged(
+        log.trace("effective sample", rollouts.EFFECTIVE_SAMPLE),
+        log.trace("completions weighed below 0.1", rollouts.LOW_WEIGHT),
+    )
+    note = "What importance-sampling correction leaves: 100 % when all weights are alike."
+    return LineChart("Effective sample", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
 
 
 def _logged(*traces: Trace) -> tuple[Trace, ...]:

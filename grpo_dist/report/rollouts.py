@@ -14,6 +14,7 @@ GENERATION, SYNC = "perf/generation_seconds", "perf/sync_seconds"
 UTILIZATION, IDLE = "perf/replica_utilization", "perf/idle_share"
 DIFFERENCE = "sampling/sampling_logp_difference"
 CANARY = "perf/canary_difference"
+EFFECTIVE_SAMPLE, LOW_WEIGHT = "sampling/effective_sample_size", "sampling/low_weight_share"
 
 MEASURED: Mapping[str, tuple[str, Callable[[list[float]], float]]] = {
     "generation_seconds": (GENERATION, median),
@@ -23,6 +24,9 @@ MEASURED: Mapping[str, tuple[str, Callable[[list[float]], float]]] = {
     "idle_share": (IDLE, fmean),
     "sampling_logp_difference_max": (f"{DIFFERENCE}/max", max),
     "canary_difference_max": (CANARY, max),
+    "effective_sample_size": (EFFECTIVE_SAMPLE, fmean),
+    "effective_sample_size_min": (EFFECTIVE_SAMPLE, min),
+    "low_weight_share": (LOW_WEIGHT, fmean),
     "groups_drawn": ("sampling/groups_drawn", fmean),
     "groups_kept": ("sampling/groups_kept", fmean),
 }
@@ -33,7 +37,8 @@ def rollouts(record: RunRecord) -> dict[str, Any]:
     """JSON-ready: `mode` and `replicas` as planned (colocated engines count as replicas), the rest as logged.
 
     Seconds and bytes are medians of the logged values, shares (0 to 1) and groups their means, differences of
-    log-probabilities (nats per token) the largest. Null where nothing was logged.
+    log-probabilities (nats per token) the largest; of the effective sample the smallest too. Null where nothing was
+    logged.
     """
     found: dict[str, Any] = {"mode": record.planned("topology.mode"), "replicas": _replicas(record)}
     for name, (metric, reduced) in MEASURED.items():

@@ -61,6 +61,9 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[str]:
         yield f"utilisation {percent(found['replica_utilization'], 0)}"
     if found["sampling_logp_difference_max"] is not None:
         yield f"largest log-probability difference {number(found['sampling_logp_difference_max'])}"
+    if found["effective_sample_size"] is not None:
+        lowest = percent(found["effective_sample_size_min"], 0)
+        yield f"effective sample {percent(found['effective_sample_size'], 0)}, at least {lowest}"
 
 
 def _scores_table(comparison: Comparison) -> Table:

@@ -155,6 +155,8 @@ def rollout_metrics(metrics: Mapping[str, Any], chance: random.Random) -> dict[s
         "perf/prompt_tokens_per_second": metrics["perf/tokens_per_second"] * 0.6,
         "sampling/sampling_logp_difference/mean": difference,
         "sampling/sampling_logp_difference/max": 60 * difference,
+        "sampling/effective_sample_size": 1 - 0.004 * step / (step + 1),
+        "sampling/low_weight_share": 0.0,
         "sampling/groups_drawn": drawn,
         "sampling/groups_kept": 16,
         "sampling/generation_batches": 1 + (drawn > 16) + (drawn > 21),

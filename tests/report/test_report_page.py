@@ -96,10 +96,19 @@ def test_rollouts_are_shown_where_they_were_measured(tmp_path: Path) -> None:
         "Seconds per step generation policy sync rest", "prompt and completion completion only prompt only",
         "Utilisation servers at work training idle", "Groups drawn per generation groups drawn groups kept",
         "Sampler against trainer, nats per token mean largest canary", "median; vllm server, 2 replicas", "66.1 MB",
+        "Effective sample effective sample completions weighed below 0.1",
     ):  # fmt: skip
         assert words in re.sub(r" [^ ]+ → [^ ]+", "", text)
     old = rendered(runs.make_run(tmp_path / "old")).text
-    for words in ("Seconds per step", "prompt only", "Utilisation", "Groups drawn", "Policy sync", "Sampler"):
+    for words in (
+        "Seconds per step",
+        "prompt only",
+        "Utilisation",
+        "Groups drawn",
+        "Policy sync",
+        "Sampler",
+        "Effective sample",
+    ):
         assert words not in old
 
 

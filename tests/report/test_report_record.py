@@ -64,7 +64,9 @@ def test_rollouts_in_a_few_numbers(tmp_path: Path) -> None:
         {"step": 2, "perf/sync_seconds": 1.0, "perf/idle_share": 0.5, "perf/canary_difference": 0.001},
         {"step": 3, "perf/sync_seconds": 2.0, "perf/idle_share": 0.4, "sampling/groups_drawn": 20.0},
     ]
-    runs.write_metrics(run, records)
+    left = [{"sampling/effective_sample_size": share} for share in (0.9, 0.3, 0.6)]
+    weak = [{"sampling/low_weight_share": share} for share in (0.0, 0.5, 0.1)]
+    runs.write_metrics(run, [record | one | other for record, one, other in zip(records, left, weak, strict=True)])
     found = summary(read_run(run))["rollouts"]
     assert {name: value for name, value in found.items() if value is not None} == {
         "mode": "server",
@@ -72,6 +74,9 @@ def test_rollouts_in_a_few_numbers(tmp_path: Path) -> None:
         "sync_seconds": 2.0,
         "idle_share": pytest.approx(0.6),
         "canary_difference_max": 0.002,
+        "effective_sample_size": pytest.approx(0.6),
+        "effective_sample_size_min": 0.3,
+        "low_weight_share": pytest.approx(0.2),
         "groups_drawn": 20.0,
     }
     old = summary(read_run(runs.make_run(tmp_path / "old", steps=3)))["rollouts"]

@@ -85,6 +85,17 @@ def test_where_completions_came_from_and_what_that_took(tmp_path: Path) -> None:
     assert "rollouts" not in printed(runs.make_run(tmp_path / "old", steps=3))
 
 
+def test_what_correction_leaves_is_said_with_its_lowest(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=3, served=True)
+    shares = [0.9, 0.04, 0.56]
+    records = [
+        {"step": step, "perf/generation_seconds": 1.0, "sampling/effective_sample_size": share}
+        for step, share in enumerate(shares, start=1)
+    ]
+    runs.write_metrics(run, records)
+    assert "effective sample 50%, at least 4%" in printed(run, 200)
+
+
 def test_a_run_without_anything_yet(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     text = printed(tmp_path)
