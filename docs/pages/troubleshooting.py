@@ -57,7 +57,7 @@ def page() -> str:
     """The whole page."""
     by_job = ((_words(pattern), cause, hint) for pattern, cause, hint in failure.CAUSES)
     by_server = ((_words(cause.pattern), cause.what, cause.hint) for cause in causes.CAUSES)
-    signs = ((code(metric), text) for metric, (_, text) in alerts.SIGNS.items())
+    signs = ((code(sign.metric), sign.text) for sign in alerts.SIGNS)
     parts = [
         *(INTRODUCTION, table(("error", "exit code", "meaning"), _errors())),
         *(JOB_TEXT, table(KNOWN_HEAD, by_job)),
