@@ -40,13 +40,18 @@ every layer. Bfloat16 on CPU gave, with 16 random adapters on the embedded model
     doubled lora_alpha  0.006 to 0.89
 
 So 0.1 tells another model, but no missing adapter that changes less. `_serves_base` does by comparison: it told all 16
-missing ones, and took none of 20 right ones for it. In 16 bits an adapter of a few steps ago, or of a wrong scale,
-passes until it is 0.1 off. Larger models and GPUs were not measured; 0.1 leaves room for them.
+missing ones, and took none of 20 right ones for it. `_serves_a_share` tells a wrong scale once the adapter changes
+log-probabilities by several times the rounding. An adapter of the step before is nearly the newest, and passes until it
+is 0.1 off. Larger models and GPUs were not measured; 0.1 leaves room for them.
 """
 NOTHING = 0.15
 """Less of the adapter than this is rounding."""
 TELLING_TOKENS = 24
 """Fewer may lie nearer to the base model by chance."""
+WRONG_SHARE = 0.25
+"""An adapter that shows so much more or less of itself is not the one that is trained."""
+DEVIATIONS = 5.0
+"""Standard errors beyond which a share is no chance; a run has thousands of checks."""
 
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
@@ -114,7 +119,7 @@ class Canary:
         """
         differences = {name: _distance(score.served, score.trained) for name, score in scores.items()}
         # NaN is no agreement.
-        agree = {name for name, one in differences.items() if one <= self.tolerance and not _serves_base(scores[name])}
+        agree = {name for name, one in differences.items() if one <= self.tolerance and not _is_another(scores[name])}
         for name, difference in differences.items():
             if name in agree:
                 continue
@@ -140,10 +145,31 @@ class Canary:
         return torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu()
 
 
+def _is_another(scores: Scores) -> bool:
+    """What the tolerance lets pass and a comparison does not."""
+    return len(scores.served) >= TELLING_TOKENS and (_serves_base(scores) or _serves_a_share(scores))
+
+
 def _serves_base(scores: Scores) -> bool:
     """Twice as near to the base model as to the trained one, which rounding alone does not bring about."""
     to_base, to_trained = (_distance(scores.served, one) for one in (scores.base, scores.trained))
-    return len(scores.served) >= TELLING_TOKENS and 2 * to_base < to_trained
+    return 2 * to_base < to_trained
+
+
+def _serves_a_share(scores: Scores) -> bool:
+    """The engine is off in the direction of what was learnt: by regression, over all tokens.
+
+    The trainer's own rounding is in what was learnt too, and makes the right adapter look smaller by as much as its
+    variance is of that of what was learnt; what is left unexplained bounds it.
+    """
+    learnt, off = scores.trained - scores.base, scores.served - scores.trained
+    power = float(learnt @ learnt)
+    if not power > 0:
+        return False
+    share = float(off @ learnt) / power
+    unexplained = (off - share * learnt) ** 2
+    error = float(unexplained @ learnt**2) ** 0.5 / power
+    return abs(share) > max(WRONG_SHARE, float(unexplained.sum()) / power + DEVIATIONS * error)
 
 
 def _cause(scores: Scores) -> str:

@@ -22,6 +22,18 @@ def scores(shown: float, learnt: float, tokens: int = 64, seed: int = 0) -> Scor
     return Scores(served, base + adapter, base)
 
 
+def rounded(shown: float, learnt: float, noise: float, *, tokens: int = 128, seed: int = 0) -> Scores:
+    """The same where the trainer rounds too, in each of its passes, and some tokens hardly ever change."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> torch.Tensor:
+        return torch.randn(tokens, generator=generator) * torch.rand(tokens, generator=generator) * 3**0.5
+
+    base, adapter = -torch.rand(tokens, generator=generator), learnt * draw()
+    served, trained = base + shown * adapter + noise * draw(), base + adapter + noise * draw()
+    return Scores(served, trained, base + noise * draw())
+
+
 def check(**engines: Scores) -> float:
     canary = Canary.__new__(Canary)
     canary.tolerance = TOLERANCE
@@ -50,3 +62,21 @@ def test_unknown_log_probabilities_are_no_agreement():
     unknown.served[3] = torch.nan
     with pytest.raises(RolloutError):
         check(engine=unknown)
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.05])
+@pytest.mark.parametrize("learnt", [0.0, 0.3, 1.0, 3.0, 10.0, 100.0])
+def test_the_right_adapter_is_never_taken_for_a_share_of_it(learnt, noise):
+    """By multiples of the rounding, which the trainer's own scores have too; a run has many checks."""
+    for seed in range(300):
+        assert check(engine=rounded(1.0, learnt * noise, noise, seed=seed)) < TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("shown", [0.5, 2.0, 0.6, -1.0])
+@pytest.mark.parametrize("noise", [0.003, 0.012])
+def test_a_wrong_scale_is_told_within_the_tolerance(shown, noise, seed):
+    scored = rounded(shown, 6 * noise, noise, seed=seed)
+    assert (scored.served - scored.trained).abs().mean() < TOLERANCE or shown < 0
+    with pytest.raises(RolloutError, match="does not serve policy-7"):
+        check(engine=scored)
