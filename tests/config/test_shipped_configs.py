@@ -10,6 +10,7 @@ import pytest
 from grpo_dist.config import RunConfig, config_differences, load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.plan.architecture import architecture_of
+from grpo_dist.plan.effective_sample import effective_share
 from grpo_dist.render import render_files
 from grpo_dist.rewards.names import check_reward_names
 
@@ -43,6 +44,13 @@ def test_it_plans_and_renders_without_a_warning(path):
     files = render_files(config, plan)
     assert files == render_files(config, plan)
     assert f"num_processes: {plan.batch.num_processes}\n" in files["accelerate.yaml"]
+
+
+@each
+def test_correction_keeps_the_sample_at_its_length(path):
+    grpo = load_config(path).grpo
+    mode, bound = grpo.vllm_importance_sampling_mode, grpo.vllm_importance_sampling_clip_max
+    assert effective_share(0.06, grpo.max_completion_length, mode=mode, clip_max=bound) > 0.99
 
 
 @each

@@ -147,3 +147,4 @@ def test_a_section_with_everything_reaches_trl():
     config = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, **stated)
     assert (config.adam_beta1, config.delta, config.disable_dropout) == (0.8, 2.0, False)
     assert config.liger_kernel_config == {"rope": True}
+    assert config.vllm_importance_sampling_mode == "token_truncate"

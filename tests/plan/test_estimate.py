@@ -6,7 +6,6 @@ import pytest
 from planning import COLOCATE, cluster, planned
 
 LIGER = {"use_liger_kernel": True}
-LEVEL = {"vllm_importance_sampling_mode": "token_truncate"}
 
 
 @pytest.mark.parametrize(
@@ -16,7 +15,7 @@ LEVEL = {"vllm_importance_sampling_mode": "token_truncate"}
         (COLOCATE, {"beta": 0.04}, 1),
         (COLOCATE, {"num_iterations": 2}, 1),
         (COLOCATE, {"num_iterations": 2, "beta": 0.04}, 2),
-        (COLOCATE, {"loss_type": "vespo", **LEVEL}, 1),
+        (COLOCATE, {"loss_type": "vespo"}, 1),
         (COLOCATE, LIGER, 1),
         (COLOCATE, {**LIGER, "vllm_importance_sampling_correction": False}, 0),
         ({"backend": "transformers"}, {"loss_type": "vespo"}, 0),

@@ -18,6 +18,7 @@ from grpo_dist.plan import plan_run
 
 BIG = "Qwen/Qwen3-32B"
 NODE = cluster(1, 8)
+WHOLE = {"vllm_importance_sampling_mode": "sequence_mask"}
 
 WISHES: list[tuple[str, dict[str, Any], str]] = [
     (
@@ -110,7 +111,11 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         {"model": BIG, "cluster": cluster(1, 1, "a100-40gb"), "rollout": COLOCATE},
         r"beside a vLLM engine for one sequence needs 134",
     ),
-    ("vespo", {"cluster": NODE, "rollout": COLOCATE, "grpo": {"loss_type": "vespo"}}, r"vespo .* is sequence_mask"),
+    (
+        "vespo",
+        {"cluster": NODE, "rollout": COLOCATE, "grpo": {"loss_type": "vespo", **WHOLE}},
+        r"vespo .* is sequence_mask",
+    ),
     ("bfloat16 on a T4", {"cluster": cluster(1, 1, "t4")}, r"model\.dtype: t4 has no bfloat16"),
     ("no GPU left to train", {"rollout": SERVER}, r"a server takes the only GPU"),
     (

@@ -30,6 +30,7 @@ TOLD = (
     "perf/replica_utilization",
     "perf/idle_share",
     "sampling/sampling_logp_difference/mean",
+    "sampling/effective_sample_size",
 )
 """What every step tells of its rollouts."""
 
