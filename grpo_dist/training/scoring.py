@@ -13,6 +13,7 @@ from grpo_dist.training.correction import Correction, Measured, metrics
 IS_TRLS_OWN = GRPOTrainer.__module__ == "trl.trainer.grpo_trainer"
 """Not on a GPU under Unsloth, which scores by code of its own."""
 
+SCORES = {"old_per_token_logps", "sampling_per_token_logps"}
 SAMPLING_METRICS = (
     "sampling/sampling_logp_difference/mean",
     "sampling/sampling_logp_difference/max",
@@ -67,7 +68,7 @@ class DeferredScoring(GRPOTrainer):
             del output["old_per_token_logps"], output["importance_sampling_ratio"]
             for name in SAMPLING_METRICS:
                 self._metrics["train"][name].pop()  # measured on no scores
-        elif self.model.training and self._corrects() and "old_per_token_logps" in output:  # Unsloth's may lack it
+        elif self.model.training and self._corrects() and output.keys() >= SCORES:  # Unsloth's may lack them
             self._log_correction(self._measured_in(output, output["old_per_token_logps"]))
         return output
 
