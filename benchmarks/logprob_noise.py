@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="a directory, as Transformers loads it; the embedded model without")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--completions", type=int, default=16)
+    parser.add_argument("--completions", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=LENGTHS[-1], help="of each completion")
     parser.add_argument("--differences", type=Path, help="write them there too: a tensor (completions, tokens)")
     arguments = parser.parse_args()

@@ -11,7 +11,8 @@ from grpo_dist.plan.effective_sample import effective_share
 SIGMA = {"bfloat16": 0.05, "float16": 0.006, "float32": 0.0}
 """Standard deviation of a token's difference of log-probabilities by the type of the weights, in nats.
 
-Of bfloat16: 0.0499 for Qwen2.5-0.5B-Instruct (TRL issue 6789). Of float16 an eighth of it, as its rounding is; not
+Of bfloat16: 0.0499 for Qwen2.5-0.5B-Instruct (TRL issue 6789), 0.065 for SmolLM2-135M-Instruct on a CPU
+(`benchmarks/logprob_noise.py`). Of float16 an eighth of it, as its rounding is; not
 measured.
 """
 FAIR_SHARE = 0.8
