@@ -23,7 +23,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from publishing import publish, say
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo_dist.config.cluster import TimeoutSection
@@ -63,6 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         model = arguments.model or embedded(Path(directory) / "model")
         prompts = ask(model, arguments.completions)
+        positions = AutoConfig.from_pretrained(model).max_position_embeddings
+        arguments.tokens = min(arguments.tokens, positions - max(len(prompt.token_ids) for prompt in prompts))
         sampled = generate(model, prompts, arguments, Path(directory) / "server")
         scored = score(model, prompts, sampled, arguments.dtype, directory)
     difference = scored - torch.tensor([one.logprobs for one in sampled])
