@@ -64,7 +64,7 @@ def map_columns(
     _check_free(dataset.column_names, source, needed)
     _check_text_only(dataset, source)
     taken = set(theirs.values())
-    others = [name for name in dataset.column_names if name not in taken or (name not in theirs and reads(name))]
+    others = [name for name in dataset.column_names if name not in theirs and (name not in taken or reads(name))]
     renamed = {name: f"{RENAMED}{name}" for name in others if name in RESERVED}
     if renamed and tally is not None:
         tally.note(f"columns renamed, TRL uses their names: {listing(f'{a} → {b}' for a, b in renamed.items())}")
@@ -126,7 +126,8 @@ def _check_free(names: list[str], source: SourceSection, needed: tuple[str, ...]
                 f"{place(source)}.columns: {ours!r} is a name TRL uses itself",
                 hint=f"give {theirs!r} another name: --set {place(source)}.columns.{RENAMED}{ours}={theirs}",
             )
-        if ours != theirs and ours in names and ours not in source.columns.values():
+        inside = theirs.startswith(f"{ours}.")
+        if ours != theirs and not inside and ours in names and ours not in source.columns.values():
             kept = dict(source.columns) | {f"original_{ours}": ours}
             raise DataError(
                 f"{place(source)}.columns: {ours}: {theirs} would hide the column {ours!r} that is there already",
