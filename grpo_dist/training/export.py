@@ -21,6 +21,7 @@ from grpo_dist.errors import ModelError
 from grpo_dist.export.card import Export, model_card
 from grpo_dist.export.request import ExportRequest, made_from
 from grpo_dist.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD
+from grpo_dist.plan.contradictions import extra
 from grpo_dist.progress import say
 from grpo_dist.report import read_run
 from grpo_dist.run_directory import write_atomically, write_json
@@ -232,6 +233,7 @@ def _card(request: ExportRequest, run: Run, record: dict[str, Any]) -> str:
             step=step_of(Path(request.source.path)) if checkpoint else None,
             base_model=run.config.model.name_or_path,
             checks=tuple(record["checks"]),
+            template_arguments=extra(run.config, "chat_template_kwargs") or {},
             versions=record["versions"],
         ),
     )

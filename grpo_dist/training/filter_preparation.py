@@ -25,9 +25,10 @@ from grpo_dist.training.environment import note_environment
 from grpo_dist.training.preparation import (
     check_columns,
     data_model,
-    dressed_tokenizer,
+    keep_tokenizer,
     looked_at,
     note_prepared,
+    noted,
     reads,
     start_warm,
 )
@@ -47,8 +48,7 @@ def prepare(run: Run, backend: Backend | None) -> None:
         note_environment(run, backend)
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
-    tokenizer = dressed_tokenizer(run)
-    tokenizer.save_pretrained(directory.tokenizer)
+    tokenizer = keep_tokenizer(run)
     snapshot = _snapshot(run)
     scorers = load_rewards((config.evaluation.scorer,))
     here = {"name_or_path": str(snapshot), "config": None, "revision": None, "split": "train", "eval_split": None}
@@ -65,7 +65,7 @@ def prepare(run: Run, backend: Backend | None) -> None:
     prepared = looked_at(run, tokenizer, _without(prepared, held) if config.data.eval_split else prepared)
     prepared.train.to_parquet(directory.train_data)
     if config.warm_start and not directory.warm_start.exists():
-        start_warm(run, tokenizer, held)
+        prepared = noted(prepared, start_warm(run, tokenizer, held))
     note_prepared(run, tokenizer, prepared)
 
 

@@ -33,7 +33,7 @@ from grpo_dist.training.environment import note_environment
 from grpo_dist.training.model import declared_generation, load_tokenizer, room, vocabulary
 from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.prompt_check import as_note, check_prompts
-from grpo_dist.training.prompts import renderer_of
+from grpo_dist.training.prompts import renderer_in, renderer_of
 from grpo_dist.training.special_tokens import begins_with_bos, end_tokens, settle_pad
 from grpo_dist.training.stage import Run
 
@@ -44,12 +44,11 @@ def prepare(run: Run, backend: Backend) -> None:
     note_environment(run, backend)
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
-    tokenizer = dressed_tokenizer(run)
-    tokenizer.save_pretrained(directory.tokenizer)
+    tokenizer = keep_tokenizer(run)
     prepared = data(run, tokenizer)
     _try_rewards(run, tokenizer, prepared)
     if config.warm_start and not directory.warm_start.exists():
-        start_warm(run, tokenizer, prepared.held)
+        prepared = noted(prepared, start_warm(run, tokenizer, prepared.held))
     note_prepared(run, tokenizer, prepared)
 
 
@@ -59,6 +58,15 @@ def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template, bos=begins_with_bos(tokenizer))
     settle_pad(tokenizer, end_tokens(declared_generation(run), tokenizer), vocabulary(run))
     return tokenizer
+
+
+def keep_tokenizer(run: Run) -> PreTrainedTokenizerBase:
+    """The dressed tokenizer, left in the run directory and read from there, as every later stage does.
+
+    A tokenizer that is saved may split texts in another way when it is loaded again (Llama 2's, transformers 5).
+    """
+    dressed_tokenizer(run).save_pretrained(run.directory.tokenizer)
+    return renderer_in(run).tokenizer
 
 
 def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
@@ -191,8 +199,13 @@ def check_columns(config: RunConfig, scorers: Sequence[LoadedReward], train: Dat
                 )
 
 
-def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> None:
-    """The supervised warm start of the configuration, whose adapter it leaves in the run directory.
+def noted(prepared: Prepared, tally: Tally) -> Prepared:
+    """The same with the notes and counts of a later step."""
+    return replace(prepared, notes=(*prepared.notes, *tally.notes), counts={**prepared.counts, **tally.counts})
+
+
+def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> Tally:
+    """The supervised warm start of the configuration, whose adapter it leaves in the run directory, and its account.
 
     Args:
         held: problems that are not to be trained on.
@@ -208,3 +221,4 @@ def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> 
     for note in tally.notes:
         say(note)
     warm_start(run, renderer, examples)
+    return tally
