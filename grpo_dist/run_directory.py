@@ -48,6 +48,11 @@ class RunDirectory:
         return self.path / "data" / "heldout.parquet"
 
     @property
+    def warm_start_data(self) -> Path:
+        """What the warm start was trained on: messages, texts, token ids and which of them count in the loss."""
+        return self.path / "data" / "warm_start.parquet"
+
+    @property
     def source_rows(self) -> Path:
         """Of a filter: the rows its problems come from, as they were."""
         return self.path / "data" / "source.parquet"

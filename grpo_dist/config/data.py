@@ -26,7 +26,8 @@ class SourceSection(Section):
     split: Name = "train"
     """Split to train on. Local files that name no split are all `train`."""
     columns: dict[Name, Name] = Field(default_factory=dict)
-    """Our column name → theirs, e.g. `{prompt: question, answer: solution}`. A name not listed maps to itself."""
+    """Our column name → theirs, e.g. `{prompt: question, answer: solution}`; a dotted path reads inside a column, as
+    `reward_model.ground_truth`. A name not listed maps to itself."""
 
     @model_validator(mode="before")
     @classmethod

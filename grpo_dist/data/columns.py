@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from grpo_dist.config.data import SourceSection
+from grpo_dist.data.nested import paths_in, with_nested
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.wording import listing, nearest, place, set_option
+from grpo_dist.data.wording import listing, nearest, place, plural, set_option
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ RESERVED = (
 )
 """Names that TRL's GRPOTrainer gives a meaning of its own: it drops, overwrites or trips over such a column."""
 RENAMED = "dataset_"
+PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+"""Columns of what the model would have to be shown beside the text."""
 
 USUAL_NAMES = {
     "prompt": ("question", "problem", "query", "instruction", "input", "messages", "source_prompt"),
@@ -35,44 +38,85 @@ USUAL_NAMES = {
 }
 
 
-def map_columns(dataset: Dataset, source: SourceSection, needed: Iterable[str], tally: Tally | None = None) -> Dataset:
+def map_columns(
+    dataset: Dataset,
+    source: SourceSection,
+    needed: Iterable[str],
+    tally: Tally | None = None,
+    reads: Callable[[str], bool] = lambda name: False,
+) -> Dataset:
     """Rename their columns to ours as `source.columns` says, and step aside for TRL's names.
 
-    Columns that nothing is said about keep their names, except `completions` and the like: those become
-    `dataset_completions`, with a note.
+    Theirs may be a dotted path into a column of objects. Columns that nothing is said about keep their names, except
+    `completions` and the like: those become `dataset_completions`, with a note.
+
+    Args:
+        reads: whether a reward may read a column by the name it has; one that was mapped stays there for it too.
 
     Raises:
-        DataError: a column is missing, or a mapping hides or takes a name that is in use.
+        DataError: a column is missing, holds pictures, or a mapping hides or takes a name that is in use.
     """
     needed = tuple(needed)
     theirs = {name: name for name in needed} | source.columns
-    _check_present(dataset.column_names, source, theirs)
+    plain = dataset
+    dataset = with_nested(dataset, theirs.values())
+    _check_present(plain, dataset.column_names, source, theirs)
     _check_free(dataset.column_names, source, needed)
-    others = [name for name in dataset.column_names if name not in theirs.values()]
+    _check_text_only(dataset, source)
+    taken = set(theirs.values())
+    others = [name for name in dataset.column_names if name not in theirs and (name not in taken or reads(name))]
     renamed = {name: f"{RENAMED}{name}" for name in others if name in RESERVED}
     if renamed and tally is not None:
         tally.note(f"columns renamed, TRL uses their names: {listing(f'{a} → {b}' for a, b in renamed.items())}")
     return _assemble(dataset, theirs | {renamed.get(name, name): name for name in others})
 
 
-def _check_present(names: list[str], source: SourceSection, theirs: Mapping[str, str]) -> None:
+def _check_present(dataset: Dataset, names: list[str], source: SourceSection, theirs: Mapping[str, str]) -> None:
     missing = [ours for ours, name in theirs.items() if name not in names]
     if missing:
-        guesses = {ours: _guess(ours, theirs[ours], names) or "COLUMN" for ours in missing}
+        there = paths_in(dataset)
+        guesses = {ours: guess_column(ours, theirs[ours], there) or "COLUMN" for ours in missing}
         wanted = ", ".join(_described(ours, theirs[ours]) for ours in missing)
         raise DataError(
-            f"{place(source)}.columns: {source.name_or_path} has no column {wanted}; there is: {listing(names)}",
+            f"{place(source)}.columns: {source.name_or_path} has no column {wanted}; there is: {listing(there)}",
             hint=set_option(f"{place(source)}.columns", dict(source.columns) | guesses),
         )
+
+
+def _check_text_only(dataset: Dataset, source: SourceSection) -> None:
+    """Pictures that nobody has given another name, which is to say that a reward alone reads them."""
+    for name in PICTURES:
+        if name not in dataset.column_names or name in source.columns.values():
+            continue
+        cells = dataset.with_format("arrow")[:][name]
+        shown = [row for row, cell in enumerate(cells, 1) if cell.as_py() not in (None, "", [])]
+        if shown:
+            kept = dict(source.columns) | {f"{RENAMED}{name}": name}
+            raise DataError(
+                f"{place(source)}: {plural(len(shown), 'row')} of {len(dataset):,} come with something in the column "
+                f"{name!r}, the first is row {shown[0]}; the model is shown text only",
+                hint="take problems without it; where only a reward reads that column: "
+                + set_option(f"{place(source)}.columns", kept),
+            )
 
 
 def _described(ours: str, theirs: str) -> str:
     return repr(theirs) if ours == theirs else f"{theirs!r} (for {ours!r})"
 
 
-def _guess(ours: str, theirs: str, names: list[str]) -> str | None:
-    usual = next((name for name in USUAL_NAMES.get(ours, ()) if name in names), None)
-    return nearest(theirs, names) or usual
+def guess_column(ours: str, theirs: str, there: list[str]) -> str | None:
+    """Which of the columns and dotted paths that there are may be meant; None where none is likely."""
+    usual = next((name for name in USUAL_NAMES.get(ours, ()) if name in there), None)
+    return nearest(theirs, there) or usual or inner_name(ours, there)
+
+
+def inner_name(ours: str, paths: Iterable[str]) -> str | None:
+    """The dotted path whose last part is what such a column is usually called."""
+    last = {path.rpartition(".")[2]: path for path in reversed(list(paths)) if "." in path}
+    wanted = (
+        ("ground_truth", ours, *USUAL_NAMES.get(ours, ())) if ours == "answer" else (ours, *USUAL_NAMES.get(ours, ()))
+    )
+    return next((last[name] for name in wanted if name in last), None)
 
 
 def _check_free(names: list[str], source: SourceSection, needed: tuple[str, ...]) -> None:
@@ -82,7 +126,8 @@ def _check_free(names: list[str], source: SourceSection, needed: tuple[str, ...]
                 f"{place(source)}.columns: {ours!r} is a name TRL uses itself",
                 hint=f"give {theirs!r} another name: --set {place(source)}.columns.{RENAMED}{ours}={theirs}",
             )
-        if ours != theirs and ours in names and ours not in source.columns.values():
+        inside = theirs.startswith(f"{ours}.")
+        if ours != theirs and not inside and ours in names and ours not in source.columns.values():
             kept = dict(source.columns) | {f"original_{ours}": ours}
             raise DataError(
                 f"{place(source)}.columns: {ours}: {theirs} would hide the column {ours!r} that is there already",

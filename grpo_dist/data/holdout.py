@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from grpo_dist.data.messages import Messages
+from grpo_dist.data.identity import Problems, problem_keys
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-def problem_key(prompt: Messages) -> str:
-    """What makes two prompts the same problem: roles and words, whatever the white space and the system prompt."""
-    spoken = [(message["role"], message["content"].split()) for message in prompt if message["role"] != "system"]
-    return json.dumps(spoken)
 
 
 def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -28,7 +22,20 @@ def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset
     Raises:
         DataError: fewer than two different problems.
     """
-    keys = [problem_key(prompt) for prompt in dataset["prompt"][:]]
+    keys = problem_keys(dataset)
+    heldout = choose(keys, fraction, seed)
+    return (
+        dataset.select([row for row, key in enumerate(keys) if key not in heldout]),
+        dataset.select([row for row, key in enumerate(keys) if key in heldout]),
+    )
+
+
+def choose(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The keys among these that are held out.
+
+    Raises:
+        DataError: fewer than two different ones.
+    """
     ranked = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
     if len(ranked) < 2:
         raise DataError(
@@ -36,21 +43,17 @@ def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset
             hint="--set data.eval_split=NAME, or --set evaluation.enabled=false",
         )
     amount = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
-    heldout = set(ranked[:amount])
-    return (
-        dataset.select([row for row, key in enumerate(keys) if key not in heldout]),
-        dataset.select([row for row, key in enumerate(keys) if key in heldout]),
-    )
+    return set(ranked[:amount])
 
 
-def without_leaks(train: Dataset, heldout: Dataset) -> Dataset:
+def without_leaks(train: Dataset, held: Problems) -> Dataset:
     """The training rows whose problem is not held out.
 
     Raises:
         DataError: none is left.
     """
-    held = {problem_key(prompt) for prompt in heldout["prompt"][:]}
-    kept = [row for row, prompt in enumerate(train["prompt"][:]) if problem_key(prompt) not in held]
+    leaked = set(held.rows_among(problem_keys(train)))
+    kept = [row for row in range(len(train)) if row not in leaked]
     if not kept:
         raise DataError(
             f"data.eval_split: all {len(train):,} training problems are held out too",

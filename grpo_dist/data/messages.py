@@ -15,6 +15,8 @@ Render = Callable[[Messages], str]
 """A chat template at work: messages to the text the model reads, generation prompt included."""
 
 ROLES = ("system", "user", "assistant")
+OTHER_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""Their name → ours, as ShareGPT and its like have them."""
 PROBE_SYSTEM = "system probe 7193"
 PROBE_USER = "user probe 4206"
 
@@ -22,8 +24,10 @@ PROBE_USER = "user probe 4206"
 def to_messages(value: Any, where: str) -> Messages | None:
     """A prompt from its column: text becomes one user message, a conversation is kept; None when it says nothing.
 
+    An answer of the assistant at the end is left out (`ends_answered` tells where there is one).
+
     Raises:
-        DataError: neither, or a conversation that does not end with the user.
+        DataError: neither, or a message that is not text from one of the roles.
     """
     if is_missing(value):
         return None
@@ -35,15 +39,24 @@ def to_messages(value: Any, where: str) -> Messages | None:
             hint="name the column that holds the question: --set 'data.columns={prompt: COLUMN}'",
         )
     messages = [_message(item, where) for item in value]
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
     spoken = [message for message in messages if message["role"] != "system"]
     if not spoken or all(is_missing(message["content"]) for message in spoken):
         return None
     if messages[-1]["role"] != "user":
         raise DataError(
             f"{where}: the last message is from {messages[-1]['role']!r}: {excerpt(messages[-1]['content'])}",
-            hint="a prompt ends with the user; leave the answer out of it",
+            hint="a prompt ends with the user; leave out what follows",
         )
     return messages
+
+
+def ends_answered(value: Any) -> bool:
+    """Whether a conversation, as its column has it, ends with the assistant's answer."""
+    last = value[-1] if isinstance(value, list) and value else None
+    role = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
+    return isinstance(role, str) and OTHER_ROLES.get(role.lower(), role) == "assistant"
 
 
 def with_system(messages: Messages, system_prompt: str | None) -> Messages:
@@ -97,22 +110,47 @@ def template_accepts_system(render: Render) -> bool:
 
 def _message(item: Any, where: str) -> Message:
     """`{role, content}` of one message; keys that `datasets` filled with None are left out, others refused."""
+    item = _of_sharegpt(item)
     if not isinstance(item, dict) or "role" not in item or "content" not in item:
         keys = f"the keys {listing(item)}" if isinstance(item, dict) else excerpt(item)
         raise DataError(
-            f"{where}: a message has `role` and `content`, this has {keys}", hint="convert the conversations"
+            f"{where}: a message has `role` and `content` (or `from` and `value`), this has {keys}",
+            hint="convert the conversations, or name another column: --set 'data.columns={prompt: COLUMN}'",
         )
-    role, content = item["role"], item["content"]
+    role, content = OTHER_ROLES.get(str(item["role"]).lower(), item["role"]), item["content"]
     if role not in ROLES:
         raise DataError(f"{where}: unknown role {role!r} in a message", hint=f"roles are {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise DataError(
-            f"{where}: the content of a message is not text: {excerpt(content)}", hint="only text is trained on"
-        )
     more = [key for key, value in item.items() if key not in ("role", "content") and value not in (None, [], {})]
     if more:
         raise DataError(
             f"{where}: a message has more than `role` and `content`: {listing(more)}",
             hint="remove these keys; tools and names are not trained on",
         )
-    return {"role": role, "content": content}
+    return {"role": role, "content": _text(content, where)}
+
+
+def _of_sharegpt(item: Any) -> Any:
+    """`{from, value}` as `{role, content}`; its other keys (`weight`, …) say nothing about the prompt."""
+    if isinstance(item, dict) and {"from", "value"} <= set(item) and item.get("role") is None:
+        return {"role": item["from"], "content": item["value"]}
+    return item
+
+
+def _text(content: Any, where: str) -> str:
+    """The content of a message: text, or a list of parts that are text.
+
+    Raises:
+        DataError: a part is a picture, or whatever else.
+    """
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) and content else [content]
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            what = f"holds a part of type {kind!r}" if kind and kind != "text" else f"is not text: {excerpt(content)}"
+            raise DataError(
+                f"{where}: the content of a message {what}; the model is shown text only",
+                hint="remove these rows, or name another column: --set 'data.columns={prompt: COLUMN}'",
+            )
+    return "".join(part["text"] for part in parts)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_dist.config.data import DataSection
-from grpo_dist.data.holdout import limit, split_holdout, without_leaks
+from grpo_dist.data.columns import map_columns
+from grpo_dist.data.holdout import choose, limit, split_holdout, without_leaks
+from grpo_dist.data.identity import KEY, Problems, first_rows, problem_key, problem_keys
 from grpo_dist.data.lengths import LengthLimit, length_limit
-from grpo_dist.data.messages import Messages, Render, dresser, template_accepts_system
+from grpo_dist.data.messages import Messages, Render, dresser, template_accepts_system, to_messages
 from grpo_dist.data.presets import system_prompt
 from grpo_dist.data.problems import to_problems
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.wording import excerpt, plural
+from grpo_dist.data.wording import excerpt, place, plural
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ class Prepared:
     """What happened, for the person who reads along."""
     counts: Mapping[str, int]
     """The same in numbers: loaded, dropped for each reason, train, heldout."""
+    keys: tuple[str, ...]
+    """What makes each training row the problem it is."""
+    held: Problems
+    """Every problem that is not to be trained on, also those that are too long or too many to be compared on."""
 
 
 def prepare(
@@ -62,10 +68,12 @@ def prepare(
     hold_out: bool,
     num_problems: int | None = None,
     rows: tuple[Rows, Rows] | None = None,
+    reads: Callable[[str], bool] = lambda name: False,
 ) -> Prepared:
-    """Problems to train on and problems held out, `num_problems` of them at most.
+    """Problems to train on and different problems held out, `num_problems` of them at most.
 
-    `rows` are (train, held-out) rows that take the place of `section.name_or_path`, for embedded problems.
+    `rows` are (train, held-out) rows that take the place of `section.name_or_path`, for embedded problems; `reads`
+    is as in `map_columns`.
 
     Raises:
         DataError: the data cannot be loaded or used; the message says which row, column or limit.
@@ -77,20 +85,45 @@ def prepare(
         tally.note("the chat template has no system role: the system prompt stands before the first user message")
     dress = dresser(text, accepts_system)
     loaded, loaded_heldout = _load(section, hold_out, rows)
-    train = to_problems(loaded, section, dress, need_answers, tally)
+    train = to_problems(loaded, section, dress, need_answers, tally, reads)
     heldout = None
     if loaded_heldout is not None:
-        heldout = to_problems(loaded_heldout, section, dress, need_answers, held_tally)
+        heldout = to_problems(loaded_heldout, section, dress, need_answers, held_tally, reads)
         train = _without_leaks(train, heldout, tally)
+    _tell_repeats(train, tally)
     train, limits = _measured(train, section, model, tally)
+    held = Problems(problem_keys(heldout) if heldout is not None else ())
     if heldout is not None:
         heldout = _within(heldout, limits, section, model, held_tally)
     elif hold_out:
         train, heldout = split_holdout(train, section.eval_fraction or DEFAULT_EVAL_FRACTION, seed)
+        held = Problems(problem_keys(heldout))
     train = _limited(train, section.max_samples, seed, "training", tally)
-    heldout = None if heldout is None else _limited(heldout, num_problems, seed, "held-out", tally)
+    if heldout is not None:
+        heldout = _limited(_different(heldout, held_tally), num_problems, seed, "held-out", tally)
     counts = tally.counts | held_tally.counts | {"train": len(train), "heldout": len(heldout or ())}
-    return Prepared(train, heldout, (*tally.notes, *held_tally.notes), counts)
+    return Prepared(
+        train.remove_columns(KEY),
+        None if heldout is None else heldout.remove_columns(KEY),
+        (*tally.notes, *held_tally.notes),
+        counts,
+        tuple(problem_keys(train)),
+        held,
+    )
+
+
+def held_out_by(section: DataSection, keys: Sequence[str], seed: int) -> Problems:
+    """What a run would hold out: the problems of its `eval_split`, or a fraction of those with these keys.
+
+    Raises:
+        DataError: as `load_rows` and `choose`.
+    """
+    if section.eval_split is None:
+        return Problems(choose(keys, section.eval_fraction or DEFAULT_EVAL_FRACTION, seed))
+    rows = map_columns(load_rows(section, section.eval_split), section, ("prompt",))
+    where = f"{place(section)}: column {section.columns.get('prompt', 'prompt')!r}, split {section.eval_split!r}"
+    prompts = [to_messages(value, f"{where}, row {row}") for row, value in enumerate(rows["prompt"][:], 1)]
+    return Problems(problem_key(prompt) for prompt in prompts if prompt is not None)
 
 
 def _load(section: DataSection, hold_out: bool, rows: tuple[Rows, Rows] | None) -> tuple[Dataset, Dataset | None]:
@@ -102,12 +135,36 @@ def _load(section: DataSection, hold_out: bool, rows: tuple[Rows, Rows] | None) 
 
 
 def _without_leaks(train: Dataset, heldout: Dataset, tally: Tally) -> Dataset:
-    clean = without_leaks(train, heldout)
+    clean = without_leaks(train, Problems(problem_keys(heldout)))
     leaked = len(train) - len(clean)
     tally.count("leaked", leaked)
     if leaked:
         tally.note(f"dropped {plural(leaked, 'training problem')} of {len(train):,} that {_are(leaked)} held out too")
     return clean
+
+
+def _tell_repeats(problems: Dataset, tally: Tally) -> None:
+    """Rows of one problem are all trained on: whoever repeats it may want it more often."""
+    repeats = len(problems) - len(set(problem_keys(problems)))
+    tally.count("repeated", repeats)
+    if repeats:
+        tally.note(
+            f"{plural(repeats, 'row')} of {len(problems):,} repeat{'s' if repeats == 1 else ''} an earlier problem"
+        )
+
+
+def _different(heldout: Dataset, tally: Tally) -> Dataset:
+    """Each problem once: asked twice, it would count twice in intervals that take problems for independent."""
+    kept = first_rows(problem_keys(heldout))
+    repeats = len(heldout) - len(kept)
+    tally.count("repeated", repeats)
+    if not repeats:
+        return heldout
+    tally.note(
+        f"{plural(repeats, 'row')} of {len(heldout):,} repeat{'s' if repeats == 1 else ''} an earlier problem and "
+        f"{'is' if repeats == 1 else 'are'} left out"
+    )
+    return heldout.select(kept)
 
 
 def _are(number: int) -> str:

@@ -18,6 +18,7 @@ from grpo_dist.errors import DataError
 RECIPE, NONE, TOKENIZER = "recipe", "none", "tokenizer"
 TEXT_SUFFIXES = (".txt", ".md", ".jinja", ".j2")
 DEFAULT_SYSTEM_PROMPT = "DEFAULT_SYSTEM_PROMPT"
+BOS = "{{- bos_token -}}\n"
 
 
 def _packaged(name: str) -> str:
@@ -46,8 +47,11 @@ def system_prompt(section: DataSection) -> str | None:
     return _read("data.system_prompt", value, list(SYSTEM_PROMPTS)).rstrip("\n") or None
 
 
-def chat_template(section: DataSection, tokenizer_template: str | None) -> str:
+def chat_template(section: DataSection, tokenizer_template: str | None, *, bos: bool = False) -> str:
     """The Jinja source that `data.chat_template` means. The recipe's own carries the system prompt as its default.
+
+    Args:
+        bos: whether texts of the model begin with a BOS token; the recipe's template writes it then.
 
     Raises:
         DataError: the tokenizer has none, there is no such file, or it is not Jinja.
@@ -62,7 +66,8 @@ def chat_template(section: DataSection, tokenizer_template: str | None) -> str:
         return tokenizer_template
     if value in CHAT_TEMPLATES:
         # repr() of a string is a Jinja string literal too, line breaks and quotes escaped.
-        return CHAT_TEMPLATES[value].replace(DEFAULT_SYSTEM_PROMPT, repr(system_prompt(section) or ""), 1)
+        source = CHAT_TEMPLATES[value].replace(DEFAULT_SYSTEM_PROMPT, repr(system_prompt(section) or ""), 1)
+        return BOS + source if bos else source
     source = _read("data.chat_template", value, [*CHAT_TEMPLATES, TOKENIZER])
     _check_syntax(value, source)
     return source

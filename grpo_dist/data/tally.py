@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 class Tally:
     """Grows while problems pass through the steps.
 
-    `what` opens each note (`held-out: …`) and, without its hyphen, each count (`heldout_too_long`).
+    `what` opens each note (`held-out: …`) and, without hyphen or space, each count (`heldout_too_long`).
     """
 
     what: str = ""
@@ -20,5 +21,5 @@ class Tally:
         self.notes.append(f"{self.what}: {text}" if self.what else text)
 
     def count(self, name: str, number: int) -> None:
-        prefix = f"{self.what.replace('-', '')}_" if self.what else ""
+        prefix = f"{re.sub('[- ]', '', self.what)}_" if self.what else ""
         self.counts[prefix + name] = number

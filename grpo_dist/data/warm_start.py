@@ -8,7 +8,9 @@ from typing import Any
 
 from grpo_dist.config.data import SourceSection
 from grpo_dist.config.model import WarmStartSection
+from grpo_dist.data.answers import only_one
 from grpo_dist.data.columns import map_columns
+from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.messages import Messages, to_messages
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
@@ -24,15 +26,23 @@ Cells = Mapping[str, Mapping[int, Any]]
 
 
 def warm_start_examples(
-    section: WarmStartSection, dress: Callable[[Messages], Messages], tally: Tally, *, prefilled: bool
+    section: WarmStartSection,
+    dress: Callable[[Messages], Messages],
+    tally: Tally,
+    *,
+    prefilled: bool,
+    held: Problems,
 ) -> list[dict[str, Any]]:
-    """`{"prompt": messages, "completion": text}` of every row; `dress` adds the system prompt as in GRPO.
+    """`{"prompt": messages, "completion": text}` of every row whose problem is not held out.
+
+    `dress` adds the system prompt as in GRPO.
 
     A column `completion` is used as it is; otherwise `reasoning` (think tags stripped) and `answer` are put into our
     tags, after the opening one unless the generation prompt holds it already (`prefilled`).
 
     Raises:
-        DataError: a column is missing, a row lacks a part, or no answer is a number where only such are wanted.
+        DataError: a column is missing, a row lacks a part, no answer is a number where only such are wanted, or every
+            problem is held out.
     """
     source = section.data
     rows = load_rows(source, source.split)
@@ -43,6 +53,7 @@ def warm_start_examples(
     judged = ("answer",) if section.numeric_answers else ()
     rows = map_columns(rows, source, dict.fromkeys(("prompt", *parts, *judged)))
     kept = _with_number(source, rows["answer"][:], tally) if judged else range(len(rows))
+    kept = _not_held_out(source, rows["prompt"][:], kept, held, tally)
     cells = {name: _cells(rows[name][:], kept) for name in ("prompt", *parts)}
     prompts = [to_messages(value, _where(source, "prompt", row)) for row, value in cells["prompt"].items()]
     _check_complete(source, cells | {"prompt": dict(zip(cells["prompt"], prompts, strict=True))})
@@ -54,8 +65,31 @@ def _cells(values: Sequence[Any], kept: Iterable[int]) -> dict[int, Any]:
     return {row + 1: values[row] for row in kept}
 
 
+def _not_held_out(
+    source: SourceSection, prompts: Sequence[Any], rows: Iterable[int], held: Problems, tally: Tally
+) -> list[int]:
+    """Indices of the rows that may be trained on; a row without a prompt is found out later."""
+    if not len(held):
+        return list(rows)
+    rows = list(rows)
+    asked = {row: to_messages(prompts[row], _where(source, "prompt", row + 1)) for row in rows}
+    kept = [row for row in rows if asked[row] is None or problem_key(asked[row]) not in held]
+    left_out = len(rows) - len(kept)
+    tally.count("held_out", left_out)
+    if left_out:
+        whose = "its problem is" if left_out == 1 else "their problems are"
+        tally.note(f"left out {plural(left_out, 'example')} of {len(rows):,}: {whose} held out")
+    if not kept:
+        raise DataError(
+            f"{place(source)}: the problems of all {len(rows):,} examples are held out for the comparison",
+            hint="take other examples, or hold out less: --set data.eval_fraction=0.05",
+        )
+    return kept
+
+
 def _with_number(source: SourceSection, answers: Sequence[Any], tally: Tally) -> list[int]:
     """Indices of the answers that are plain numbers."""
+    answers = [only_one(value) for value in answers]
     kept = [row for row, value in enumerate(answers) if not is_missing(value) and is_plain_number(as_text(value))]
     if not kept:
         column = source.columns.get("answer", "answer")
@@ -80,10 +114,11 @@ def _wrapped(source: SourceSection, cells: Cells, prefilled: bool) -> list[str]:
 
 
 def _texts(source: SourceSection, cells: Cells, name: str) -> list[str]:
-    for row, value in cells[name].items():
+    cells = {row: only_one(value) if name == "answer" else value for row, value in cells[name].items()}
+    for row, value in cells.items():
         if isinstance(value, (list, dict)):
             raise DataError(f"{_where(source, name, row)}: text is expected, this is {excerpt(value)}")
-    return [as_text(value) for value in cells[name].values()]
+    return [as_text(value) for value in cells.values()]
 
 
 def _check_complete(source: SourceSection, cells: Cells) -> None:

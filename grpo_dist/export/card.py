@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Export:
     """As in `export.json`."""
     versions: Mapping[str, str]
     """Package → version, of the machine that made the export."""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """`grpo.chat_template_kwargs`, without which others would ask in another way than it was trained."""
 
 
 def model_card(record: RunRecord, export: Export) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
 from grpo_dist.config import RunConfig
 from grpo_dist.plan.contradictions import extra
 from grpo_dist.training.generation import Completion, Message, generate, settings
+from grpo_dist.training.prompts import PromptRenderer
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class LocalModel:
 
     name: str
     model: PreTrainedModel | PeftModel
-    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
     batch_size: int
     adapter: bool = True
 
     def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
         with nullcontext() if self.adapter else self.model.disable_adapter():
             yield from generate(
-                self.model, self.tokenizer, prompts, batch_size=self.batch_size, settings=self._settings(how)
+                self.model, self.renderer, prompts, batch_size=self.batch_size, settings=self._settings(how)
             )
 
     def _settings(self, how: Sampling) -> GenerationConfig:
@@ -66,7 +67,9 @@ class LocalModel:
                 "min_p": how.min_p,
                 "repetition_penalty": how.repetition_penalty,
             }
-        return settings(self.model, self.tokenizer, max_new_tokens=how.max_tokens, per_prompt=how.num_samples, **drawn)
+        return settings(
+            self.model, self.renderer.tokenizer, max_new_tokens=how.max_tokens, per_prompt=how.num_samples, **drawn
+        )
 
 
 def greedy(config: RunConfig) -> Sampling:

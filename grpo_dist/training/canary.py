@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.errors import RolloutError
 from grpo_dist.rollout.client import Prompt, Sampled
+from grpo_dist.training.prompts import PromptRenderer
 
 PROMPTS = 4
 LONGEST_PROMPT = 256
@@ -79,7 +79,7 @@ class Canary:
     def __init__(
         self,
         model: PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
+        renderer: PromptRenderer,
         accelerator: Accelerator,
         dataset: Dataset,
         *,
@@ -89,7 +89,7 @@ class Canary:
         self.model, self.accelerator, self.tolerance = model, accelerator, TOLERANCE[dtype]
         self.prompts = [
             Prompt(tuple(ids), 1, SEED + number)
-            for number, ids in enumerate(islice(_prompts(dataset, tokenizer), PROMPTS))
+            for number, ids in enumerate(islice(_prompts(dataset, renderer), PROMPTS))
         ]
         self.sampling = {**SAMPLING, "max_tokens": min(max_tokens, COMPLETION_TOKENS)}
 
@@ -190,8 +190,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().mean())
 
 
-def _prompts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+def _prompts(dataset: Dataset, renderer: PromptRenderer) -> Iterator[list[int]]:
     """The first prompts of the training data, as the model reads them, the ends of long ones."""
     for row in dataset:
-        ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
-        yield ids[-LONGEST_PROMPT:]
+        yield renderer.ids(row["prompt"])[-LONGEST_PROMPT:]

@@ -6,7 +6,6 @@ import time
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
 
 from grpo_dist.config import RunConfig
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
@@ -17,6 +16,7 @@ from grpo_dist.training.answering import Answerer, LocalModel, Sampling, greedy,
 from grpo_dist.training.generation import Completion
 from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
+from grpo_dist.training.prompts import renderer_in
 from grpo_dist.training.run_pool import has_pool, pool_of
 from grpo_dist.training.served_model import served_models
 from grpo_dist.training.stage import Run, main
@@ -52,10 +52,10 @@ def _models(run: Run) -> tuple[Answerer, Answerer]:
         return served_models(run, pool_of(run))
     device = torch.device(run.plan.topology.device)
     model = load_adapter(load_model(run), run.directory.adapter).to(device).eval()
-    tokenizer, size = AutoTokenizer.from_pretrained(run.directory.tokenizer), run.config.evaluation.batch_size
+    renderer, size = renderer_in(run), run.config.evaluation.batch_size
     return (
-        LocalModel("base model", model, tokenizer, size, adapter=False),
-        LocalModel("trained model", model, tokenizer, size),
+        LocalModel("base model", model, renderer, size, adapter=False),
+        LocalModel("trained model", model, renderer, size),
     )
 
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import AutoTokenizer
 
-from grpo_dist.data.holdout import limit, problem_key
+from grpo_dist.data.holdout import limit
+from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.prepare import prepare
 from grpo_dist.errors import DataError
 from grpo_dist.evaluation.comparison import Answered
@@ -21,8 +21,9 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import RunDirectory, write_json
 from grpo_dist.training.answering import LocalModel
 from grpo_dist.training.compare import Contest, bootstrap
-from grpo_dist.training.preparation import data_model
-from grpo_dist.training.sources import device_at_hand, free_memory, load_source, load_tokenizer_of, own_run
+from grpo_dist.training.preparation import data_model, looked_at, reads
+from grpo_dist.training.prompts import renderer_in
+from grpo_dist.training.sources import device_at_hand, free_memory, load_source, own_run, renderer_of_source
 from grpo_dist.training.stage import Run, as_process, open_run
 
 
@@ -60,8 +61,8 @@ def _tell_other_prompts(source: ModelSource, run: Run) -> None:
 def _answers(source: ModelSource, run: Run, contest: Contest) -> tuple[list[Answered], float]:
     """In a function of its own, so that one model is gone before the next is loaded."""
     model = load_source(source, run).to(device_at_hand(run)).eval()
-    tokenizer = load_tokenizer_of(source, run)
-    return contest.answers(LocalModel(source.name, model, tokenizer, run.config.evaluation.batch_size))
+    renderer = renderer_of_source(source, run)
+    return contest.answers(LocalModel(source.name, model, renderer, run.config.evaluation.batch_size))
 
 
 def _heldout(run: Run) -> Dataset:
@@ -83,7 +84,7 @@ def _other_problems(run: Run) -> Dataset:
         "max_prompt_length_quantile": None,
         "max_samples": config.evaluation.num_problems,
     }
-    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
+    tokenizer = renderer_in(run).tokenizer
     [scorer] = load_rewards((config.evaluation.scorer,))
     prepared = prepare(
         config.data.model_copy(update=everything),
@@ -91,19 +92,20 @@ def _other_problems(run: Run) -> Dataset:
         seed=config.grpo.seed,
         need_answers="answer" in scorer.columns,
         hold_out=False,
+        reads=reads([scorer]),
     )
-    for note in prepared.notes:
-        say(note)
-    return prepared.train
+    return looked_at(run, tokenizer, prepared).train
 
 
 def _trained_on(source: ModelSource, rows: Dataset) -> int | None:
     """How many of the problems the model was trained on; None where its run is not known."""
     if source.kind == "base" or source.run is None:
         return 0 if source.kind == "base" else None
-    trained = Dataset.from_parquet(str(RunDirectory(Path(source.run)).train_data), keep_in_memory=True)
-    keys = {problem_key(prompt) for prompt in trained["prompt"][:]}
-    known = sum(problem_key(prompt) in keys for prompt in rows["prompt"][:])
+    directory = RunDirectory(Path(source.run))
+    seen = [path for path in (directory.train_data, directory.warm_start_data) if path.is_file()]
+    prompts = [prompt for path in seen for prompt in Dataset.from_parquet(str(path), keep_in_memory=True)["prompt"][:]]
+    trained = Problems(map(problem_key, prompts))
+    known = sum(problem_key(prompt) in trained for prompt in rows["prompt"][:])
     if known:
         say(f"warning: {source.name} was trained on {known:,} of these {len(rows):,} problems")
     return known

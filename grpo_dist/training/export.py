@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist import __version__
 from grpo_dist.checkpoints import step_of
@@ -21,6 +21,7 @@ from grpo_dist.errors import ModelError
 from grpo_dist.export.card import Export, model_card
 from grpo_dist.export.request import ExportRequest, made_from
 from grpo_dist.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD
+from grpo_dist.plan.contradictions import extra
 from grpo_dist.progress import say
 from grpo_dist.report import read_run
 from grpo_dist.run_directory import write_atomically, write_json
@@ -28,6 +29,7 @@ from grpo_dist.training.environment import packages
 from grpo_dist.training.generation import settings
 from grpo_dist.training.logprobs import Gap, Logprobs, Text, gap, logprobs, texts_of
 from grpo_dist.training.model import load_adapter, load_model, model_path
+from grpo_dist.training.prompts import PromptRenderer, renderer_in
 from grpo_dist.training.sources import device_at_hand, free_memory, load_directory
 from grpo_dist.training.stage import Run, as_process, open_run
 from grpo_dist.training.vllm_logprobs import vllm_is_here, vllm_logprobs
@@ -103,27 +105,29 @@ def check_adapter(weights: Path) -> None:
 
 def _write(request: ExportRequest, run: Run, draft: Path) -> Reference:
     """The files; and the reference, since the trained model is at hand. In a function of its own, to free it."""
-    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
+    renderer = renderer_in(run)
     # As trained: the weights that training saw, in its dtype. Only the sums are made in float32.
     base = load_model(run)
     dtypes = {name: parameter.dtype for name, parameter in base.named_parameters()}
     trained = load_adapter(base.float(), Path(request.source.path)).to(device_at_hand(run)).eval()
-    reference = _reference(run, trained, tokenizer)
+    reference = _reference(run, trained, renderer)
     say(f"{request.to}: {len(reference.texts)} completions of the trained model to check with")
     if request.to == "adapter":
         _write_adapter(run, Path(request.source.path), draft)
     else:
-        _write_merged(request, run, _merged(trained, dtypes, run.config.model.dtype, request.dtype), tokenizer, draft)
+        _write_merged(
+            request, run, _merged(trained, dtypes, run.config.model.dtype, request.dtype), renderer.tokenizer, draft
+        )
     for name in TOKENIZER_FILES:
         if (run.directory.tokenizer / name).is_file():
             shutil.copy2(run.directory.tokenizer / name, draft / name)
     return reference
 
 
-def _reference(run: Run, trained: PeftModel, tokenizer: PreTrainedTokenizerBase) -> Reference:
+def _reference(run: Run, trained: PeftModel, renderer: PromptRenderer) -> Reference:
     held, limit = run.directory.heldout_data, min(MOST_TOKENS, run.config.grpo.max_completion_length)
     rows = Dataset.from_parquet(str(held if held.is_file() else run.directory.train_data), keep_in_memory=True)
-    texts = texts_of(trained, tokenizer, list(rows["prompt"][:PROMPTS]), max_new_tokens=limit)
+    texts = texts_of(trained, renderer, list(rows["prompt"][:PROMPTS]), max_new_tokens=limit)
     found = logprobs(trained, texts)
     with trained.disable_adapter():
         return Reference(texts, found, gap(found, logprobs(trained, texts)))
@@ -229,6 +233,7 @@ def _card(request: ExportRequest, run: Run, record: dict[str, Any]) -> str:
             step=step_of(Path(request.source.path)) if checkpoint else None,
             base_model=run.config.model.name_or_path,
             checks=tuple(record["checks"]),
+            template_arguments=extra(run.config, "chat_template_kwargs") or {},
             versions=record["versions"],
         ),
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from statistics import fmean
 
 import torch
-from transformers import AutoTokenizer
 
 from grpo_dist.data.filtered import ROW
 from grpo_dist.data.readers import read_files
@@ -20,6 +19,7 @@ from grpo_dist.training.answering import LocalModel, sampled
 from grpo_dist.training.generation import Completion, Message
 from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
+from grpo_dist.training.prompts import renderer_in
 from grpo_dist.training.run_pool import has_pool, pool_of
 from grpo_dist.training.served_model import served_model
 from grpo_dist.training.stage import Run, main
@@ -85,8 +85,7 @@ class _Local:
         if run.directory.warm_start.exists():
             model = load_adapter(model, run.directory.warm_start)
         model = model.to(torch.device(run.plan.topology.device)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer, padding_side="left")
-        self.model = LocalModel("base model", model, tokenizer, size)
+        self.model = LocalModel("base model", model, renderer_in(run), size)
 
     def answers(self, prompts: Sequence[list[Message]], start: int) -> list[list[Completion]]:
         torch.manual_seed(self.seed + start)

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
 
 from grpo_dist import metrics
 from grpo_dist.config import RunConfig
 from grpo_dist.run_directory import RunDirectory, write_json
 from grpo_dist.training.__main__ import train_stage
-from grpo_dist.training.preparation import data_model
+from grpo_dist.training.prompts import renderer_in
 from grpo_dist.training.stage import Run
 
 AT_LEAST = {"transformers": "min_new_tokens", "vllm": "min_tokens"}
@@ -58,8 +57,7 @@ def one_full_step(config: RunConfig) -> RunConfig:
 def _keep_longest(run: Run, trial: Run) -> int:
     """The longest prompts that make a step become the data of the trial; tokens of the longest."""
     problems = Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True)
-    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
-    lengths = data_model(run, tokenizer).count_tokens(problems["prompt"][:])
+    lengths = renderer_in(run).lengths(problems["prompt"][:])
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     trial.directory.train_data.parent.mkdir()
     problems.select(order[: run.plan.batch.prompts_per_step]).to_parquet(trial.directory.train_data)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from grpo_dist.training.prompts import PromptRenderer
+from grpo_dist.training.special_tokens import end_tokens
+
 Message = dict[str, str]
 
 
@@ -23,7 +26,7 @@ class Completion:
 @torch.inference_mode()
 def generate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    renderer: PromptRenderer,
     prompts: Sequence[list[Message]],
     *,
     batch_size: int,
@@ -34,11 +37,11 @@ def generate(
     stride = max(1, batch_size // per_prompt)
     for start in range(0, len(prompts), stride):
         batch = prompts[start : start + stride]
-        inputs = tokenizer.apply_chat_template(
-            list(batch), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
+        inputs = renderer.padded(batch).to(model.device)
         output = model.generate(**inputs, generation_config=settings)
-        completions = [_completion(row, tokenizer, settings) for row in output[:, inputs["input_ids"].shape[1] :]]
+        completions = [
+            _completion(row, renderer.tokenizer, settings) for row in output[:, inputs["input_ids"].shape[1] :]
+        ]
         for i in range(0, len(completions), per_prompt):
             yield completions[i : i + per_prompt]
 
@@ -61,13 +64,6 @@ def settings(
         disable_compile=True,
         **sampling,
     )
-
-
-def end_tokens(declared: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every end token the model declares ends a completion, not only the tokenizer's (as in `GRPOTrainer`)."""
-    ids = declared.eos_token_id
-    ends = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    return sorted({*ends, tokenizer.eos_token_id})
 
 
 def _completion(row: torch.Tensor, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig) -> Completion:

@@ -9,9 +9,10 @@ from statistics import fmean
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from grpo_dist.training.generation import Message, settings
+from grpo_dist.training.prompts import PromptRenderer
 
 Logprobs = list[list[float]]
 """log p of each completion token, for each text."""
@@ -40,18 +41,16 @@ class Gap:
 @torch.inference_mode()
 def texts_of(
     model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
+    renderer: PromptRenderer,
     prompts: Sequence[list[Message]],
     *,
     max_new_tokens: int,
 ) -> list[Text]:
     """Each prompt with the model's own likeliest completion."""
-    how = settings(model, tokenizer, max_new_tokens=max_new_tokens, per_prompt=1, do_sample=False)
+    how = settings(model, renderer.tokenizer, max_new_tokens=max_new_tokens, per_prompt=1, do_sample=False)
     found = []
     for prompt in prompts:
-        inputs = tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
+        inputs = renderer.padded([prompt]).to(model.device)
         row = model.generate(**inputs, generation_config=how)[0].tolist()
         length = inputs["input_ids"].shape[1]
         found.append(Text(tuple(row[:length]), tuple(row[length:])))

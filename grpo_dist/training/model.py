@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from grpo_dist.config.model import LoraSection, ModelSection
 from grpo_dist.config.section import EMBEDDED
@@ -38,7 +45,7 @@ def load_model(run: Run) -> PreTrainedModel:
 
 
 def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, padding left, as it comes: its chat template is set by the prepare stage."""
+    """The model's tokenizer, padding left, as it comes: template and pad token are set by the prepare stage."""
     section = run.config.model
     with explained(section):
         tokenizer = AutoTokenizer.from_pretrained(model_path(run), padding_side="left", **origin(section))
@@ -47,9 +54,24 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
             f"model.name_or_path: the tokenizer of {section.name_or_path!r} has no end-of-sequence token",
             hint="set eos_token in its tokenizer_config.json: without it no completion ever ends",
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def declared_generation(run: Run) -> GenerationConfig:
+    """The model's generation_config.json, or what its config.json says where it has none (as `from_pretrained`)."""
+    section = run.config.model
+    try:
+        return GenerationConfig.from_pretrained(model_path(run), revision=section.revision or "main")
+    except OSError:
+        with explained(section):
+            return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_path(run), **origin(section)))
+
+
+def vocabulary(run: Run) -> int:
+    """Rows of the model's embedding."""
+    section = run.config.model
+    with explained(section):
+        return AutoConfig.from_pretrained(model_path(run), **origin(section)).get_text_config().vocab_size
 
 
 def room(run: Run) -> int:

@@ -35,6 +35,7 @@ from grpo_dist.rewards.preflight.tried import Tried, totals
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.generation import generate, settings
 from grpo_dist.training.model import load_model
+from grpo_dist.training.prompts import renderer_of
 from grpo_dist.training.reward_trial import Bench
 from grpo_dist.training.stage import Run
 
@@ -72,8 +73,8 @@ class Preflight:
         self.rewards = load_rewards(run.config.rewards.functions)
         self.answer_column = _answer_column(self.rewards, problems.column_names)
         self.answers = tuple(str(row.get(self.answer_column, NO_ANSWER)) for row in self.rows)
-        rendered = tokenizer.apply_chat_template(self.rows[0]["prompt"], add_generation_prompt=True, tokenize=False)
-        self.prefilled = prefilled_tag(rendered)
+        self.renderer = renderer_of(run.config, tokenizer)
+        self.prefilled = prefilled_tag(self.renderer.text(self.rows[0]["prompt"]))
 
     def run_all(self) -> tuple[Trial, dict[str, str]]:
         """What the rewards paid, and an example of each case."""
@@ -162,7 +163,7 @@ class Preflight:
         torch.manual_seed(config.grpo.seed)
         prompts = [row["prompt"] for row in self.rows[:count]]
         size = config.evaluation.batch_size
-        groups = list(generate(model, self.tokenizer, prompts, batch_size=size, settings=how))
+        groups = list(generate(model, self.renderer, prompts, batch_size=size, settings=how))
         completions = [one for group in groups for one in group]
         problems = tuple(problem for problem, group in enumerate(groups) for _ in group)
         case = Case(SAMPLED, tuple(one.text for one in completions), problems)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.section import EMBEDDED
-from grpo_dist.data.messages import Messages, dresser, template_accepts_system
+from grpo_dist.data.columns import guess_column
+from grpo_dist.data.identity import Problems
+from grpo_dist.data.messages import dresser, template_accepts_system
+from grpo_dist.data.nested import paths_in
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.presets import chat_template, system_prompt
 from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import START, warm_start_examples
+from grpo_dist.data.wording import set_option
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError, RewardError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
+from grpo_dist.rewards.names import is_users
+from grpo_dist.rewards.resolve import parameters_of
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.backend import Backend
 from grpo_dist.training.environment import note_environment
-from grpo_dist.training.model import load_tokenizer, room
+from grpo_dist.training.model import declared_generation, load_tokenizer, room, vocabulary
 from grpo_dist.training.preflight import try_rewards
+from grpo_dist.training.prompt_check import as_note, check_prompts
+from grpo_dist.training.prompts import renderer_in, renderer_of
+from grpo_dist.training.special_tokens import begins_with_bos, end_tokens, settle_pad
 from grpo_dist.training.stage import Run
 
 
@@ -34,20 +44,29 @@ def prepare(run: Run, backend: Backend) -> None:
     note_environment(run, backend)
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
         build(directory.model, config.grpo.seed, say_passing)
-    tokenizer = dressed_tokenizer(run)
-    tokenizer.save_pretrained(directory.tokenizer)
+    tokenizer = keep_tokenizer(run)
     prepared = data(run, tokenizer)
     _try_rewards(run, tokenizer, prepared)
     if config.warm_start and not directory.warm_start.exists():
-        start_warm(run, tokenizer)
-    write_json(directory.prepared, {**prepared.counts, "notes": list(prepared.notes)})
+        prepared = noted(prepared, start_warm(run, tokenizer, prepared.held))
+    note_prepared(run, tokenizer, prepared)
 
 
 def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with the chat template of the run."""
+    """The model's tokenizer with the chat template of the run, and a pad token that no text holds."""
     tokenizer = load_tokenizer(run)
-    tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template)
+    tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template, bos=begins_with_bos(tokenizer))
+    settle_pad(tokenizer, end_tokens(declared_generation(run), tokenizer), vocabulary(run))
     return tokenizer
+
+
+def keep_tokenizer(run: Run) -> PreTrainedTokenizerBase:
+    """The dressed tokenizer, left in the run directory and read from there, as every later stage does.
+
+    A tokenizer that is saved may split texts in another way when it is loaded again (Llama 2's, transformers 5).
+    """
+    dressed_tokenizer(run).save_pretrained(run.directory.tokenizer)
+    return renderer_in(run).tokenizer
 
 
 def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
@@ -67,11 +86,11 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
         hold_out=config.evaluation.enabled,
         num_problems=config.evaluation.num_problems,
         rows=problems(config.grpo.seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS) if embedded else None,
+        reads=reads(scorers),
     )
-    for note in prepared.notes:
-        say(note)
     _check_enough(run, prepared.train)
-    check_columns(scorers, prepared.train)
+    check_columns(config, scorers, prepared.train)
+    prepared = looked_at(run, tokenizer, prepared)
     directory.train_data.parent.mkdir(exist_ok=True)
     prepared.train.to_parquet(directory.train_data)
     if prepared.heldout is not None:
@@ -83,12 +102,32 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
 
 def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
     """What the data room has to know of the run's model."""
+    renderer = renderer_of(run.config, tokenizer)
     return Model(
-        render=lambda messages: _render(tokenizer, messages),
-        count_tokens=lambda prompts: _lengths(tokenizer, prompts),
+        render=renderer.text,
+        count_tokens=renderer.lengths,
         room=room(run),
         max_completion_length=_longest_completion(run.config),
     )
+
+
+def looked_at(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> Prepared:
+    """The same after a look at its prompts, what was found among the notes; all of them are said.
+
+    Raises:
+        DataError: training on these prompts would be of no use.
+    """
+    found = check_prompts(run, renderer_of(run.config, tokenizer), (prepared.train, prepared.heldout))
+    prepared = replace(prepared, notes=(*prepared.notes, *map(as_note, found)))
+    for note in prepared.notes:
+        say(note)
+    return prepared
+
+
+def note_prepared(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
+    """`prepared.json`: counts, notes, and the first prompt as the model reads it."""
+    first = renderer_of(run.config, tokenizer).text(prepared.train[0]["prompt"])
+    write_json(run.directory.prepared, {**prepared.counts, "notes": list(prepared.notes), "first_prompt": first})
 
 
 def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
@@ -133,41 +172,53 @@ def _longest_completion(config: RunConfig) -> int:
     return max(config.grpo.max_completion_length, judged)
 
 
-def check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
+def reads(scorers: Sequence[LoadedReward]) -> Callable[[str], bool]:
+    """Whether one of the functions may read a column by the name it has: it says so, or it takes any."""
+    parameters = [one for reward in scorers for one in parameters_of(reward.function)]
+    if any(
+        one.kind is one.VAR_KEYWORD
+        for reward in scorers
+        if is_users(reward.name)
+        for one in parameters_of(reward.function)
+    ):
+        return lambda name: True
+    named = {one.name for one in parameters}
+    return lambda name: name in named
+
+
+def check_columns(config: RunConfig, scorers: Sequence[LoadedReward], train: Dataset) -> None:
     """Raises DataError when the data lacks a column that one of the functions reads."""
+    there = paths_in(train)
     for reward in scorers:
         for column in reward.columns:
             if column not in train.column_names:
+                guess = guess_column(column, column, there) or "NAME-IN-YOUR-DATA"
                 raise DataError(
                     f"rewards: {reward.name} needs a column {column!r}; the data has {', '.join(train.column_names)}",
-                    hint=f"--set 'data.columns={{{column}: NAME-IN-YOUR-DATA}}'",
+                    hint=set_option("data.columns", dict(config.data.columns) | {column: guess}),
                 )
 
 
-def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The supervised warm start of the configuration, whose adapter it leaves in the run directory."""
+def noted(prepared: Prepared, tally: Tally) -> Prepared:
+    """The same with the notes and counts of a later step."""
+    return replace(prepared, notes=(*prepared.notes, *tally.notes), counts={**prepared.counts, **tally.counts})
+
+
+def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> Tally:
+    """The supervised warm start of the configuration, whose adapter it leaves in the run directory, and its account.
+
+    Args:
+        held: problems that are not to be trained on.
+    """
     from grpo_dist.training.warm_start import warm_start  # and with it TRL, which takes seconds
 
-    config = run.config
-
-    def render(messages: Messages) -> str:
-        return _render(tokenizer, messages)
-
-    dress = dresser(system_prompt(config.data), template_accepts_system(render))
+    config, renderer = run.config, renderer_of(run.config, tokenizer)
+    dress = dresser(system_prompt(config.data), template_accepts_system(renderer.text))
     question = dress([{"role": "user", "content": "?"}])
-    prefilled = render(question).rstrip().endswith(START)
+    prefilled = renderer.text(question).rstrip().endswith(START)
     tally = Tally("warm start")
-    examples = warm_start_examples(config.warm_start, dress, tally, prefilled=prefilled)
+    examples = warm_start_examples(config.warm_start, dress, tally, prefilled=prefilled, held=held)
     for note in tally.notes:
         say(note)
-    warm_start(run, tokenizer, examples)
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> str:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
-def _lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages]) -> list[int]:
-    """Prompt lengths in tokens, generation prompt included, counted as the trainer tokenizes."""
-    ids = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=True)["input_ids"]
-    return [len(row) for row in ids]
+    warm_start(run, renderer, examples)
+    return tally

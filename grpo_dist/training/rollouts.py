@@ -21,6 +21,7 @@ from grpo_dist.errors import GrpoDistError
 from grpo_dist.rollout.client import Policy, Sampled
 from grpo_dist.training.canary import Canary
 from grpo_dist.training.policy import discard_others, gather_adapter, write_policy
+from grpo_dist.training.prompts import renderer_of
 from grpo_dist.training.stage import Run
 
 
@@ -42,7 +43,7 @@ class AdapterRollouts(VLLMGeneration):
         super().__init__(*args, **kwargs)
         self.canary = Canary(
             self.model,
-            self.processing_class,
+            renderer_of(run.config, self.processing_class),
             self.accelerator,
             dataset,
             dtype=run.config.model.dtype,

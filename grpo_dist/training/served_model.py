@@ -8,15 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-
 from grpo_dist.plan.memory.rollout import RolloutSetup
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.rollout.pool import Pool
 from grpo_dist.training.answering import Sampling
-from grpo_dist.training.generation import Completion, Message, end_tokens
-from grpo_dist.training.model import model_path
+from grpo_dist.training.generation import Completion, Message
+from grpo_dist.training.model import declared_generation
 from grpo_dist.training.policy import DIGITS, WEIGHTS
+from grpo_dist.training.prompts import PromptRenderer, renderer_in
+from grpo_dist.training.special_tokens import end_tokens
 from grpo_dist.training.stage import Run
 
 
@@ -27,17 +27,14 @@ class ServedModel:
     name: str
     pool: Pool
     policy: Policy | None
-    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
     ends: list[int]
     seed: int
     at_once: int
     """Completions asked for together; answers come in such portions. Enough that no server waits."""
 
     def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
-        ids = [
-            self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-            for prompt in prompts
-        ]
+        ids = [self.renderer.ids(prompt) for prompt in prompts]
         asked = [
             Prompt(tuple(one), how.num_samples, self.seed + place * how.num_samples) for place, one in enumerate(ids)
         ]
@@ -59,7 +56,7 @@ class ServedModel:
         return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends}
 
     def _completion(self, sampled: Sampled) -> Completion:
-        text = self.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
+        text = self.renderer.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
         return Completion(text, len(sampled.token_ids), sampled.clipped)
 
 
@@ -79,20 +76,12 @@ def served_model(name: str, run: Run, pool: Pool, adapter: Path | None = None) -
     Raises:
         RolloutsGone, RolloutError: they do not take it.
     """
-    tokenizer = AutoTokenizer.from_pretrained(run.directory.tokenizer)
+    renderer = renderer_in(run)
     policy = None
     if adapter is not None:
         digest = sha256((adapter / WEIGHTS).read_bytes()).hexdigest()[:DIGITS]
         policy = Policy(f"{name.partition(' ')[0]}-{digest}", 0, adapter.absolute(), 0)
         pool.load(policy)
-    ends = end_tokens(_declared(run), tokenizer)
+    ends = end_tokens(declared_generation(run), renderer.tokenizer)
     at_once = max(run.config.evaluation.batch_size, RolloutSetup.max_num_seqs * len(run.plan.topology.replicas))
-    return ServedModel(name, pool, policy, tokenizer, ends, run.config.grpo.seed, at_once)
-
-
-def _declared(run: Run) -> GenerationConfig:
-    """The model's generation_config.json; an empty one where it has none."""
-    try:
-        return GenerationConfig.from_pretrained(model_path(run), revision=run.config.model.revision or "main")
-    except OSError:
-        return GenerationConfig()
+    return ServedModel(name, pool, policy, renderer, ends, run.config.grpo.seed, at_once)

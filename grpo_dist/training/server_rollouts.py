@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
 from grpo_dist.rollout.pool import Pool
-from grpo_dist.training.generation import end_tokens
 from grpo_dist.training.rollouts import AdapterRollouts, together
 from grpo_dist.training.run_pool import MOST_PER_REQUEST, pool_of
+from grpo_dist.training.special_tokens import end_tokens
 
 
 class ServerRollouts(AdapterRollouts):

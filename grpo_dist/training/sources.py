@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from grpo_dist.errors import ModelError
 from grpo_dist.models import ADAPTER_CONFIG, ModelSource
 from grpo_dist.progress import say
 from grpo_dist.training.model import load_adapter, load_model
+from grpo_dist.training.prompts import PromptRenderer, renderer_of
 from grpo_dist.training.stage import Run, open_run
 
 Model = PreTrainedModel | PeftModel
@@ -53,12 +54,13 @@ def load_directory(directory: Path, dtype: torch.dtype, trust_remote_code: bool)
         raise ModelError(f"{directory}: cannot be loaded: {reason}", hint=f"ls -l {directory}") from error
 
 
-def load_tokenizer_of(source: ModelSource, run: Run) -> PreTrainedTokenizerBase:
-    """With the chat template of its run; an export brings both."""
-    directory = own_run(source, run).directory.tokenizer
+def renderer_of_source(source: ModelSource, run: Run) -> PromptRenderer:
+    """With the chat template of its run and that run's arguments; an export brings tokenizer and template."""
+    own = own_run(source, run)
+    directory = own.directory.tokenizer
     if source.kind in ("adapter", "model") and (Path(source.path) / "tokenizer_config.json").is_file():
         directory = Path(source.path)
-    return AutoTokenizer.from_pretrained(directory, padding_side="left")
+    return renderer_of(own.config, AutoTokenizer.from_pretrained(directory, padding_side="left"))
 
 
 def own_run(source: ModelSource, run: Run) -> Run:

@@ -7,25 +7,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.training.arguments import precision
+from grpo_dist.training.prompts import PromptRenderer
 from grpo_dist.training.stage import Run
 from grpo_dist.training.trainable import trainable
 from grpo_dist.training.unsloth_arguments import build
 
 
-def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[dict[str, Any]]) -> None:
+def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, Any]]) -> None:
     """Train a fresh adapter on `examples` (prompt: messages, completion: text) and leave it in the run directory.
 
     Raises:
         DataError: no example is short enough.
     """
     section = run.config.warm_start
-    tokenized = [_tokenize(example, tokenizer) for example in examples]
+    tokenized = [{**example, **_tokenize(example, renderer)} for example in examples]
     kept = [example for example in tokenized if len(example["input_ids"]) <= section.max_length]
     if not kept:
         shortest = min(len(example["input_ids"]) for example in tokenized)
@@ -34,13 +35,16 @@ def warm_start(run: Run, tokenizer: PreTrainedTokenizerBase, examples: Sequence[
             hint=f"the shortest has {shortest}: --set warm_start.max_length={shortest}",
         )
     say(f"warm start: {len(kept)} of {len(tokenized)} examples (at most {section.max_length} tokens)")
+    rows = Dataset.from_list(kept)
+    run.directory.warm_start_data.parent.mkdir(exist_ok=True)
+    rows.to_parquet(run.directory.warm_start_data)
     work = run.directory.path / ".warm_start"
     shutil.rmtree(work, ignore_errors=True)  # of an attempt that was cut off
     trainer = SFTTrainer(
         **trainable(run),
         args=_arguments(run, str(work)),
-        train_dataset=Dataset.from_list(kept),
-        processing_class=tokenizer,
+        train_dataset=rows.select_columns(["input_ids", "completion_mask"]),
+        processing_class=renderer.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Progress())
@@ -67,9 +71,9 @@ def _arguments(run: Run, output_dir: str) -> SFTConfig:
     )
 
 
-def _tokenize(example: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+def _tokenize(example: dict[str, Any], renderer: PromptRenderer) -> dict[str, list[int]]:
     """Prompt as GRPO will give it, completion, end token; the loss counts only what follows the prompt."""
-    prompt = tokenizer.apply_chat_template(example["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    prompt, tokenizer = renderer.ids(example["prompt"]), renderer.tokenizer
     completion = tokenizer(example["completion"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from grpo_dist.config.data import DataSection
 from grpo_dist.data.answers import boxed, gsm8k
 from grpo_dist.data.columns import map_columns
+from grpo_dist.data.identity import KEY
 from grpo_dist.data.messages import dresser, fold_system, template_accepts_system, to_messages, with_system
 from grpo_dist.data.problems import to_problems
 from grpo_dist.data.tally import Tally
@@ -36,7 +37,8 @@ DAPO = [
 
 def problems(rows, *, need_answers=True, system=None, tally=None, **stated):
     section = DataSection(name_or_path="rows.jsonl", **stated)
-    return to_problems(Dataset.from_list(rows), section, dresser(system, True), need_answers, tally or Tally())
+    found = to_problems(Dataset.from_list(rows), section, dresser(system, True), need_answers, tally or Tally())
+    return found.remove_columns(KEY)
 
 
 def error_of(rows, **keywords) -> str:
@@ -95,7 +97,7 @@ def test_a_mapping_that_hides_a_column():
 
 def test_names_of_trl():
     tally = Tally()
-    dataset = problems([{"prompt": "p", "answer": "a", "completions": "c", "image": "i"}], tally=tally)
+    dataset = problems([{"prompt": "p", "answer": "a", "completions": "c", "image": None}], tally=tally)
     assert dataset.column_names == ["prompt", "answer", "dataset_completions", "dataset_image"]
     assert tally.notes == [
         "columns renamed, TRL uses their names: completions → dataset_completions, image → dataset_image"
@@ -138,7 +140,7 @@ def test_missing_answers():
     rows = [{"prompt": "p", "answer": "1"}, {"prompt": "q", "answer": None}, {"prompt": "r", "answer": " "}]
     assert "column 'answer': 2 rows of 3 without an answer, the first is row 2" in error_of(rows)
     assert "1 row of 1 without an answer" in error_of([{"prompt": "p", "answer": float("nan")}])
-    assert "row 1: an answer is text or a number, this is \"{'value': '34'}\"" in error_of(
+    assert "row 1: an answer is text or a number; this is \"{'value': '34'}\"" in error_of(
         [{"prompt": "p", "answer": {"value": "34"}}]
     )
 
@@ -218,10 +220,15 @@ def test_conversations_are_kept():
     ("prompt", "said"),
     [
         (7, "row 1: a prompt is text or a list of messages, this is '7'"),
-        ([{"from": "human", "value": "x"}], "a message has `role` and `content`, this has the keys from, value"),
-        ([{"role": "human", "content": "x"}], "unknown role 'human' in a message"),
+        (
+            [{"speaker": "a", "text": "x"}],
+            "a message has `role` and `content` (or `from` and `value`), this has the keys",
+        ),
+        ([{"role": "tool", "content": "x"}], "unknown role 'tool' in a message"),
+        ([{"from": "function_call", "value": "x"}], "unknown role 'function_call' in a message"),
         ([{"role": "user", "content": None}], "the content of a message is not text: 'None'"),
-        (CONVERSATION[:2], "the last message is from 'assistant': 'Yes?'"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "the content of a message holds a part of type 'image'"),
+        ([*user("x"), {"role": "system", "content": "y"}], "the last message is from 'system': 'y'"),
         ([{"role": "user", "content": "x", "name": "Bo"}], "a message has more than `role` and `content`: name"),
     ],
 )
@@ -261,3 +268,117 @@ def test_unicode_and_very_long_prompts():
     rows = [{"prompt": "🧮 √2 \u2028 ﷽ \x00" + "x" * 200_000, "answer": "½"}]
     dataset = problems(rows)
     assert dataset[0] == {"prompt": user(rows[0]["prompt"]), "answer": "½"}
+
+
+VERL = {
+    "data_source": "math",
+    "prompt": user("2+2?"),
+    "reward_model": {"style": "rule", "ground_truth": "4"},
+    "extra_info": {"index": 0, "question": "2 + 2?", "answers": ["4"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("reward_model.ground_truth", "4"),
+        ("extra_info.answers", "4"),
+        ("extra_info.answers.0", "4"),
+        ("extra_info.index", "0"),
+    ],
+)
+def test_a_dotted_path_names_a_column_inside_a_column(path, answer):
+    found = problems([VERL, VERL], columns={"answer": path})
+    assert found["answer"][:] == [answer, answer]
+    assert found[0]["reward_model"] == VERL["reward_model"]  # whoever reads it by its name still can
+
+
+def test_paths_into_json_text_and_names_with_dots():
+    text = {"prompt": "p", "reward_model": '{"ground_truth": "4"}', "a.b": "5"}
+    assert problems([text], columns={"answer": "reward_model.ground_truth"})["answer"][:] == ["4"]
+    assert problems([text], columns={"answer": "a.b"})["answer"][:] == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("row", "stated", "hint"),
+    [
+        (VERL, {}, "{answer: reward_model.ground_truth}"),
+        (VERL, {"answer": "reward_model"}, "{answer: reward_model.ground_truth}"),
+        (VERL, {"answer": "reward_model.groundtruth"}, "{answer: reward_model.ground_truth}"),
+        ({"prompt": "p", "meta": {"info": {"final_answer": 4}}}, {}, "{answer: meta.info.final_answer}"),
+        ({"prompt": "p", "answer": {"value": "4", "unit": "m"}}, {}, "{answer: answer.value}"),
+    ],
+)
+def test_the_hint_to_a_nested_answer_works_as_it_stands(row, stated, hint):
+    assert error_of([row], columns=stated).endswith(f"--set 'data.columns={hint}'")
+    path = hint.removeprefix("{answer: ").removesuffix("}")
+    assert problems([row], columns={"answer": path})["answer"][:] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"), [(["4"], "4"), ([4.0], "4"), ('["4"]', "4"), (["4", "4"], "4"), ([["4"]], "4")]
+)
+def test_a_list_of_one_answer_is_that_answer(value, answer):
+    assert problems([{"prompt": "p", "answer": value}])["answer"][:] == [answer]
+
+
+@pytest.mark.parametrize("value", ["[4]", "[1, 2]", '["a", "b"]'])
+def test_an_answer_that_is_written_as_a_list_stays_one(value):
+    assert problems([{"prompt": "p", "answer": value}])["answer"][:] == [value]
+
+
+def test_several_answers_are_an_error_that_says_how_to_take_one():
+    message = error_of([{"prompt": "p", "answer": ["1", "2"]}])
+    assert "row 1: 2 answers, one is compared; this is" in message
+    assert message.endswith("--set 'data.columns={answer: answer.0}'")
+    assert "1 row of 1 without an answer" in error_of([{"prompt": "p", "answer": []}])
+
+
+def test_answers_that_are_whole_solutions_are_told():
+    tally = Tally()
+    problems([{"prompt": "p", "answer": "So\n" * 6 + "#### 7"}, {"prompt": "q", "answer": "8"}], tally=tally)
+    (note,) = tally.notes
+    assert "1 answer of 2 have more than 4 lines or 400 characters" in note
+    assert note.endswith("--set data.answer_extractor=gsm8k takes '7'")
+    problems([{"prompt": "p", "answer": "x" * 401}], tally=tally)
+    assert tally.notes[-1].endswith("--set data.columns.answer=COLUMN")
+
+
+def test_conversations_as_sharegpt_has_them():
+    said = [
+        {"from": "system", "value": "S"},
+        {"from": "human", "value": "Hi", "weight": 0},
+        {"from": "gpt", "value": "Yes?"},
+        {"from": "human", "value": "2+2?"},
+        {"from": "gpt", "value": "4"},
+    ]
+    tally = Tally()
+    found = problems([{"conversations": said, "answer": "4"}], columns={"prompt": "conversations"}, tally=tally)
+    assert found[0]["prompt"] == [{"role": "system", "content": "S"}, *CONVERSATION]
+    assert tally.notes == ["1 conversation of 1 end with an answer, which is left out"]
+
+
+def test_a_message_of_text_parts_is_its_text():
+    parts = [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]
+    assert to_messages([{"role": "user", "content": parts}], "row 1") == user("2+2?")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"), [("image", "0.png"), ("images", [{"bytes": b"x", "path": None}]), ("audio", "a.wav")]
+)
+def test_pictures_are_refused_unless_a_reward_alone_reads_them(name, cell):
+    rows = [{"prompt": "p", "answer": "1", name: None}, {"prompt": "q", "answer": "2", name: cell}]
+    message = error_of(rows)
+    assert f"1 row of 2 come with something in the column {name!r}, the first is row 2" in message
+    assert f"--set 'data.columns={{dataset_{name}: {name}}}'" in message
+    assert f"dataset_{name}" in problems(rows, columns={f"dataset_{name}": name}).column_names
+
+
+def test_a_column_that_a_reward_reads_stays_beside_the_answer_taken_from_it():
+    rows, section = (
+        Dataset.from_list([{"question": "q", "ground_truth": "1"}]),
+        DataSection(name_or_path="x", columns={"prompt": "question", "answer": "ground_truth"}),
+    )
+    found = to_problems(rows, section, dresser(None, True), True, Tally(), lambda name: name == "ground_truth")
+    assert (found["answer"][:], found["ground_truth"][:]) == (["1"], ["1"])
+    assert "question" not in found.column_names

@@ -17,6 +17,7 @@ from grpo_dist.config.data import DataSection, SourceSection
 from grpo_dist.config.known_data import KNOWN_DATA
 from grpo_dist.config.model import WarmStartSection
 from grpo_dist.data.filtered import settings_for
+from grpo_dist.data.identity import Problems
 from grpo_dist.data.messages import dresser
 from grpo_dist.data.prepare import Model, Prepared, prepare
 from grpo_dist.data.tally import Tally
@@ -140,7 +141,7 @@ def test_all_three_ways_in_which_math_boxes():
 
 def warm_examples(rows: list[dict], tally: Tally | None = None, **stated) -> list[dict]:
     section = WarmStartSection(data={"name_or_path": write("warm.parquet", rows), "like": MINI}, **stated)
-    return warm_start_examples(section, dresser("S", True), tally or Tally(), prefilled=True)
+    return warm_start_examples(section, dresser("S", True), tally or Tally(), prefilled=True, held=Problems())
 
 
 def test_warm_start_of_a_copy():
@@ -174,7 +175,7 @@ def test_numeric_answers_where_there_are_none_or_a_row_lacks_a_part():
 def test_numeric_answers_of_whole_completions():
     rows = [{"prompt": "p", "completion": "c", "answer": "x"}, {"prompt": "q", "completion": "d", "answer": 2}]
     section = WarmStartSection(data={"name_or_path": write("w.jsonl", rows)}, numeric_answers=True)
-    (example,) = warm_start_examples(section, dresser(None, True), Tally(), prefilled=True)
+    (example,) = warm_start_examples(section, dresser(None, True), Tally(), prefilled=True, held=Problems())
     assert (example["prompt"][0]["content"], example["completion"]) == ("q", "d")
 
 

@@ -62,9 +62,11 @@ def test_fraction_of_the_training_split(write):
         "loaded": 200,
         "empty_prompts": 0,
         "unread_answers": 0,
+        "repeated": 0,
         "too_long": 0,
         "no_room": 0,
         "longest_prompt": 3,
+        "heldout_repeated": 0,
         "train": 190,
         "heldout": 4,
     }
@@ -120,6 +122,28 @@ def test_a_template_without_a_system_role(write):
     assert problems.heldout[0]["prompt"][0]["content"].startswith("S\n\nq")
 
 
+def test_repeated_rows_are_counted_and_asked_once(write):
+    write("train.jsonl", [question(number % 10) for number in range(30)])
+    problems = prepared(eval_fraction=0.2)
+    assert problems.notes == (
+        "20 rows of 30 repeat an earlier problem",
+        "held-out: 4 rows of 6 repeat an earlier problem and are left out",
+    )
+    assert (len(problems.train), len(problems.heldout)) == (24, 2)
+    assert (problems.counts["repeated"], problems.counts["heldout_repeated"]) == (20, 4)
+
+
+def test_all_that_is_held_out_is_known(write):
+    """Also what is too long to be compared on, or one too many."""
+    write("train.jsonl", [question(number) for number in range(40)])
+    problems = prepared(eval_fraction=0.5, num_problems=3)
+    assert (len(problems.held), len(problems.heldout), len(problems.train)) == (20, 3, 20)
+    assert not problems.held.rows_among(problems.keys)
+    write("test.jsonl", [question(5), question(99), question(98, 60)])
+    split = prepared(name_or_path=".", eval_split="test", num_problems=1)
+    assert (len(split.held), len(split.heldout), split.counts["leaked"]) == (3, 1, 1)
+
+
 def test_embedded_rows():
     rows = ([question(1), question(2)], [question(3)])
     problems = prepared(name_or_path="embedded", rows=rows)
@@ -149,7 +173,8 @@ def test_what_is_prepared_survives_parquet(write, tmp_path):
 
 def test_the_room_imports_no_machine_learning():
     modules = (
-        "answers cards columns files holdout hub lengths messages prepare presets problems readers sources warm_start"
+        "answers cards columns files holdout hub identity lengths marks messages nested prepare presets problems "
+        "readers sources warm_start"
     )
     code = f"""
 import sys

@@ -92,3 +92,10 @@ def test_each_form_says_how_it_is_loaded(form, words):
     front, text = parts(model_card(replace(RECORD, metrics=(), comparison=None), replace(EXPORT, form=form)))
     assert words in text
     assert front["base_model_relation"] == ("adapter" if form == "adapter" else "finetune")
+
+
+def test_the_card_says_how_prompts_were_rendered():
+    said = "apply_chat_template(…, enable_thinking=False, style='short')"
+    stated = replace(EXPORT, template_arguments={"enable_thinking": False, "style": "short"})
+    assert said in model_card(RECORD, stated)
+    assert "apply_chat_template" not in model_card(RECORD, EXPORT)

@@ -42,10 +42,10 @@ def asked(question: str) -> list[dict[str, str]]:
 
 
 def prompt_ids(tokenizer, question: str) -> list[int]:
-    from grpo_dist.training.preparation import _lengths
+    from grpo_dist.training.prompts import PromptRenderer
 
     ids = tokenizer.apply_chat_template(asked(question), add_generation_prompt=True, return_dict=True)["input_ids"]
-    assert _lengths(tokenizer, [asked(question)]) == [len(ids)]
+    assert PromptRenderer(tokenizer, {}).lengths([asked(question)]) == [len(ids)]
     return ids
 
 
@@ -103,10 +103,11 @@ def test_an_example_of_the_warm_start_goes_on_where_the_prompt_of_grpo_ends(base
 
     So its rows have up to one token less than ours.
     """
+    from grpo_dist.training.prompts import PromptRenderer
     from grpo_dist.training.warm_start import _tokenize
 
     completion = wrap(solution, "2", prefilled=True)
-    example = _tokenize({"prompt": asked(QUESTION), "completion": completion}, base)
+    example = _tokenize({"prompt": asked(QUESTION), "completion": completion}, PromptRenderer(base, {}))
     ids, prompt = example["input_ids"], prompt_ids(base, QUESTION)
     assert ids[: len(prompt)] == prompt
     assert example["completion_mask"] == [0] * len(prompt) + [1] * (len(ids) - len(prompt))

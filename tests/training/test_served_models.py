@@ -33,6 +33,7 @@ def servers(tmp_path):
 @pytest.fixture
 def models(tmp_path, servers):
     """Base and trained, of which the servers have been given the adapter."""
+    from grpo_dist.training.prompts import PromptRenderer
     from grpo_dist.training.served_model import ServedModel
 
     directory = tmp_path / "adapter"
@@ -42,9 +43,10 @@ def models(tmp_path, servers):
     pool = Pool(tmp_path / "replicas", SHORT, rank=0, completions_per_replica=4, push=False)
     policy = Policy("trained-abc", 0, directory, 4)
     pool.load(policy)
+    renderer = PromptRenderer(TOKENIZER, {})
     return [
-        ServedModel("base", pool, None, TOKENIZER, [], 7, 4),
-        ServedModel("trained", pool, policy, TOKENIZER, [], 7, 4),
+        ServedModel("base", pool, None, renderer, [], 7, 4),
+        ServedModel("trained", pool, policy, renderer, [], 7, 4),
     ]
 
 

@@ -334,6 +334,7 @@ def bench(engine: Engine, tmp_path_factory) -> Iterator[Bench]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from grpo_dist.training.canary import Canary
+    from grpo_dist.training.prompts import PromptRenderer
 
     lora = LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(engine.model_directory, dtype=torch.float32), lora)
@@ -343,7 +344,7 @@ def bench(engine: Engine, tmp_path_factory) -> Iterator[Bench]:
             torch.nn.init.normal_(parameter, std=0.02)
     rows = [{"prompt": [{"role": "user", "content": f"{17 + i}+{25 + 3 * i}="}]} for i in range(4)]
     tokenizer = AutoTokenizer.from_pretrained(engine.model_directory)
-    canary = Canary(model, tokenizer, Accelerator(cpu=True), rows, dtype="float32", max_tokens=32)
+    canary = Canary(model, PromptRenderer(tokenizer, {}), Accelerator(cpu=True), rows, dtype="float32", max_tokens=32)
     pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=16, push=False)
     yield Bench(model, canary, pool, tmp_path_factory.mktemp("policies"))
     pool.unload_others(None)
