@@ -95,6 +95,8 @@ _REPLACEMENTS = tuple(
             lambda found: found[0].replace(" ", ""),
         ),
         (r"\{,\}", ","),
+        (r"(?<![\\$])\$(?! )([^$]*[^$\s\\])\$(?![0-9])", r"\1"),  # $1$ and $5$, but not $5 and $6
+        (r"\{?([^{}]+?)\\choose(?![A-Za-z])([^{}]+)\}?", r"\\binom{\1}{\2}"),
         (rf"\\(?:{_TEXT_COMMANDS})\s*\{{", r"\\text{"),
         (r"\\(?:left|right)\s*\.(?![0-9])", ""),
         (r"\\!|\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|rm|bf|it|mathstrut)(?![A-Za-z])", ""),

@@ -32,7 +32,7 @@ _ABOVE, _BELOW = rf"(?:\{{ ?({_DECIMAL}) ?\}}|([0-9]))", rf"(?:\{{ ?({_DECIMAL})
 _FRACTIONS = (
     re.compile(rf"()\\frac ?\{{ ?({_SIGNED}) ?\}} ?\{{ ?({_SIGNED}) ?\}}"),
     re.compile(rf"({_INTEGER})? ?\\frac ?{_ABOVE} ?{_BELOW}"),
-    re.compile(rf"(?:({_INTEGER})(?: | and ))?({_DECIMAL}) ?/ ?({_DECIMAL})"),
+    re.compile(rf"(?:({_INTEGER})(?: ))?({_DECIMAL}) ?/ ?({_DECIMAL})"),
 )
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -46,6 +46,7 @@ _PERCENT = re.compile(r"(.*?) ?(?:%|(?<![A-Za-z])(?:percent|per cent)|\\text\{ ?
 _MULTIPLIED = re.compile(rf"(.*?)(?: |(?<=[0-9}}])\\text\{{ ?)({'|'.join(MULTIPLIERS)})(?:\}}| |$)(.*)", re.DOTALL)
 _CURRENCY = re.compile(r"([+-]?) ?(?:US ?|\\text\{US\})?([$€£₹¥]) ?(.*)", re.DOTALL)
 _STARTS = re.compile(r" ?\\text\{| (?=[A-Za-z])|(?<=[0-9])(?=[A-Za-z]{2})| ?°| ?[$€£¢]| ?/ ?(?=[A-Za-z\\])")
+_FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _MAX_STARTS = 16
 
 
@@ -93,6 +94,8 @@ def _may_follow(body: str, behind: str) -> bool:
     """Whether letters there can be a unit, not a factor: `2x m` has none, `5cm` and `5 m` have."""
     if body[-1] in "+-*/^_=<>,([{&|:" or body.endswith("\\"):
         return False
+    if behind.strip()[0] == "°" and _FUNCTION.search(body):
+        return False  # the sine of 60 degrees
     if "\\text" in behind[:7] or behind.strip()[0] in "°$€£¢":
         return True
     if behind.lstrip().startswith("/"):

@@ -21,6 +21,7 @@ from grpo_dist.rewards.answers.types import (
     Words,
 )
 from grpo_dist.rewards.latex import without_text
+from grpo_dist.rewards.quantity import parse_quantity
 
 Inner = Callable[[str], Answer]
 MAX_MEMBERS = 200
@@ -48,11 +49,15 @@ def listed(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
         raise Unreadable(text)
     dots = [part for part in parts if part in _DOTS]
     members = tuple(_dots(part) if part in _DOTS else inner(part) for part in parts)
-    if words and any(isinstance(member, Words) and len(member.text) > 1 for member in members) and "," not in text:
-        return Words(" ".join(without_text(text).split()))  # black and white
     if len(members) == 1:
         return members[0]
-    return Listing(_named_alike(members), bool(dots), words.pop() if len(words) == 1 else ",")
+    members = _named_alike(tuple(one for member in members for one in _flat(member)))
+    return Listing(members, bool(dots), words.pop() if len(words) == 1 else ",")
+
+
+def _flat(member: Answer) -> tuple[Answer, ...]:
+    r"""`0, \pm 1` are three."""
+    return member.members if isinstance(member, Listing) else (member,)
 
 
 def _dots(part: str) -> Answer:
@@ -149,8 +154,10 @@ def _rows(body: str, inner: Inner) -> tuple[tuple[Answer, ...], ...]:
 
 
 def _times(factor: str, cell: Answer) -> Answer:
-    tree = ("number", cell.value) if isinstance(cell, Quantity) and not cell.unit else getattr(cell, "tree", None)
+    number = parse_quantity("-1" if factor == "-" else factor)
+    if isinstance(cell, Quantity) and number is not None:
+        return replace(cell, value=cell.value * number.value)
+    tree = ("number", cell.value) if isinstance(cell, Quantity) else getattr(cell, "tree", None)
     if tree is None:
         raise Unreadable(factor)
-    scale = parse_expression("-1" if factor == "-" else factor)
-    return Expression(("multiply", scale, tree)) if isinstance(cell, Quantity) else replace(cell, tree=("multiply", scale, tree))
+    return Expression(("multiply", parse_expression("-1" if factor == "-" else factor), tree))

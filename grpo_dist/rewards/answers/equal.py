@@ -76,7 +76,7 @@ def _equal_expression(guess: Expression | Quantity, truth: Expression) -> bool:
         return False
     tree = _tree(guess)
     if isinstance(guess, Quantity) and guess.decimals >= DECIMALS and not evaluate.symbols(truth.tree):
-        return evaluate.within(tree, truth.tree, Fraction(1, 10**DECIMALS))
+        return _safely(evaluate.rounds_to, truth.tree, tree, Fraction(1, 10**DECIMALS))
     return tree == truth.tree or _safely(evaluate.equal_value, tree, truth.tree)
 
 
@@ -97,8 +97,8 @@ def _equal_choice(guess: Answer, truth: Answer) -> bool:
         beside = guess.beside is None or truth.beside is None or equal(guess.beside, truth.beside)
         return guess.letter == truth.letter and beside
     one, other = (guess, truth) if isinstance(guess, Choice) else (truth, guess)
-    if isinstance(other, Expression) and other.tree == ("symbol", one.letter):
-        return True
+    if isinstance(other, Expression) and other.tree[0] == "symbol" and re.fullmatch("[A-Ka-e]", other.tree[1]):
+        return other.tree[1] == one.letter
     if one.beside is None:
         return False
     return equal(one.beside, truth) if one is guess else equal(guess, one.beside)
@@ -110,7 +110,7 @@ def _equal_named(guess: Answer, truth: Answer) -> bool:
             return True
         return _equal_equation(guess.relation, truth.relation)
     one, other = (guess, truth) if isinstance(guess, Named) else (truth, guess)
-    if isinstance(other, Relation):
+    if isinstance(other, Relation) and one.relation is not None:
         return _equal_equation(one.relation, other)
     if isinstance(other, Listing) and not isinstance(one.value, (Listing, Gathering)):
         return False
@@ -265,8 +265,9 @@ def _braceless(text: str) -> str:
 def _across(guess: Answer, truth: Answer) -> bool:
     """Different types that say the same."""
     if {type(guess), type(truth)} == {Gathering, Listing}:
-        both = [one for one in (guess, truth) if isinstance(one, Gathering)]
-        return both[0].kind == "set" and not _is_ordered(guess, truth) and _matched(guess.members, truth.members)
+        gathering = guess if isinstance(guess, Gathering) else truth
+        if gathering.kind == "set":
+            return not _is_ordered(guess, truth) and _matched(*map(_once, (guess.members, truth.members)))
     if {type(guess), type(truth)} == {Clock, Ratio}:
         return _clock_of_ratio(guess, truth)
     left, right = _solutions(guess), _solutions(truth)

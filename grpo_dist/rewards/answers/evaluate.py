@@ -54,10 +54,15 @@ def proportional(left: Tree, right: Tree) -> bool:
     return len(ratios) >= _ENOUGH and all(_same(ratios[0], ratio) for ratio in ratios[1:])
 
 
-def within(left: Tree, right: Tree, tolerance: Fraction) -> bool:
-    """Whether two numbers differ by no more than `tolerance`, relative to the larger. Raises: Unreadable."""
-    values = _values(left, right, {})
-    return values is not None and _same(*values, tolerance)
+def rounds_to(exact: Tree, decimal: Tree, tolerance: Fraction) -> bool:
+    """Whether a decimal fraction is the value of `exact`; within `tolerance` of it where that is irrational.
+
+    Raises: Unreadable.
+    """
+    values = _values(exact, decimal, {})
+    if values is None:
+        return False
+    return _same(*values) if isinstance(values[0], Fraction) else _same(*values, tolerance)
 
 
 def equal_sides(left: tuple[Tree, Tree], right: tuple[Tree, Tree]) -> bool:

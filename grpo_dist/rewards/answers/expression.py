@@ -123,7 +123,9 @@ class _Reader:
                 divided = above[0] != "number" or below[0] != "number"
                 product = [("divide", above, below)]
             elif self.begins_factor(token):
-                if divided or token.kind == "number":  # 1/2x is clear, a/bx is not; x 2 and 3 4 are no products
+                factorial = self.tokens[self.place - 1].text == "!"
+                # 1/2x is clear, a/bx is not; x 2 and 3 4 are no products, 3! 7! is.
+                if divided or (token.kind == "number" and not factorial):
                     raise Unreadable("not clear what is multiplied")
                 product.append(self.factor())
             else:

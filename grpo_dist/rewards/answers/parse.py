@@ -36,7 +36,7 @@ _SIGNS = frozenset(
 _TURNED = {">": "<", r"\ge": r"\le"}
 _NAME = re.compile(
     r"\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?: ?\([^()=]{1,20}\))?|[A-Za-z]+(?: [A-Za-z]+){1,5}"
-    r"|\([A-Za-z](?:_\{?[0-9]\}?)?(?:, ?[A-Za-z](?:_\{?[0-9]\}?)?)+\)|\\angle [A-Z]{1,3}|\\overline\{[A-Z]+\}"
+    r"|\(\\?[A-Za-z]+(?:_\{?[0-9]\}?)?(?:, ?\\?[A-Za-z]+(?:_\{?[0-9]\}?)?)+\)|\\angle [A-Z]{1,3}|\\overline\{[A-Z]+\}"
     r"|f\^\{-1\}\([a-z]\)|[A-Z]{2}"
 )
 
@@ -67,9 +67,9 @@ def _read(text: str, depth: int) -> Answer:
     if not text:
         raise Unreadable("an empty part")
     tokens = tokenise(text)
-    if len(tokens) <= MAX_TOKENS and depth <= MAX_DEPTH and is_balanced(tokens):
+    if len(tokens) <= MAX_TOKENS and depth <= MAX_DEPTH:
         inner = lambda part: _read(part, depth + 1)  # noqa: E731
-        for reader in _READERS:
+        for reader in _READERS if is_balanced(tokens) else (_plain_text, _bracketed):
             try:
                 answer = reader(text, tokens, inner)
             except (Unreadable, RecursionError):
@@ -188,8 +188,8 @@ def _words_in_letters(text: str, tokens: list[Token], inner: Inner) -> Answer | 
 
 _READERS = (
     _marked_text,
-    _plain_text,
     _quantity,
+    _plain_text,
     _words_in_letters,
     listed,
     _relation,

@@ -18,7 +18,7 @@ _ALIASES = {
 _MATHS = frozenset(
     "sin cos tan cot sec csc log ln exp sqrt pi infinity theta alpha beta gamma delta lambda mu sigma phi omega rho".split()
 )
-_WORDS = re.compile(r"(?=[^A-Za-z]*[A-Za-z]{2})[A-Za-z][A-Za-z '’,;:!?\"-]*")
+_WORDS = re.compile(r"(?=.*[A-Za-z]{2})[A-Za-z][A-Za-z '’,;:!?\"-]*")
 _CHOICE = re.compile(r"(?:\(([A-Ka-e])\)|(?:[Oo]ption |[Cc]hoice )?([A-K])[.):](?=\s|$)|(?:[Oo]ption|[Cc]hoice) \(?([A-K])\)?(?=\s|$))\s*(.*)", re.DOTALL)
 _GOES_ON = re.compile(r"[+*/^=<>_,|:;!)-]|\\(?:cup|cap|in|le|ge|ne|to|setminus|pm)(?![A-Za-z])|(?:and|or)\b")
 _CLOCK = re.compile(r"([0-9]{1,2})(?:[:.]([0-5][0-9]))?(?::([0-5][0-9]))? ?([aApP])\.? ?[mM]\.?")
@@ -50,7 +50,7 @@ def plain_words(text: str) -> Words | None:
     words = re.sub(r"[^A-Za-z']+", " ", text).split()
     if any(word in _MATHS or len(word) == 1 and word not in "aAI" for word in words):
         return None
-    if re.search(r"[,;]", text) or not any(len(word) > 1 for word in words):
+    if re.search(r"[,;]|\b(?:and|or)\b", text) or not any(len(word) > 1 for word in words):
         return None
     spoken = [word for word in words if word.lower() not in ("a", "an", "the")] or words
     return Words(" ".join(spoken))

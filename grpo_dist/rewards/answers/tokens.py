@@ -78,4 +78,6 @@ def squeezed(text: str) -> str:
 
 def _would_grow_together(left: Token, right: Token) -> bool:
     kinds = {left.kind, right.kind}
-    return kinds in ({"word"}, {"number"}) or (left.kind == "command" and right.kind == "word")
+    return kinds in ({"word"}, {"number"}) or (
+        left.kind == "command" and left.text[-1].isalpha() and right.kind == "word"
+    )

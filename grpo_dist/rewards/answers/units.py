@@ -54,6 +54,7 @@ _SPELLINGS = (
     "pascal pascals pa",
     "kpa",
     "kelvin k",
+    "coulomb coulombs c",
     "mole moles mol mols",
     "person people persons",
     "child children",
@@ -65,7 +66,7 @@ UNITS = {spelling: spellings.split()[0] for spellings in _SPELLINGS for spelling
 _COMPOUND = {"mph": "mile hour^-1", "kph": "km hour^-1", "kmh": "km hour^-1", "kmph": "km hour^-1", "fps": "foot second^-1"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
-_EVEN_CAPITAL = {"J", "N", "W", "V", "A", "K", "L", "Hz", "kHz", "MHz", "Pa", "kPa", "kJ", "kW", "kWh", "mL", "USD", "EUR", "GBP"}
+_EVEN_CAPITAL = {"J", "N", "W", "C", "V", "A", "K", "L", "Hz", "kHz", "MHz", "Pa", "kPa", "kJ", "kW", "kWh", "mL", "USD", "EUR", "GBP"}
 
 MULTIPLIERS = {
     "dozen": 12, "dozens": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
