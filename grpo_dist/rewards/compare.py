@@ -1,9 +1,8 @@
 r"""Whether an answer is right, strictly.
 
-Both texts are read as typed answers (`answers.parse`) and compared within their type (`answers.equal`): numbers exactly,
-expressions by their value, containers member by member. Arithmetic left to do is not an answer where a number is
-right, or copying the question (`17*2`) would be one. Only what nobody here can read, such as sums and
-integrals, is left to math-verify.
+Both texts are read as typed answers (`answers.parse`) and compared within their type (`answers.equal`): numbers
+exactly, expressions by their value, containers member by member. Arithmetic left to do is not an answer where a number
+is right, or copying the question (`17*2`) would be one. Sums, products, integrals and limits are left to math-verify.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from grpo_dist.rewards.answers.parse import readings
 from grpo_dist.rewards.answers.tokens import squeezed
 from grpo_dist.rewards.answers.types import Opaque
 from grpo_dist.rewards.latex import balanced, clean
-from grpo_dist.rewards.symbolic import TIMEOUT_S, symbolically_equal
+from grpo_dist.rewards.symbolic import TIMEOUT_S, verdict
 
 MAX_CHARS = 4000
 _LEFT_TO_MATH_VERIFY = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
@@ -30,19 +29,25 @@ def same_answer(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool
     """
     if max(len(guess), len(truth)) > MAX_CHARS:
         return guess.strip() == truth.strip() != ""
-    return _same(guess, truth, timeout_s)
+    same = _same(guess, truth)
+    if same is not None:
+        return same
+    try:
+        return _by_math_verify(clean(guess), clean(truth), timeout_s)
+    except _NoVerdict:
+        return False
 
 
 @lru_cache(maxsize=8192)
-def _same(guess: str, truth: str, timeout_s: float) -> bool:
+def _same(guess: str, truth: str) -> bool | None:
+    """None where math-verify may tell."""
     given, right = readings(guess), readings(truth)
     if not (given and right):
         return False
-    if _text(guess) == _text(truth):
+    if _text(guess) == _text(truth) or any(equal(one, other) for one in given for other in right):
         return True
-    if any(equal(one, other) for one in given for other in right):
-        return True
-    return all(isinstance(one, Opaque) for one in (*given, *right)) and _by_math_verify(guess, truth, timeout_s)
+    opaque = all(isinstance(one, Opaque) for one in (*given, *right))
+    return None if opaque and _is_for_math_verify(clean(guess), clean(truth)) else False
 
 
 @lru_cache(maxsize=4096)
@@ -50,10 +55,21 @@ def _text(text: str) -> str:
     return squeezed(clean(text))
 
 
-def _by_math_verify(guess: str, truth: str, timeout_s: float) -> bool:
-    """Asked only where both have the same letters: it takes `R` for `r` and words for products."""
-    both = [clean(guess), clean(truth)]
-    if not all(_LEFT_TO_MATH_VERIFY.search(text) and balanced(text) for text in both):
-        return False
+def _is_for_math_verify(guess: str, truth: str) -> bool:
+    """Whether its word can be trusted: both have the same letters, for it takes `R` for `r` and words for products."""
+    both = (guess, truth)
     letters = [set(re.findall(r"[A-Za-z]+", text)) for text in both]
-    return letters[0] == letters[1] and symbolically_equal(*both, timeout_s=timeout_s)
+    return letters[0] == letters[1] and all(_LEFT_TO_MATH_VERIFY.search(text) and balanced(text) for text in both)
+
+
+@lru_cache(maxsize=2048)
+def _by_math_verify(guess: str, truth: str, timeout_s: float) -> bool:
+    """Its verdict, asked for once. Raises: _NoVerdict, so that a spent budget is not remembered as a wrong answer."""
+    found = verdict(guess, truth, timeout_s=timeout_s)
+    if found is None:
+        raise _NoVerdict
+    return found
+
+
+class _NoVerdict(Exception):
+    """math-verify was not asked, or gave no answer."""

@@ -34,13 +34,17 @@ _FRACTIONS = (
     re.compile(rf"({_INTEGER})? ?\\frac ?{_ABOVE} ?{_BELOW}"),
     re.compile(rf"(?:({_INTEGER})(?: ))?({_DECIMAL}) ?/ ?({_DECIMAL})"),
 )
-_SMALL = (
+_SMALL_TEXT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen twenty"
-).split()
+)
+_SMALL = _SMALL_TEXT.split()
 _SPOKEN = {
     **{word: number for number, word in enumerate(_SMALL)},
-    **{word: 10 * number for number, word in enumerate("thirty forty fifty sixty seventy eighty ninety".split(), 3)},
+    **{
+        word: 10 * number
+        for number, word in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)
+    },
 }
 _PERCENT = re.compile(r"(.*?) ?(?:%|(?<![A-Za-z])(?:percent|per cent)|\\text\{ ?(?:percent|per cent|%) ?\})", re.DOTALL)
 _MULTIPLIED = re.compile(rf"(.*?)(?: |(?<=[0-9}}])\\text\{{ ?)({'|'.join(MULTIPLIERS)})(?:\}}| |$)(.*)", re.DOTALL)

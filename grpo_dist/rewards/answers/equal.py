@@ -55,7 +55,7 @@ def equal(guess: Answer, truth: Answer) -> bool:
 
 def _equal_quantity(guess: Quantity, truth: Quantity) -> bool:
     """A bare 50 equals a right answer `50%`: the question then asks for percent."""
-    if not _units_agree(guess.unit, truth.unit):
+    if not _units_agree(guess.unit or "%" * guess.percent, truth.unit or "%" * truth.percent):
         return False
     if truth.percent and not guess.percent and guess.value == truth.value:
         return True
@@ -211,7 +211,7 @@ def _equal_matrix(guess: Matrix, truth: Matrix) -> bool:
 
 def _equal_ratio(guess: Ratio, truth: Ratio) -> bool:
     """In lowest terms or not; what may be a time of day is not reduced."""
-    if guess.clock and truth.clock or len(guess.parts) != len(truth.parts):
+    if (guess.clock and truth.clock) or len(guess.parts) != len(truth.parts):
         return _pairwise(guess.parts, truth.parts)
     (g, *guesses), (t, *truths) = ([_tree(part) for part in ratio.parts] for ratio in (guess, truth))
     return all(

@@ -37,7 +37,7 @@ class _Undefined(ArithmeticError):
 
 
 def equal_value(left: Tree, right: Tree) -> bool:
-    """Whether both are the same, wherever both are real (or anywhere, where they are nowhere real). Raises: Unreadable."""
+    """Whether both are the same wherever both are real; where they never are, everywhere. Raises: Unreadable."""
     return _agree(left, right, _same)
 
 

@@ -19,11 +19,25 @@ MAX_DIGITS = 600
 
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arcsinh", "cosh": "arccosh", "tanh": "arctanh"}
 FUNCTIONS = frozenset((*INVERSES, *INVERSES.values(), "cot", "sec", "csc", "log", "ln", "lg", "exp", "sqrt"))
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar".split()
+_GREEK_TEXT = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
+    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
 )
-_NAMING = frozenset((r"\angle", r"\triangle", r"\overline", r"\overrightarrow", r"\vec", r"\widehat", r"\hat", r"\bar", r"\mathbb", r"\mathcal"))
+_GREEK = frozenset(_GREEK_TEXT.split())
+_NAMING = frozenset(
+    (
+        r"\angle",
+        r"\triangle",
+        r"\overline",
+        r"\overrightarrow",
+        r"\vec",
+        r"\widehat",
+        r"\hat",
+        r"\bar",
+        r"\mathbb",
+        r"\mathcal",
+    )
+)
 _MATHS_WORD = re.compile(r"(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|sqrt|log|ln|exp|pi)([a-zA-Z]?)")
 _LETTERS = 3
 """So many letters in a row may be factors; more are a word."""
@@ -355,7 +369,7 @@ class _Reader:
         product = [self.factor()]
         while (token := self.peek()) is not None and self.begins_factor(token):
             name = token.text.lstrip("\\")
-            if token.kind == "number" or _MATHS_WORD.fullmatch(name) and name != "pi" or token.text in ("(", "["):
+            if token.kind == "number" or (_MATHS_WORD.fullmatch(name) and name != "pi") or token.text in ("(", "["):
                 break
             product.append(self.factor())
         return product[0] if len(product) == 1 else ("multiply", *product)

@@ -7,7 +7,10 @@ import re
 from grpo_dist.rewards.answers.types import Clock, Date, InBase, Words
 
 _ALIASES = {
-    **dict.fromkeys(("all real numbers", "all reals", "real numbers", "reals", r"\mathbb{r}", "all real number"), "all real numbers"),
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "real numbers", "reals", r"\mathbb{r}"),
+        "all real numbers",
+    ),
     **dict.fromkeys(
         ("empty set", "null set", "no solution", "no solutions", "no real solution", "no real solutions", r"\emptyset",
          r"\{\}", r"\{ \}", "there is no solution", "there are no solutions"),
@@ -15,15 +18,20 @@ _ALIASES = {
     ),
     **dict.fromkeys(("dne", "does not exist"), "does not exist"),
 }  # fmt: skip
-_MATHS = frozenset(
-    "sin cos tan cot sec csc log ln exp sqrt pi infinity theta alpha beta gamma delta lambda mu sigma phi omega rho".split()
+_MATHS_TEXT = (
+    "sin cos tan cot sec csc log ln exp sqrt pi infinity theta alpha beta gamma delta lambda mu sigma phi omega rho"
 )
+_MATHS = frozenset(_MATHS_TEXT.split())
 _WORDS = re.compile(r"(?=.*[A-Za-z]{2})[A-Za-z][A-Za-z '’,;:!?\"-]*")
-_CHOICE = re.compile(r"(?:\(([A-Ka-e])\)|(?:[Oo]ption |[Cc]hoice )?([A-K])[.):](?=\s|$)|(?:[Oo]ption|[Cc]hoice) \(?([A-K])\)?(?=\s|$))\s*(.*)", re.DOTALL)
+_CHOICE = re.compile(
+    r"(?:\(([A-Ka-e])\)|(?:[Oo]ption |[Cc]hoice )?([A-K])[.):](?=\s|$)"
+    r"|(?:[Oo]ption|[Cc]hoice) \(?([A-K])\)?(?=\s|$))\s*(.*)",
+    re.DOTALL,
+)
 _GOES_ON = re.compile(r"[+*/^=<>_,|:;!)-]|\\(?:cup|cap|in|le|ge|ne|to|setminus|pm)(?![A-Za-z])|(?:and|or)\b")
 _CLOCK = re.compile(r"([0-9]{1,2})(?:[:.]([0-5][0-9]))?(?::([0-5][0-9]))? ?([aApP])\.? ?[mM]\.?")
 _LONG_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])")
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DAY = r"([0-9]{1,2})(?:st|nd|rd|th)?"
 _DATES = (
@@ -32,7 +40,19 @@ _DATES = (
     (re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})"), "ymd"),
 )
 _SLASHED = re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}")
-_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}
+_BASES = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "twelve": 12,
+    "sixteen": 16,
+}
 _BASE = rf"([0-9]{{1,2}}|{'|'.join(_BASES)})"
 _IN_BASE = re.compile(
     rf"\(?([0-9A-F]*[0-9][0-9A-F]*)\)?(?: ?_ ?\{{? ?\(?{_BASE}\)? ?\}}?|,? \(?(?:in )?base[ -]?{_BASE}\)?)"
@@ -45,10 +65,10 @@ def plain_words(text: str) -> Words | None:
     key = re.sub(r"\s+", " ", text.lower())
     if key in _ALIASES:
         return Words(_ALIASES[key])
-    if not _WORDS.fullmatch(text) or " " not in text and "-" not in text and text.isalpha():
+    if not _WORDS.fullmatch(text) or (" " not in text and "-" not in text and text.isalpha()):
         return None  # a single word may be a product of letters
     words = re.sub(r"[^A-Za-z']+", " ", text).split()
-    if any(word in _MATHS or len(word) == 1 and word not in "aAI" for word in words):
+    if any(word in _MATHS or (len(word) == 1 and word not in "aAI") for word in words):
         return None
     if re.search(r"[,;]|\b(?:and|or)\b", text) or not any(len(word) > 1 for word in words):
         return None
@@ -67,19 +87,20 @@ def same_words(left: str, right: str) -> bool:
     return left == right or not name
 
 
-_SMALL_WORDS = frozenset(
-    "no yes odd one two six ten dne and or sun mon tue wed thu fri sat jan feb mar apr may jun jul aug sep oct nov dec red "
-    "on in up all any cat dog hot dry wet bus car man boy pen box day cow pig hen sky sea her his him she he it we".split()
+_SMALL_WORDS_TEXT = (
+    "no yes odd one two six ten dne and or sun mon tue wed thu fri sat jan feb mar apr may jun jul aug sep "
+    "oct nov dec red on in up all any cat dog hot dry wet bus car man boy pen box day cow pig hen sky sea her "
+    "his him she he it we"
 )
+_SMALL_WORDS = frozenset(_SMALL_WORDS_TEXT.split())
 
 
 def is_product(letters: str) -> bool:
     """Whether letters alone, two or more of them, are factors: `xy`, but not `no`, `cab` or `AB`."""
     if letters in _MATHS or re.fullmatch(r"(?:sin|cos|tan|ln|log|pi)[a-z]", letters):
         return True
-    return re.fullmatch(r"[b-df-hj-np-tv-z]{2}|[abc]{2}|a[xyz]|[xyz]a|[iepr]i|i[xyz]", letters) is not None and letters not in (
-        "my", "by", "mi", "pi",
-    )  # fmt: skip
+    factors = re.fullmatch(r"[b-df-hj-np-tv-z]{2}|[abc]{2}|a[xyz]|[xyz]a|[epr]i|i[xyz]", letters)
+    return factors is not None and letters not in ("my", "by")
 
 
 def choice(cleaned: str, text: str) -> tuple[str, str] | None:

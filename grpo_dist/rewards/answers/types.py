@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Union
 
 Tree = tuple
 """An expression: `("number", Fraction)`, `("symbol", name)`, or an operator and its operands (`expression`)."""
@@ -140,10 +139,10 @@ class Opaque:
     text: str
 
 
-Answer = Union[
-    Quantity, Expression, Words, Choice, Named, Listing, Sequence, Gathering, Matrix, Relation, Ratio, Clock, Date,
-    InBase, Opaque,
-]  # fmt: skip
+Answer = (
+    Quantity | Expression | Words | Choice | Named | Listing | Sequence | Gathering | Matrix | Relation | Ratio
+    | Clock | Date | InBase | Opaque
+)  # fmt: skip
 Bindings = Mapping[str, Fraction]
 
 

@@ -63,27 +63,54 @@ _SPELLINGS = (
     "fahrenheit °f",
 )
 UNITS = {spelling: spellings.split()[0] for spellings in _SPELLINGS for spelling in spellings.split()}
-_COMPOUND = {"mph": "mile hour^-1", "kph": "km hour^-1", "kmh": "km hour^-1", "kmph": "km hour^-1", "fps": "foot second^-1"}
+_COMPOUND = {
+    "mph": "mile hour^-1",
+    "kph": "km hour^-1",
+    "kmh": "km hour^-1",
+    "kmph": "km hour^-1",
+    "fps": "foot second^-1",
+}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
-_EVEN_CAPITAL = {"J", "N", "W", "C", "V", "A", "K", "L", "Hz", "kHz", "MHz", "Pa", "kPa", "kJ", "kW", "kWh", "mL", "USD", "EUR", "GBP"}
+_EVEN_CAPITAL = {
+    "J",
+    "N",
+    "W",
+    "C",
+    "V",
+    "A",
+    "K",
+    "L",
+    "Hz",
+    "kHz",
+    "MHz",
+    "Pa",
+    "kPa",
+    "kJ",
+    "kW",
+    "kWh",
+    "mL",
+    "USD",
+    "EUR",
+    "GBP",
+}
 
 MULTIPLIERS = {
     "dozen": 12, "dozens": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
     "trillion": 10**12,
 }  # fmt: skip
-_NO_NOUN = frozenset(
-    (
-        "or and not more less than at least most about only plus minus over if when where mod modulo choose factorial "
-        "half halves third thirds quarter quarters fifth fifths percent to of the is are be by for from pi sqrt root "
-        "squared cubed times divided equals equal infinity hundreds thousands millions billions score pair "
-        "remainder per with without as approximately roughly exactly otherwise but except in base mod "
-        "sin cos tan log ln exp positive negative point pairs gross tenth tenths hundredth hundredths true false "
-        "yes no none both either neither solution solutions up down degrees-of a an am pm noon midnight o'clock"
-    ).split()
-) | frozenset(MULTIPLIERS)
-_WORD = re.compile(r"[A-Za-z$€£°¢₹¥][A-Za-z'-]*")
-_PIECE = re.compile(r"\s*(?:(?P<word>[$€£¢₹¥°]|[A-Za-z][A-Za-z'-]*)\.?(?:\s*\^\s*\{?\s*(?P<power>-?[0-9])\s*\}?)?|(?P<sign>[/*]))")
+_NO_NOUN_TEXT = (
+    "or and not more less than at least most about only plus minus over if when where mod modulo choose "
+    "factorial half halves third thirds quarter quarters fifth fifths percent to of the is are be by for from "
+    "pi sqrt root squared cubed times divided equals equal infinity hundreds thousands millions billions "
+    "score pair remainder per with without as approximately roughly exactly otherwise but except in base mod "
+    "sin cos tan log ln exp positive negative point pairs gross tenth tenths hundredth hundredths true false "
+    "yes no none both either neither solution solutions up down degrees-of a an am pm noon midnight o'clock"
+)
+_NO_NOUN = frozenset(_NO_NOUN_TEXT.split()) | frozenset(MULTIPLIERS)
+_PIECE = re.compile(
+    r"\s*(?:(?P<word>[$€£¢₹¥°]|[A-Za-z][A-Za-z'-]*)\.?(?:\s*\^\s*\{?\s*(?P<power>-?[0-9])\s*\}?)?|(?P<sign>[/*]))"
+)
 _MAX_CHARS = 80
 
 
