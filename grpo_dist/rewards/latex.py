@@ -75,8 +75,7 @@ _SYNONYMS = {
     "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}",
     "varnothing": "emptyset", "lvert": "vert", "rvert": "vert", "vert": "vert", "mid": "vert", "ast": "times",
     "cdot": "times", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
-    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }",
-    "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
+    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }", "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
     "infin": "infty", "iff": "Leftrightarrow", "smallsetminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SYMBOLS = {"{": r"\{", "}": r"\}", "<": "<", ">": ">", "°": "°", ":": ":", "vert": "|", "times": "*"}
@@ -101,6 +100,7 @@ _REPLACEMENTS = tuple(
         (r"(?<![\\$])\$(?! )([^$]*[^$\s\\])\$(?![0-9])", r"\1"),  # $1$ and $5$, but not $5 and $6
         (r"\{?([^{}]+?)\\choose(?![A-Za-z])([^{}]+)\}?", r"\\binom{\1}{\2}"),
         (rf"\\(?:{_TEXT_COMMANDS})\s*\{{", r"\\text{"),
+        (r"\\text\{([^{}]*[^{}\s])\s+(and|or)\s*\}", r"\\text{\1}\\text{ \2 }"),  # hours and
         (r"\\(?:left|right)\s*\.(?![0-9])", ""),
         (r"\\!|\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|rm|bf|it|mathstrut)(?![A-Za-z])", ""),
         (r"\\[,;:> ]|\\q?quad(?![A-Za-z])|~", " "),

@@ -110,11 +110,30 @@ def _equal_named(guess: Answer, truth: Answer) -> bool:
             return True
         return _equal_equation(guess.relation, truth.relation)
     one, other = (guess, truth) if isinstance(guess, Named) else (truth, guess)
+    if isinstance(other, Listing) and one.name.startswith("("):
+        return _equal_named_point(one, other)
     if isinstance(other, Relation) and one.relation is not None:
         return _equal_equation(one.relation, other)
     if isinstance(other, Listing) and not isinstance(one.value, (Listing, Gathering)):
         return False
     return equal(one.value, other) if one is guess else equal(other, one.value)
+
+
+def _equal_named_point(point: Named, listing: Listing) -> bool:
+    """`(x,y) = (1,2)` is `y = 2, x = 1`."""
+    names = point.name[1:-1].split(",")
+    values = {one.name: one.value for one in listing.members if isinstance(one, Named)}
+    if not isinstance(point.value, Sequence) or set(values) != set(names) or len(listing.members) != len(names):
+        return False
+    return _pairwise([values[name] for name in names], point.value.members)
+
+
+def _coordinates(listing: Listing) -> Sequence | None:
+    """`x = 1, y = 2` as a point; None where the names are not in the order of the alphabet."""
+    names = [one.name for one in listing.members if isinstance(one, Named)]
+    if len(names) != len(listing.members) or names != sorted(set(names)):
+        return None
+    return Sequence("(", ")", tuple(one.value for one in listing.members))
 
 
 def _equal_equation(guess: Relation | None, truth: Relation | None) -> bool:
@@ -145,10 +164,21 @@ def _pairwise(guesses: Many[Answer], truths: Many[Answer]) -> bool:
 def _equal_listing(guess: Listing, truth: Listing) -> bool:
     if guess.ordered or truth.ordered:
         return _pairwise(guess.members, truth.members)
-    if {guess.joined, truth.joined} == {"and", "or"} and any(isinstance(one, Relation) for one in truth.members):
+    if {guess.joined, truth.joined} == {"and", "or"} and any(map(_is_statement, truth.members)):
+        return False
+    if (len(_names(guess.members)) > 1) != (len(_names(truth.members)) > 1):
         return False
     guesses, truths = _without_common_name(guess.members, truth.members)
     return _matched(guesses, truths)
+
+
+def _is_statement(answer: Answer) -> bool:
+    """`and` and `or` differ between statements and letters, not between the numbers that solve an equation."""
+    return isinstance(answer, Relation) or (isinstance(answer, Expression) and answer.tree[0] == "symbol")
+
+
+def _names(members: Many[Answer]) -> set[str]:
+    return {one.name for one in members if isinstance(one, Named)}
 
 
 def _without_common_name(guesses: Many[Answer], truths: Many[Answer]) -> tuple[Many[Answer], Many[Answer]]:
@@ -238,6 +268,8 @@ def _day_second(clock: Clock) -> int:
 
 
 def _equal_date(guess: Date, truth: Date) -> bool:
+    if guess.weekday and truth.weekday and guess.weekday != truth.weekday:
+        return False
     same_year = guess.year == truth.year or guess.year is None or truth.year is None
     return same_year and (guess.month, guess.day) == (truth.month, truth.day)
 
@@ -268,6 +300,10 @@ def _across(guess: Answer, truth: Answer) -> bool:
         gathering = guess if isinstance(guess, Gathering) else truth
         if gathering.kind == "set":
             return not _is_ordered(guess, truth) and _matched(*map(_once, (guess.members, truth.members)))
+    if {type(guess), type(truth)} == {Sequence, Listing}:
+        points = [_coordinates(one) if isinstance(one, Listing) else one for one in (guess, truth)]
+        if None not in points:
+            return _equal_sequence(*points)
     if {type(guess), type(truth)} == {Clock, Ratio}:
         return _clock_of_ratio(guess, truth)
     left, right = _solutions(guess), _solutions(truth)

@@ -258,8 +258,8 @@ class _Reader:
                 self.place -= 1
                 self.tokens[self.place] = Token("word", found[2], token.start, token.end, token.depth)
             return ("constant", "pi") if found[1] == "pi" else self.function(found[1])
-        if token.text in _GREEK or token.text == "infinity":
-            return self.named("infty" if token.text == "infinity" else token.text)
+        if token.text in _GREEK or token.text.lower() == "infinity":
+            return self.named("infty" if token.text.lower() == "infinity" else token.text)
         if len(token.text) > _LETTERS:
             raise Unreadable(token.text)
         if len(token.text) > 1:
@@ -274,8 +274,10 @@ class _Reader:
         if letter in "ei" and not self.at("_"):
             return ("constant", letter)
         name = self.named(letter)
-        if letter in "fgh" and self.at("("):
+        following = "".join(token.text for token in self.tokens[self.place : self.place + 6])
+        if letter in "fgh" and following.startswith(("(", "^{-1}(")):
             start = self.place
+            self.place += 5 * following.startswith("^")
             self.skip_group()
             return ("symbol", name[1] + squeezed("".join(token.text for token in self.tokens[start : self.place])))
         return name

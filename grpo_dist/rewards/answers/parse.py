@@ -37,8 +37,12 @@ _TURNED = {">": "<", r"\ge": r"\le"}
 _NAME = re.compile(
     r"\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]+\}?)?'*(?: ?\([^()=]{1,20}\))?|[A-Za-z]+(?: [A-Za-z]+){1,5}"
     r"|\(\\?[A-Za-z]+(?:_\{?[0-9]\}?)?(?:, ?\\?[A-Za-z]+(?:_\{?[0-9]\}?)?)+\)|\\angle [A-Z]{1,3}|\\overline\{[A-Z]+\}"
-    r"|f\^\{-1\}\([a-z]\)|[A-Z]{2}"
+    r"|[fgh]\^\{-1\}\([a-z]\)|\\(?:vec|hat|bar|overrightarrow) ?\{?[A-Za-z]+\}?|[A-Z]{2}"
 )
+
+
+_MEASURED = re.compile(r"[0-9][0-9.,/]* ?[A-Za-z]+")
+_COMPOUND = re.compile(rf"{_MEASURED.pattern}(?: {_MEASURED.pattern}){{1,3}}")
 
 
 @lru_cache(maxsize=4096)
@@ -105,7 +109,9 @@ def _quantity(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 def _either_sign(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     r"""`2 \pm 1` is 3 and 1; several of them have the same sign together."""
-    if not any(token.text in (r"\pm", r"\mp") for token in tokens) or any(token.text in ",;" for token in tokens):
+    if not any(token.text in (r"\pm", r"\mp") for token in tokens) or any(
+        token.text in (",", ";") and token.depth == 0 for token in tokens
+    ):
         return None
     upper, lower = (
         re.sub(r"\\(pm|mp)(?![A-Za-z])", lambda found, signs=signs: signs[found[1]], text)
@@ -147,6 +153,15 @@ def _named(left: str, right: str, sign: str, inner: Inner) -> Named | None:
         if isinstance(relation.sides[0], Expression) and symbols(relation.sides[0].tree) & symbols(value.tree):
             return None
     return Named(name, value, relation)
+
+
+def _compound(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
+    """`3 hours 20 minutes`, `5 feet 3 inches`: as if there were an `and`."""
+    plain = without_text(text)
+    if not _COMPOUND.fullmatch(plain):
+        return None
+    parts = [parse_quantity(part[0]) for part in _MEASURED.finditer(plain)]
+    return Listing(tuple(parts)) if all(part and part.unit for part in parts) else None
 
 
 def _ratio(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
@@ -191,6 +206,7 @@ _READERS = (
     _quantity,
     _plain_text,
     _words_in_letters,
+    _compound,
     listed,
     _relation,
     _either_sign,

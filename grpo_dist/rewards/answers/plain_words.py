@@ -33,11 +33,12 @@ _CLOCK = re.compile(r"([0-9]{1,2})(?:[:.]([0-5][0-9]))?(?::([0-5][0-9]))? ?([aAp
 _LONG_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_WEEKDAY = r"(?:([a-z]+day),? )?"
 _DAY = r"([0-9]{1,2})(?:st|nd|rd|th)?"
 _DATES = (
-    (re.compile(rf"(?:[a-z]+day,? )?{_MONTH} {_DAY}(?:,? ([0-9]{{4}}))?"), "mdy"),
-    (re.compile(rf"(?:[a-z]+day,? )?(?:the )?{_DAY}(?: of)? {_MONTH}(?:,? ([0-9]{{4}}))?"), "dmy"),
-    (re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})"), "ymd"),
+    (re.compile(rf"{_WEEKDAY}{_MONTH} {_DAY}(?:,? ([0-9]{{4}}))?"), "wmdy"),
+    (re.compile(rf"{_WEEKDAY}(?:the )?{_DAY}(?: of)? {_MONTH}(?:,? ([0-9]{{4}}))?"), "wdmy"),
+    (re.compile(rf"{_WEEKDAY}([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})"), "wymd"),
 )
 _SLASHED = re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}")
 _BASES = {
@@ -97,7 +98,7 @@ _SMALL_WORDS = frozenset(_SMALL_WORDS_TEXT.split())
 
 def is_product(letters: str) -> bool:
     """Whether letters alone, two or more of them, are factors: `xy`, but not `no`, `cab` or `AB`."""
-    if letters in _MATHS or re.fullmatch(r"(?:sin|cos|tan|ln|log|pi)[a-z]", letters):
+    if letters.lower() == "infinity" or letters in _MATHS or re.fullmatch(r"(?:sin|cos|tan|ln|log|pi)[a-z]", letters):
         return True
     factors = re.fullmatch(r"[b-df-hj-np-tv-z]{2}|[abc]{2}|a[xyz]|[xyz]a|[epr]i|i[xyz]", letters)
     return factors is not None and letters not in ("my", "by")
@@ -127,7 +128,7 @@ def clock_or_date(text: str) -> Clock | Date | Words | None:
         if found := pattern.fullmatch(text.lower()):
             parts = dict(zip(order, found.groups(), strict=True))
             month = _MONTHS.index(parts["m"]) + 1 if parts["m"].isalpha() else int(parts["m"])
-            return Date(int(parts["y"]) if parts["y"] else None, month, int(parts["d"]))
+            return Date(int(parts["y"]) if parts["y"] else None, month, int(parts["d"]), parts["w"] or "")
     return Words(text) if _SLASHED.fullmatch(text) else None
 
 

@@ -117,11 +117,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class Date:
-    """A day; `year` None where it is not given."""
+    """A day; `year` None and `weekday` "" where they are not given."""
 
     year: int | None
     month: int
     day: int
+    weekday: str = ""
 
 
 @dataclass(frozen=True)

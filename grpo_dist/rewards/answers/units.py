@@ -60,6 +60,16 @@ _SPELLINGS = (
     "child children",
     "foot feet",
     "celsius °c",
+    "ev",
+    "kev",
+    "mev",
+    "nm",
+    "cal",
+    "kcal",
+    "psi",
+    "rpm",
+    "atm",
+    "db",
     "fahrenheit °f",
 )
 UNITS = {spelling: spellings.split()[0] for spellings in _SPELLINGS for spelling in spellings.split()}
@@ -91,6 +101,10 @@ _EVEN_CAPITAL = {
     "kWh",
     "mL",
     "USD",
+    "eV",
+    "keV",
+    "MeV",
+    "dB",
     "EUR",
     "GBP",
 }
@@ -137,6 +151,8 @@ def parse_unit(text: str, *, spoken: bool = False) -> str | None:
             sign = -1 if piece["sign"] == "/" else sign
             continue
         word = piece["word"]
+        if word in ("of", "the") and "of the" in text:
+            continue  # of the cake
         if (word.lower() if spoken else word) in _POWERS:
             pending = _POWERS[word.lower()]
             continue
@@ -148,7 +164,12 @@ def parse_unit(text: str, *, spoken: bool = False) -> str | None:
         pending = 1
         known = _known(word)
         if known is None:
-            if word.lower() in _NO_NOUN or len(word) < 3 or not (spoken or word.islower()) or piece["power"]:
+            if (
+                word.lower() in _NO_NOUN
+                or len(word) < (2 if spoken else 3)
+                or not (spoken or word.islower())
+                or piece["power"]
+            ):
                 return None
             counted.append(word.lower())
             known = _singular(word.lower())
