@@ -75,7 +75,8 @@ _SYNONYMS = {
     "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}",
     "varnothing": "emptyset", "lvert": "vert", "rvert": "vert", "vert": "vert", "mid": "vert", "ast": "times",
     "cdot": "times", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
-    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }", "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
+    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }",
+    "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
     "infin": "infty", "iff": "Leftrightarrow", "smallsetminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SYMBOLS = {"{": r"\{", "}": r"\}", "<": "<", ">": ">", "°": "°", ":": ":", "vert": "|", "times": "*"}
@@ -110,6 +111,7 @@ _REPLACEMENTS = tuple(
         (r"<=|=<", r"\\le "),
         (r">=", r"\\ge "),
         (r"!=", r"\\ne "),
+        (r"^\s*\\approx(?![A-Za-z])", ""),
         (r"\s+", " "),
     )
 )

@@ -85,7 +85,9 @@ def gathered(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     if any(token.text in ("|", ":") for token in tokens):
         raise Unreadable(text)  # all x such that …: the same text or not the same
     members = _members(inside, inner)
-    return Listing(members, True) if any(member == _dots("") for member in members) else Gathering("set", members)
+    if any(member == _dots("") for member in members):
+        return Listing(members, True)
+    return Gathering("set", tuple(one for member in members for one in _flat(member)))
 
 
 def bracketed(text: str, tokens: list[Token], inner: Inner) -> Answer | None:

@@ -40,6 +40,7 @@ _DATES = (
     (re.compile(rf"{_WEEKDAY}(?:the )?{_DAY}(?: of)? {_MONTH}(?:,? ([0-9]{{4}}))?"), "wdmy"),
     (re.compile(rf"{_WEEKDAY}([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})"), "wymd"),
 )
+_ORDINAL = re.compile(r"[0-9]+(?:st|nd|rd|th)")
 _SLASHED = re.compile(r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{4}")
 _BASES = {
     "two": 2,
@@ -129,7 +130,7 @@ def clock_or_date(text: str) -> Clock | Date | Words | None:
             parts = dict(zip(order, found.groups(), strict=True))
             month = _MONTHS.index(parts["m"]) + 1 if parts["m"].isalpha() else int(parts["m"])
             return Date(int(parts["y"]) if parts["y"] else None, month, int(parts["d"]), parts["w"] or "")
-    return Words(text) if _SLASHED.fullmatch(text) else None
+    return Words(text) if _SLASHED.fullmatch(text) or _ORDINAL.fullmatch(text) else None
 
 
 def in_base(text: str) -> InBase | None:
