@@ -109,7 +109,9 @@ def _quantity(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 def _either_sign(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     r"""`2 \pm 1` is 3 and 1; several of them have the same sign together."""
-    if not any(token.text in (r"\pm", r"\mp") for token in tokens) or any(
+    if tokens[0].text == r"\{" or not any(token.text in (r"\pm", r"\mp") for token in tokens):
+        return None
+    if any(
         token.text in (",", ";") and token.depth == 0 for token in tokens
     ):
         return None

@@ -119,7 +119,7 @@ _NO_NOUN_TEXT = (
     "pi sqrt root squared cubed times divided equals equal infinity hundreds thousands millions billions "
     "score pair remainder per with without as approximately roughly exactly otherwise but except in base mod "
     "sin cos tan log ln exp positive negative point pairs gross tenth tenths hundredth hundredths true false "
-    "yes no none both either neither solution solutions up down degrees-of a an am pm noon midnight o'clock"
+    "yes no none both either neither solution solutions up down degrees-of a an am pm st nd rd th noon midnight o'clock"
 )
 _NO_NOUN = frozenset(_NO_NOUN_TEXT.split()) | frozenset(MULTIPLIERS)
 _PIECE = re.compile(
