@@ -9,6 +9,8 @@ from fractions import Fraction
 
 from grpo_dist.rewards.answers import evaluate
 from grpo_dist.rewards.answers.plain_words import same_words
+from grpo_dist.rewards.answers.solutions import coordinates, solutions
+from grpo_dist.rewards.answers.trees import symbols
 from grpo_dist.rewards.answers.types import (
     Answer,
     Choice,
@@ -33,8 +35,6 @@ from grpo_dist.rewards.answers.types import (
 DECIMALS = 12
 """A decimal fraction with so many places states an irrational number."""
 MAX_MATCHED = 40
-_INFINITY = Expression(("symbol", "infty"))
-_MINUS_INFINITY = Expression(("multiply", ("number", Fraction(-1)), ("symbol", "infty")))
 
 
 def equal(guess: Answer, truth: Answer) -> bool:
@@ -75,7 +75,7 @@ def _equal_expression(guess: Expression | Quantity, truth: Expression) -> bool:
     if not _units_agree(guess.unit, truth.unit):
         return False
     tree = _tree(guess)
-    if isinstance(guess, Quantity) and guess.decimals >= DECIMALS and not evaluate.symbols(truth.tree):
+    if isinstance(guess, Quantity) and guess.decimals >= DECIMALS and not symbols(truth.tree):
         return _safely(evaluate.rounds_to, truth.tree, tree, Fraction(1, 10**DECIMALS))
     return tree == truth.tree or _safely(evaluate.equal_value, tree, truth.tree)
 
@@ -128,14 +128,6 @@ def _equal_named_point(point: Named, listing: Listing) -> bool:
     return _pairwise([values[name] for name in names], point.value.members)
 
 
-def _coordinates(listing: Listing) -> Sequence | None:
-    """`x = 1, y = 2` as a point; None where the names are not in the order of the alphabet."""
-    names = [one.name for one in listing.members if isinstance(one, Named)]
-    if len(names) != len(listing.members) or names != sorted(set(names)):
-        return None
-    return Sequence("(", ")", tuple(one.value for one in listing.members))
-
-
 def _equal_equation(guess: Relation | None, truth: Relation | None) -> bool:
     """Two equations with the same solutions, as far as one is a multiple of the other."""
     if guess is None or truth is None or guess.signs != ("=",) or truth.signs != ("=",):
@@ -144,7 +136,7 @@ def _equal_equation(guess: Relation | None, truth: Relation | None) -> bool:
     if not all(isinstance(side, (Expression, Quantity)) for side in sides):
         return False
     trees = [_tree(side) for side in sides]
-    if not (evaluate.symbols(("add", *trees[:2])) == evaluate.symbols(("add", *trees[2:])) != frozenset()):
+    if not (symbols(("add", *trees[:2])) == symbols(("add", *trees[2:])) != frozenset()):
         return False
     return _safely(evaluate.equal_sides, (trees[0], trees[1]), (trees[2], trees[3]))
 
@@ -301,12 +293,12 @@ def _across(guess: Answer, truth: Answer) -> bool:
         if gathering.kind == "set":
             return not _is_ordered(guess, truth) and _matched(*map(_once, (guess.members, truth.members)))
     if {type(guess), type(truth)} == {Sequence, Listing}:
-        points = [_coordinates(one) if isinstance(one, Listing) else one for one in (guess, truth)]
+        points = [coordinates(one) if isinstance(one, Listing) else one for one in (guess, truth)]
         if None not in points:
             return _equal_sequence(*points)
     if {type(guess), type(truth)} == {Clock, Ratio}:
         return _clock_of_ratio(guess, truth)
-    left, right = _solutions(guess), _solutions(truth)
+    left, right = solutions(guess), solutions(truth)
     if left is None or right is None or (left is guess and right is truth):
         return False
     return equal(left, right) if (type(left), type(right)) != (type(guess), type(truth)) else False
@@ -323,40 +315,3 @@ def _clock_of_ratio(guess: Answer, truth: Answer) -> bool:
         return False
     hour, minute = (int(part.value) for part in ratio.parts)
     return _equal_clock(Clock(hour, minute, 0), clock)
-
-
-def _solutions(answer: Answer) -> Answer | None:
-    """The set of numbers that an answer describes: `x > 3` and `(3, \\infty)`, `all real numbers` and its interval."""
-    if isinstance(answer, Relation):
-        return _interval(answer)
-    if isinstance(answer, Listing) and answer.joined == "or":
-        members = [_solutions(member) for member in answer.members]
-        return Gathering("union", tuple(members)) if all(isinstance(one, Sequence) for one in members) else None
-    if isinstance(answer, Words) and answer.text == "all real numbers":
-        return Sequence("(", ")", (_MINUS_INFINITY, _INFINITY))
-    return answer if isinstance(answer, (Sequence, Gathering)) else None
-
-
-def _interval(relation: Relation) -> Sequence | None:
-    """Of an inequality of one variable that stands alone."""
-    if not set(relation.signs) <= {"<", r"\le"}:
-        return None
-    sides, signs = list(relation.sides), list(relation.signs)
-    if len(sides) == 2:
-        if _is_variable(sides[0]):
-            sides, signs = [_MINUS_INFINITY, *sides], ["<", *signs]
-        else:
-            sides, signs = [*sides, _INFINITY], [*signs, "<"]
-    if len(sides) != 3 or not _is_variable(sides[1]) or not (_is_given(sides[0]) and _is_given(sides[2])):
-        return None
-    return Sequence("(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]", (sides[0], sides[2]))
-
-
-def _is_variable(side: Answer) -> bool:
-    return isinstance(side, Expression) and side.tree[0] == "symbol" and side.tree[1] != "infty"
-
-
-def _is_given(side: Answer) -> bool:
-    return isinstance(side, Quantity) or (
-        isinstance(side, Expression) and evaluate.symbols(side.tree) <= frozenset(("infty",))
-    )

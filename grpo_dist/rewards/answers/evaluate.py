@@ -6,34 +6,22 @@ too large to compute raises `Unreadable`, so that no pair takes long and no verd
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_dist.errors import RewardError
-from grpo_dist.rewards.answers.expression import difference, symbols
+from grpo_dist.rewards.answers.functions import FUNCTIONS, power
+from grpo_dist.rewards.answers.precision import Undefined, bounded, divided, inexact, is_real, mp_context
+from grpo_dist.rewards.answers.trees import difference, symbols
 from grpo_dist.rewards.answers.types import Bindings, Tree, Unreadable
 
-if TYPE_CHECKING:
-    from mpmath.ctx_mp import MPContext
-
-DIGITS = 60
-MAX_BITS = 20_000
-"""Of an exact number; larger ones are computed to `DIGITS`."""
 _SAME = Fraction(1, 10**35)
 _NOTHING = Fraction(1, 10**45)
 _LOST = Fraction(1, 10**33)
-_LARGEST = 10**15
 _POINTS = 12
 _ENOUGH = 3
 """Points at which both must have a value."""
-
-
-class _Undefined(ArithmeticError):
-    """There is no value at this point."""
 
 
 def equal_value(left: Tree, right: Tree) -> bool:
@@ -50,7 +38,7 @@ def proportional(left: Tree, right: Tree) -> bool:
             continue
         if _is_zero(values[0]) or _is_zero(values[1]):
             return False
-        ratios.append(_divided(*values))
+        ratios.append(divided(*values))
     return len(ratios) >= _ENOUGH and all(_same(ratios[0], ratio) for ratio in ratios[1:])
 
 
@@ -73,7 +61,7 @@ def equal_sides(left: tuple[Tree, Tree], right: tuple[Tree, Tree]) -> bool:
 def _agree(left: Tree, right: Tree, same: Callable[[Any, Any], bool]) -> bool:
     names = symbols(left) | symbols(right)
     both = [values for point in _points(names) if (values := _values(left, right, point)) is not None]
-    real = [values for values in both if all(_is_real(value) for value in values)]
+    real = [values for values in both if all(is_real(value) for value in values)]
     compared = real if len(real) >= min(_ENOUGH, len(both)) and real else both
     return len(compared) >= (_ENOUGH if names else 1) and all(same(*values) for values in compared)
 
@@ -102,56 +90,15 @@ def _values(left: Tree, right: Tree, point: Bindings) -> tuple[Any, Any] | None:
         return None
 
 
-class _Local(threading.local):
-    """A context of mpmath for each thread: its functions change the precision while they work."""
-
-    context: MPContext | None = None
-
-
-_local = _Local()
-
-
-def _mp() -> MPContext:
-    if _local.context is None:
-        try:
-            from mpmath.ctx_mp import MPContext
-        except ImportError as error:
-            raise RewardError(
-                f"comparing these answers needs mpmath, which cannot be imported: {error}",
-                hint="pip install 'grpo-dist[train]'",
-            ) from error
-        _local.context = MPContext()
-        _local.context.dps = DIGITS
-    return _local.context
-
-
-os.register_at_fork(after_in_child=lambda: setattr(_local, "context", None))
-
-
-def _inexact(value: Any) -> Any:
-    mp = _mp()
-    return mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Fraction) or not _mp().im(value)
-
-
 def _is_zero(value: Any) -> bool:
     return value == 0
-
-
-def _divided(above: Any, below: Any) -> Any:
-    if isinstance(above, Fraction) and isinstance(below, Fraction):
-        return above / below
-    return _inexact(above) / _inexact(below)
 
 
 def _same(left: Any, right: Any, tolerance: Fraction = _SAME) -> bool:
     if isinstance(left, Fraction) and isinstance(right, Fraction) and tolerance is _SAME:
         return left == right
-    left, right = _inexact(left), _inexact(right)
-    return abs(left - right) <= _inexact(tolerance) * max(abs(left), abs(right))
+    left, right = inexact(left), inexact(right)
+    return abs(left - right) <= inexact(tolerance) * max(abs(left), abs(right))
 
 
 class _Evaluator:
@@ -170,147 +117,39 @@ class _Evaluator:
         return self.point[name]
 
     def _constant(self, name: str) -> Any:
-        mp = _mp()
+        mp = mp_context()
         return {"pi": mp.pi, "e": mp.e, "i": mp.mpc(0, 1)}[name] * 1
 
     def _add(self, *terms: Tree) -> Any:
         values = [self.value(term) for term in terms]
         if all(isinstance(value, Fraction) for value in values):
-            return _bounded(sum(values, Fraction(0)))
-        values = [_inexact(value) for value in values]
-        total = _mp().fsum(values)
+            return bounded(sum(values, Fraction(0)))
+        values = [inexact(value) for value in values]
+        total = mp_context().fsum(values)
         largest = max(map(abs, values))
-        if any(value and abs(value) < _inexact(_LOST) * largest for value in values):
-            raise _Undefined  # a term that would be lost: 2^{30000} + 1 is not 2^{30000}
+        if any(value and abs(value) < inexact(_LOST) * largest for value in values):
+            raise Undefined  # a term that would be lost: 2^{30000} + 1 is not 2^{30000}
         # Of sqrt(8) - 2 sqrt(2) rounding leaves something.
-        return Fraction(0) if abs(total) <= _inexact(_NOTHING) * largest else total
+        return Fraction(0) if abs(total) <= inexact(_NOTHING) * largest else total
 
     def _multiply(self, *factors: Tree) -> Any:
         product: Any = Fraction(1)
         for factor in factors:
             value = self.value(factor)
             if isinstance(product, Fraction) and isinstance(value, Fraction):
-                product = _bounded(product * value)
+                product = bounded(product * value)
             else:
-                product = _inexact(product) * _inexact(value)
+                product = inexact(product) * inexact(value)
         return product
 
     def _divide(self, above: Tree, below: Tree) -> Any:
         top, bottom = self.value(above), self.value(below)
         if bottom == 0:
-            raise _Undefined
-        return _bounded(_divided(top, bottom))
+            raise Undefined
+        return bounded(divided(top, bottom))
 
     def _power(self, base: Tree, exponent: Tree) -> Any:
-        return _power(self.value(base), self.value(exponent))
+        return power(self.value(base), self.value(exponent))
 
     def _call(self, function: str, *arguments: Tree) -> Any:
-        return _FUNCTIONS[function](*(self.value(argument) for argument in arguments))
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-        return _inexact(value)
-    return value
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(exponent, Fraction) and exponent.denominator == 1:
-        if base == 0 and exponent <= 0:
-            raise _Undefined
-        if isinstance(base, Fraction):
-            bits = base.numerator.bit_length() + base.denominator.bit_length()
-            if bits * abs(exponent) <= MAX_BITS:
-                return base ** int(exponent)
-        if abs(exponent) > _LARGEST:
-            raise Unreadable("too large a power")
-        return _inexact(base) ** int(exponent)
-    if base == 0:
-        raise _Undefined
-    base, exponent = _inexact(base), _inexact(exponent)
-    if abs(exponent) * (1 + abs(_mp().mag(base))) > _LARGEST:
-        raise Unreadable("too large a power")
-    return base**exponent
-
-
-def _root(inside: Any, degree: Any) -> Any:
-    if not (isinstance(degree, Fraction) and degree.denominator == 1 and 1 <= degree <= 1000):
-        return _power(inside, _divided(Fraction(1), degree))
-    count = int(degree)
-    if count % 2 and _is_real(inside) and inside < 0:
-        return -_mp().root(-_inexact(inside), count)
-    return _mp().root(_inexact(inside), count)
-
-
-def _factorial(number: Any) -> Any:
-    if not _is_real(number) or abs(number) > 10**9:
-        raise Unreadable("too large a factorial")
-    if isinstance(number, Fraction) and number.denominator == 1:
-        if number < 0:
-            raise _Undefined
-        if number <= 1000:
-            return Fraction(_whole_factorial(int(number)))
-    return _mp().gamma(_inexact(number) + 1)
-
-
-def _whole_factorial(number: int) -> int:
-    product = 1
-    for factor in range(2, number + 1):
-        product *= factor
-    return product
-
-
-def _binomial(above: Any, below: Any) -> Any:
-    if not (_is_real(above) and _is_real(below)) or max(abs(above), abs(below)) > 10**9:
-        raise Unreadable("too large a binomial")
-    whole = all(isinstance(value, Fraction) and value.denominator == 1 for value in (above, below))
-    if whole and 0 <= below <= above <= 1000:
-        return Fraction(
-            _whole_factorial(int(above)) // (_whole_factorial(int(below)) * _whole_factorial(int(above - below)))
-        )
-    return _mp().binomial(_inexact(above), _inexact(below))
-
-
-def _logarithm(argument: Any, base: Any = None) -> Any:
-    r"""`\log` without a base is a logarithm of a base that nobody knows: neither ten nor e."""
-    if argument == 0 or (base is not None and (base == 0 or base == 1)):
-        raise _Undefined
-    below = _mp().mpf("2.9380541") if base is None else _mp().log(_inexact(base))
-    return _mp().log(_inexact(argument)) / below
-
-
-def _mpmath(name: str, limit: int = 10**30) -> Callable[[Any], Any]:
-    def call(argument: Any) -> Any:
-        if abs(argument) > limit:
-            raise Unreadable("too large an argument")
-        return getattr(_mp(), name)(_inexact(argument))
-
-    return call
-
-
-def _rounded(name: str) -> Callable[[Any], Any]:
-    def call(argument: Any) -> Any:
-        if not _is_real(argument) or abs(argument) > 10**30:
-            raise Unreadable("not to be rounded")
-        return Fraction(int(getattr(_mp(), name)(_inexact(argument))))
-
-    return call
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _mpmath(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
-    **{name: _mpmath(name, 10**12) for name in ("sinh", "cosh", "tanh", "exp")},
-    **{
-        name: _mpmath(name.replace("arc", "a"))
-        for name in ("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh")
-    },
-    "abs": abs,
-    "root": _root,
-    "log": _logarithm,
-    "ln": lambda argument: _logarithm(argument, _mp().e),
-    "lg": lambda argument: _logarithm(argument, Fraction(10)),
-    "factorial": _factorial,
-    "binomial": _binomial,
-    "floor": _rounded("floor"),
-    "ceiling": _rounded("ceil"),
-}
+        return FUNCTIONS[function](*(self.value(argument) for argument in arguments))

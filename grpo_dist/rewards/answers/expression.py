@@ -1,8 +1,4 @@
-r"""Expressions in LaTeX or plain text, read strictly: what is not understood to the last sign is `Unreadable`.
-
-A tree is `("number", Fraction)`, `("symbol", name)`, `("constant", name)`, `("add", …)`, `("multiply", …)`,
-`("divide", above, below)`, `("power", base, exponent)` or `("call", function, …)`.
-"""
+r"""Expressions in LaTeX or plain text, read strictly: what is not understood to the last sign is `Unreadable`."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from grpo_dist.rewards.answers.tokens import CLOSING, Token, squeezed, tokenise
+from grpo_dist.rewards.answers.trees import is_minus_one, negated
 from grpo_dist.rewards.answers.types import Tree, Unreadable
 
 MAX_TOKENS = 1500
@@ -41,7 +38,6 @@ _NAMING = frozenset(
 _MATHS_WORD = re.compile(r"(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|sqrt|log|ln|exp|pi)([a-zA-Z]?)")
 _LETTERS = 3
 """So many letters in a row may be factors; more are a word."""
-MINUS_ONE = ("number", Fraction(-1))
 
 
 def parse_expression(text: str) -> Tree:
@@ -54,27 +50,6 @@ def parse_expression(text: str) -> Tree:
     if reader.peek() is not None:
         raise Unreadable(text)
     return tree
-
-
-def negated(tree: Tree) -> Tree:
-    return ("multiply", MINUS_ONE, tree)
-
-
-def difference(left: Tree, right: Tree) -> Tree:
-    return ("add", left, negated(right))
-
-
-def symbols(tree: Tree) -> frozenset[str]:
-    """Names of everything that is not given."""
-    found: set[str] = set()
-    rest: list[object] = [tree]
-    while rest:
-        node = rest.pop()
-        if node[0] == "symbol":
-            found.add(node[1])
-        elif node[0] not in ("number", "constant"):
-            rest.extend(part for part in node[1:] if isinstance(part, tuple))
-    return frozenset(found)
 
 
 class _Reader:
@@ -347,7 +322,7 @@ class _Reader:
         if self.at("^"):
             self.take()
             power = self.exponent()
-        if power is not None and _is_minus_one(power):
+        if power is not None and is_minus_one(power):
             if name not in INVERSES:
                 raise Unreadable(name)
             name, power = INVERSES[name], None
@@ -375,10 +350,6 @@ class _Reader:
                 break
             product.append(self.factor())
         return product[0] if len(product) == 1 else ("multiply", *product)
-
-
-def _is_minus_one(tree: Tree) -> bool:
-    return tree in (MINUS_ONE, negated(("number", Fraction(1))))
 
 
 def _number(text: str) -> Tree:

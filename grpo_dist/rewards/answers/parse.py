@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from grpo_dist.rewards.answers.containers import bracketed, gathered, listed, matrix
-from grpo_dist.rewards.answers.expression import parse_expression, symbols
+from grpo_dist.rewards.answers.expression import parse_expression
 from grpo_dist.rewards.answers.plain_words import choice, clock_or_date, in_base, is_product, plain_words
 from grpo_dist.rewards.answers.tokens import Token, is_balanced, split, squeezed, tokenise
+from grpo_dist.rewards.answers.trees import symbols
 from grpo_dist.rewards.answers.types import (
     Answer,
     Choice,
@@ -111,9 +112,7 @@ def _either_sign(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     r"""`2 \pm 1` is 3 and 1; several of them have the same sign together."""
     if tokens[0].text == r"\{" or not any(token.text in (r"\pm", r"\mp") for token in tokens):
         return None
-    if any(
-        token.text in (",", ";") and token.depth == 0 for token in tokens
-    ):
+    if any(token.text in (",", ";") and token.depth == 0 for token in tokens):
         return None
     upper, lower = (
         re.sub(r"\\(pm|mp)(?![A-Za-z])", lambda found, signs=signs: signs[found[1]], text)
