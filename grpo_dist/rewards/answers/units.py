@@ -126,6 +126,7 @@ _PIECE = re.compile(
     r"\s*(?:(?P<word>[$€£¢₹¥°]|[A-Za-z][A-Za-z'-]*)\.?(?:\s*\^\s*\{?\s*(?P<power>-?[0-9])\s*\}?)?|(?P<sign>[/*]))"
 )
 _MAX_CHARS = 80
+_MAX_NOUNS = 4
 
 
 def parse_unit(text: str, *, spoken: bool = False) -> str | None:
@@ -138,52 +139,63 @@ def parse_unit(text: str, *, spoken: bool = False) -> str | None:
     text = re.sub(r"\s+per\s+|\s*/\s*per\s+", "/", f" {text.strip()} ").replace("{", "").replace("}", "")
     text = re.sub(r"°\s*([CF])\b", lambda found: {"C": "degree celsius", "F": "degree fahrenheit"}[found[1]], text)
     text = re.sub(r"\bsq\.? ", "square ", text).strip()
-    powers: dict[str, int] = {}
-    sign, place = 1, 0
-    counted: list[str] = []
-    pending = 1
+    product = _Product(spoken)
+    place = 0
     while place < len(text):
         piece = _PIECE.match(text, place)
         if piece is None:
             return None
         place = piece.end()
-        if piece["sign"]:
-            sign = -1 if piece["sign"] == "/" else sign
-            continue
-        word = piece["word"]
-        if word in ("of", "the") and "of the" in text:
+        if piece["word"] in ("of", "the") and "of the" in text:
             continue  # of the cake
-        if (word.lower() if spoken else word) in _POWERS:
-            pending = _POWERS[word.lower()]
-            continue
-        if word.lower() in _POWERS_AFTER and powers:
-            last = next(reversed(powers))
-            powers[last] *= _POWERS_AFTER[word.lower()]
-            continue
-        power = sign * pending * int(piece["power"] or 1)
-        pending = 1
-        known = _known(word)
-        if known is None:
-            if (
-                word.lower() in _NO_NOUN
-                or len(word) < (2 if spoken else 3)
-                or not (spoken or word.islower())
-                or piece["power"]
-            ):
-                return None
-            counted.append(word.lower())
-            known = _singular(word.lower())
-        for name, exponent in _parts(known):
-            powers[name] = powers.get(name, 0) + exponent * power
-    if len(counted) > 4 or not powers or pending != 1:
-        return None
-    return " ".join(name if power == 1 else f"{name}^{power}" for name, power in _ordered(powers, counted))
+        if not product.takes(piece):
+            return None
+    return product.name()
 
 
-def _ordered(powers: dict[str, int], counted: list[str]) -> list[tuple[str, int]]:
-    """Units may be multiplied in any order; words that are counted stay as they stand."""
-    left = [(name, power) for name, power in powers.items() if power]
-    return left if counted else sorted(left)
+class _Product:
+    """Units and nouns with their powers, as they are read."""
+
+    def __init__(self, spoken: bool) -> None:
+        self.spoken, self.sign, self.pending = spoken, 1, 1
+        self.powers: dict[str, int] = {}
+        self.counted = 0
+
+    def takes(self, piece: re.Match[str]) -> bool:
+        """Add a word or a sign; False where it belongs to no unit."""
+        word = piece["word"]
+        if word is None:
+            self.sign = -1 if piece["sign"] == "/" else self.sign
+        elif (word.lower() if self.spoken else word) in _POWERS:
+            self.pending = _POWERS[word.lower()]
+        elif word.lower() in _POWERS_AFTER and self.powers:
+            self.powers[next(reversed(self.powers))] *= _POWERS_AFTER[word.lower()]
+        else:
+            known = _known(word) or (None if piece["power"] else self.noun(word))
+            if known is None:
+                return False
+            for name, exponent in _parts(known):
+                power = exponent * self.sign * self.pending * int(piece["power"] or 1)
+                self.powers[name] = self.powers.get(name, 0) + power
+            self.pending = 1
+        return True
+
+    def noun(self, word: str) -> str | None:
+        """A word for what is counted, in the singular."""
+        too_short = len(word) < (2 if self.spoken else 3)
+        if word.lower() in _NO_NOUN or too_short or not (self.spoken or word.islower()):
+            return None
+        self.counted += 1
+        return _singular(word.lower())
+
+    def name(self) -> str | None:
+        """Units may be multiplied in any order; words that are counted stay as they stand."""
+        if self.counted > _MAX_NOUNS or not self.powers or self.pending != 1:
+            return None
+        left = [(name, power) for name, power in self.powers.items() if power]
+        return " ".join(
+            name if power == 1 else f"{name}^{power}" for name, power in (left if self.counted else sorted(left))
+        )
 
 
 def _known(word: str) -> str | None:
