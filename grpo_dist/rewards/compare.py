@@ -1,59 +1,75 @@
 r"""Whether an answer is right, strictly.
 
-1. A right answer that is a number needs a number: compared exactly, as `quantity` describes.
-   Arithmetic left to do is not an answer, or copying the question (`17*2`) would be one.
-2. Otherwise equal text, in the form of `latex.plain` and without white space, is equal.
-3. Otherwise math-verify decides. Decimals must agree with exact values to 12 places: 1.414 is not `\sqrt{2}`.
-
-A name in front (`x = 34`) may be left out by either side.
+Both texts are read as typed answers (`answers.parse`) and compared within their type (`answers.equal`): numbers
+exactly, expressions by their value, containers member by member. Arithmetic left to do is not an answer where a number
+is right, or copying the question (`17*2`) would be one. Sums, products, integrals and limits are left to math-verify.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-from grpo_dist.rewards.latex import balanced, plain
-from grpo_dist.rewards.quantity import parse_quantity, same_quantity
-from grpo_dist.rewards.symbolic import TIMEOUT_S, symbolically_equal
+from grpo_dist.rewards.answers.equal import equal
+from grpo_dist.rewards.answers.parse import readings
+from grpo_dist.rewards.answers.tokens import squeezed
+from grpo_dist.rewards.answers.types import Opaque
+from grpo_dist.rewards.latex import balanced, clean
+from grpo_dist.rewards.symbolic import TIMEOUT_S, verdict
 
 MAX_CHARS = 4000
-
-_ASSIGNMENT = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([a-z]\))? ?= ?([^=]+)")
-_MATHEMATICAL = re.compile(r"[0-9\\^_+*/=<>()\[\]{}|!-]")
-_GAP_IN_NUMBER = re.compile(r"[0-9] +[0-9]")  # math-verify adds both: 1 234 would be 235
+_LEFT_TO_MATH_VERIFY = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
 
 
 def same_answer(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether `guess` is the answer `truth`; blank text is no answer. `timeout_s` bounds the symbolic comparison.
+    """Whether `guess` is the answer `truth`; blank text is no answer.
 
-    Texts longer than `MAX_CHARS` are only equal when they are the same. RewardError when only math-verify
-    could tell and it is not installed.
+    `timeout_s` bounds the processor time of math-verify. Texts longer than `MAX_CHARS` are only equal when they are the
+    same. RewardError when a library that is needed is not installed.
     """
     if max(len(guess), len(truth)) > MAX_CHARS:
         return guess.strip() == truth.strip() != ""
-    guess, truth = _without_name(plain(guess), plain(truth))
-    if not (guess and truth):
+    same = _same(guess, truth)
+    if same is not None:
+        return same
+    try:
+        return _by_math_verify(clean(guess), clean(truth), timeout_s)
+    except _NoVerdict:
         return False
-    right, given = parse_quantity(truth), parse_quantity(guess)
-    if right is not None:
-        return given is not None and same_quantity(given, right)
-    if guess.replace(" ", "") == truth.replace(" ", "") and given is None:
+
+
+@lru_cache(maxsize=8192)
+def _same(guess: str, truth: str) -> bool | None:
+    """None where math-verify may tell."""
+    given, right = readings(guess), readings(truth)
+    if not (given and right):
+        return False
+    if _text(guess) == _text(truth) or any(equal(one, other) for one in given for other in right):
         return True
-    return _comparable(guess, truth) and symbolically_equal(guess, truth, timeout_s=timeout_s)
+    opaque = all(isinstance(one, Opaque) for one in (*given, *right))
+    return None if opaque and _is_for_math_verify(clean(guess), clean(truth)) else False
 
 
-def _without_name(guess: str, truth: str) -> tuple[str, str]:
-    """Both without `x =`, when exactly one of them has an equals sign."""
-    if ("=" in guess) == ("=" in truth):
-        return guess, truth
-    return tuple(match[1].strip() if (match := _ASSIGNMENT.fullmatch(text)) else text for text in (guess, truth))
+@lru_cache(maxsize=4096)
+def _text(text: str) -> str:
+    return squeezed(clean(text))
 
 
-def _comparable(guess: str, truth: str) -> bool:
-    """Whether math-verify's word can be trusted: it reads words as products and takes the end of `34=35`."""
+def _is_for_math_verify(guess: str, truth: str) -> bool:
+    """Whether its word can be trusted: both have the same letters, for it takes `R` for `r` and words for products."""
     both = (guess, truth)
-    return (
-        any(_MATHEMATICAL.search(text) for text in both)
-        and all(balanced(text) and "%" not in text and not _GAP_IN_NUMBER.search(text) for text in both)
-        and ("=" in guess) == ("=" in truth)
-    )
+    letters = [set(re.findall(r"[A-Za-z]+", text)) for text in both]
+    return letters[0] == letters[1] and all(_LEFT_TO_MATH_VERIFY.search(text) and balanced(text) for text in both)
+
+
+@lru_cache(maxsize=2048)
+def _by_math_verify(guess: str, truth: str, timeout_s: float) -> bool:
+    """Its verdict, asked for once. Raises: _NoVerdict, so that a spent budget is not remembered as a wrong answer."""
+    found = verdict(guess, truth, timeout_s=timeout_s)
+    if found is None:
+        raise _NoVerdict
+    return found
+
+
+class _NoVerdict(Exception):
+    """math-verify was not asked, or gave no answer."""

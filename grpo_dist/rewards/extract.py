@@ -1,4 +1,4 @@
-r"""Where the final answer stands in a text: in solution tags, in `\boxed{}`, after `####`, or as the last number.
+r"""Where the final answer stands in a text: wherever one of `preflight.forms.FORMS` puts it.
 
 Every function takes linear time on any text and returns None when there is no such answer.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import re
 
-from grpo_dist.rewards.batch import SOLUTION_END, SOLUTION_START
+from grpo_dist.rewards.batch import EOS_TOKEN, SOLUTION_END, SOLUTION_START
+from grpo_dist.rewards.preflight.forms import FORMS
+
+MAX_ALONE = 200
+"""Characters of a text that is nothing but an answer."""
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _NUMBER = re.compile(
@@ -16,6 +20,15 @@ _NUMBER = re.compile(
         (?: /[0-9]++ | [eE][-+]?[0-9]++ )?+ %?""",
     re.VERBOSE,
 )
+
+
+_FENCE = re.compile(r"```[^\n`]*\n([^`]*)\n?```\s*")
+_STATED = re.compile(r"answer(?:\*\*)?(?: is| would be|:|=| =|\*\*:)(?:\*\*)?:?[ \t]*", re.IGNORECASE)
+_STATEMENT_ENDS = re.compile(r"\.(?=\s|$)|\n|,? (?:because|since|so that|which|as we)\b")
+_COMMAND = re.compile(r"\\[A-Za-z]+|\\text\{[^{}]*\}")
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_MATHEMATICAL = re.compile(r"\\[A-Za-z]|^[(\[{]|[0-9][a-df-zA-Z]|[A-Za-z]\^")
+_MAX_FENCE = 4000
 
 
 def only_solution(text: str) -> str | None:
@@ -34,6 +47,41 @@ def last_solution(text: str) -> str | None:
         return None
     start += len(SOLUTION_START)
     return text[start : text.find(SOLUTION_END, start)]
+
+
+def last_answer_tag(text: str) -> str | None:
+    """Inside the last pair of `<answer>` tags; not blank."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, max(end, 0))
+    inside = text[start + len("<answer>") : end].strip() if 0 <= start < end else ""
+    return inside or None
+
+
+def last_fence(text: str) -> str | None:
+    """Inside a block of fenced code that ends the text; not blank."""
+    start = text.rfind("```", 0, max(text.rfind("```"), 0))
+    found = _FENCE.fullmatch(text, start) if start >= 0 and len(text) - start <= _MAX_FENCE else None
+    return (found[1].strip() or None) if found else None
+
+
+def in_words(text: str) -> str | None:
+    """What follows the last `answer is` or `Answer:`, up to the end of the sentence; not blank."""
+    start = max((stated.end() for stated in _STATED.finditer(text)), default=None)
+    if start is None:
+        return None
+    end = _STATEMENT_ENDS.search(text, start)
+    return text[start : end.start() if end else len(text)].strip(" *") or None
+
+
+def alone(text: str) -> str | None:
+    """The whole text, when it is one short line of mathematics or a few words without any number."""
+    text = text.strip().removesuffix(EOS_TOKEN).strip()
+    if not text or len(text) > MAX_ALONE or "\n" in text:
+        return None
+    without_commands = _COMMAND.sub(" ", text)
+    if _MATHEMATICAL.search(text) and not _WORD.search(without_commands):
+        return text
+    return text if not re.search(r"[0-9]", text) and len(text.split()) <= 5 else None
 
 
 def last_boxed(text: str) -> str | None:
@@ -64,7 +112,20 @@ def last_number(text: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
+FINDERS = {
+    "solution": last_solution,
+    "answer tags": last_answer_tag,
+    "box": last_boxed,
+    "hashes": after_hashes,
+    "fence": last_fence,
+    "words": in_words,
+    "alone": alone,
+    "number": last_number,
+}
+"""For each mark of a form, what finds the answer."""
+
+
 def final_answer(text: str) -> str | None:
-    r"""The answer a text commits to: `last_solution`, else `last_boxed`, else `after_hashes`, else `last_number`."""
-    finders = (last_solution, last_boxed, after_hashes, last_number)
+    r"""The answer a text commits to, by the first of the forms whose mark it has."""
+    finders = (FINDERS[mark] for mark in dict.fromkeys(form.mark for form in FORMS))
     return next((found for find in finders if (found := find(text)) is not None), None)

@@ -1,36 +1,143 @@
-r"""Short mathematical text in one plain form: without wrappers, spacing commands and other things that mean nothing.
+r"""Short mathematical text in one form: without wrappers, spacing commands and other things that mean nothing.
 
-`$34.$`, `\boxed{34}`, `\(34\)` and `\text{34}` all become `34`.
+`$34.$`, `\boxed{34}`, `\(34\)` and `\text{34}` all become `34`; `√2` becomes `\sqrt 2`, `x²` becomes `x^{2}`.
 """
 
 from __future__ import annotations
 
 import re
 
-_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"), ("{", "}"))
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
+_WRAPPERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    (r"\boxed{", "}"),
+    (r"\fbox{", "}"),
+    ("{", "}"),
+    ("**", "**"),
+    ("`", "`"),
+)
+_TEXT_COMMANDS = (
+    "text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|emph"
+)
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_SEPARATOR = r"(?:\{,\}|,\\!\s*|\\[,;: ]\s*|\\!|~|[\u2009\u202f\u00a0])"
+"""What stands between thousands and nowhere else; a plain comma may also separate the members of a list."""
+
+_ROW = "\ue000"
+r"""Stands for a row break meanwhile: `\\\\ ` is one and a space, not a backslash and `\\ `."""
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
+_CHARACTERS = str.maketrans(
+    {
+        **dict.fromkeys("−–\u2012\uff0d", "-"),
+        **dict.fromkeys("×·∙⋅", "*"),
+        **dict.fromkeys("√", r"\sqrt "),
+        **dict.fromkeys("π𝜋", r"\pi "),
+        **dict.fromkeys("≤⩽", r"\le "),
+        **dict.fromkeys("≥⩾", r"\ge "),
+        **{
+            character: f"\\frac{{{above}}}{{{below}}}"
+            for character, above, below in ("½12", "⅓13", "⅔23", "¼14", "¾34")
+        },
+        "÷": "/",
+        "\u2044": "/",
+        "≠": r"\ne ",
+        "≈": r"\approx ",
+        "∞": r"\infty ",
+        "\u222a": r"\cup ",
+        "∩": r"\cap ",
+        "∈": r"\in ",
+        "∅": r"\emptyset ",
+        "±": r"\pm ",
+        "∓": r"\mp ",
+        "∠": r"\angle ",
+        "\u211d": r"\mathbb{R}",
+        "\u2032": "'",
+        "’": "'",
+        "⟨": r"\langle ",
+        "⟩": r"\rangle ",
+        "θ": r"\theta ",
+        "\u03b1": r"\alpha ",
+        "β": r"\beta ",
+        "\u03b3": r"\gamma ",
+        "λ": r"\lambda ",
+        "φ": r"\phi ",
+        "ω": r"\omega ",
+        "º": "°",
+        "\u200b": "",
+        "\ufeff": "",
+    }
+)
+_SYNONYMS = {
+    "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "lbrace": "{", "rbrace": "}",
+    "varnothing": "emptyset", "lvert": "vert", "rvert": "vert", "vert": "vert", "mid": "vert", "ast": "times",
+    "cdot": "times", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
+    "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }",
+    "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
+    "infin": "infty", "iff": "Leftrightarrow", "smallsetminus": "setminus", "backslash": "setminus",
+}  # fmt: skip
+_SYMBOLS = {"{": r"\{", "}": r"\}", "<": "<", ">": ">", "°": "°", ":": ":", "vert": "|", "times": "*"}
+_COMMAND = re.compile(r"\\([A-Za-z]+)(?![A-Za-z])")
 _REPLACEMENTS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\{,\}|(?<=[0-9])\\,(?=[0-9])", ","),  # 1{,}234 and 1\,234
-        (r"\\!|\\(?:left|right|displaystyle)(?![A-Za-z])", ""),
-        (r"\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
+        (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}"),
+        (r"[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}"),
+        # 1\,234 and 11,\! 111: thousands, where the groups are whole
+        (
+            rf"(?<![0-9.,!}}])[1-9][0-9]{{0,2}}(?:(?:{_SEPARATOR}|,)[0-9]{{3}})*{_SEPARATOR}[0-9]{{3}}"
+            rf"(?:(?:{_SEPARATOR}|,)[0-9]{{3}})*(?![0-9])",
+            lambda found: re.sub(rf"{_SEPARATOR}|,", "", found[0]),
+        ),
+        # 10 000: the international way, in which four digits stay together
+        (
+            r"(?<![0-9.,/^_}] )(?<![0-9.,/^_}])(?:[1-9][0-9]{1,2}(?: [0-9]{3})+|[1-9](?: [0-9]{3}){2,})(?! ?[0-9/])",
+            lambda found: found[0].replace(" ", ""),
+        ),
+        (r"\{,\}", ","),
+        (r"(?<![\\$])\$(?! )([^$]*[^$\s\\])\$(?![0-9])", r"\1"),  # $1$ and $5$, but not $5 and $6
+        (r"\{?([^{}]+?)\\choose(?![A-Za-z])([^{}]+)\}?", r"\\binom{\1}{\2}"),
+        (rf"\\(?:{_TEXT_COMMANDS})\s*\{{", r"\\text{"),
+        (r"\\text\{([^{}]*[^{}\s])\s+(and|or)\s*\}", r"\\text{\1}\\text{ \2 }"),  # hours and
+        (r"\\(?:left|right)\s*\.(?![0-9])", ""),
+        (r"\\!|\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|rm|bf|it|mathstrut)(?![A-Za-z])", ""),
+        (r"\\[,;:> ]|\\q?quad(?![A-Za-z])|~", " "),
         (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})", "°"),
-        (r"\\([$%])", r"\1"),
-        ("\u2212", "-"),
+        (r"\^\s*(?:\\degrees?(?![A-Za-z])|°|\{\s*°\s*\})", "°"),
+        (r"\\([$%&#_])", r"\1"),
+        (r"<=|=<", r"\\le "),
+        (r">=", r"\\ge "),
+        (r"!=", r"\\ne "),
+        (r"^\s*\\approx(?![A-Za-z])", ""),
         (r"\s+", " "),
     )
 )
 
 
-def plain(text: str) -> str:
-    """The plain form. Quadratic in the length: for answers, not for completions."""
-    text = _TEXT.sub(r"\1", _unwrapped(text))
+def clean(text: str) -> str:
+    r"""The one form; words stay in `\text{…}`. Quadratic in the length: for answers, not for completions."""
+    text = _unwrapped(text).translate(_CHARACTERS).replace("\\\\", _ROW)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
-    return text.strip()
+    return _unwrapped(_COMMAND.sub(_canonical, text).replace(_ROW, "\\\\"))
+
+
+def plain(text: str) -> str:
+    r"""`clean`, and what stands in `\text{…}` without it."""
+    return without_text(clean(text))
+
+
+def without_text(text: str) -> str:
+    r"""Cleaned text with the contents of every `\text{…}` in its place."""
+    return re.sub(r"\s+", " ", _TEXT.sub(r"\1", text)).strip()
+
+
+def _canonical(command: re.Match[str]) -> str:
+    name = _SYNONYMS.get(command[1], command[1])
+    return _SYMBOLS.get(name, f"\\{name}")
 
 
 def _unwrapped(text: str) -> str:

@@ -1,128 +1,176 @@
-r"""Numbers as people write them, exactly.
+r"""Numbers as people write them, exactly, and the units behind them.
 
 A quantity is a number with at most one unit: `1,234`, `-.5`, `+2`, `3/4`, `\frac{3}{4}`, `1\frac{3}{4}`,
-`1.5e3`, `1.5 \times 10^{3}`, `10^3`, `50%`, `$5`, `5 €`, `34 cm`, `45°`. Thousands separators stand where they
-belong or it is no number (`1,23`); arithmetic left to do (`17*2`, `\sqrt{4}`) is no number either.
+`1.5e3`, `1.5 \times 10^{3}`, `10^3`, `0.1\overline{6}`, `50%`, `$5`, `5 €`, `34 cm`, `45°`, `60 km/h`, `5 apples`,
+`1.5 million`. Thousands separators stand where they belong or it is no number (`1,23`); arithmetic left to do
+(`17*2`, `\sqrt{4}`) is no number either.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fractions import Fraction
+
+from grpo_dist.rewards.answers.types import Quantity
+from grpo_dist.rewards.answers.units import MULTIPLIERS, UNITS, parse_unit
+from grpo_dist.rewards.latex import without_text
+
+__all__ = ["Quantity", "parse_quantity", "split_units"]
 
 MAX_CHARS = 600  # below every setting of Python's limit on digits (sys.set_int_max_str_digits)
 
-_UNITS = {
-    spelling: spellings.split()[0]
-    for spellings in (
-        "dollar dollars $ usd",
-        "euro euros € eur",
-        "pound pounds £ gbp",
-        "cent cents",
-        "degree degrees °",
-        "mm millimeter millimeters millimetre millimetres",
-        "cm centimeter centimeters centimetre centimetres",
-        "m meter meters metre metres",
-        "km kilometer kilometers kilometre kilometres",
-        "inch inches in",
-        "foot feet ft",
-        "yard yards yd",
-        "mile miles mi",
-        "mg milligram milligrams",
-        "g gram grams",
-        "kg kilogram kilograms",
-        "ounce ounces oz",
-        "lb lbs",
-        "ml milliliter milliliters",
-        "liter liters litre litres",
-        "second seconds sec s",
-        "minute minutes min",
-        "hour hours hr h",
-        "day days",
-        "week weeks",
-        "month months",
-        "year years",
-        "unit units",
-    )
-    for spelling in spellings.split()
-}
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|[0-9]++)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]*+)?|\.[0-9]++)"
 _SIGNED = rf"[+-]? ?{_DECIMAL}"
-_TIMES = r" ?(?:\\times|\\cdot|[×·*]) ?"
-_TEN_TO = r"10 ?(?:\^|\*\*) ?(?:\{([+-]?[0-9]{1,3})\}|([+-]?[0-9]{1,3}))"
+_TIMES = r" ?(?:\\times|\\cdot|[×·*x]) ?"
+_TEN_TO = r"10 ?(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
 _PLAIN = re.compile(rf"({_DECIMAL})(?:[eE]([+-]?[0-9]{{1,3}}))?")
 _SCIENTIFIC = re.compile(rf"(?:({_DECIMAL}){_TIMES})?{_TEN_TO}")
+_REPEATING = re.compile(rf"({_INTEGER})?\.([0-9]*)\\(?:overline|bar|dot) ?(?:\{{ ?([0-9]+) ?\}}|([0-9]))")
+_ABOVE, _BELOW = rf"(?:\{{ ?({_DECIMAL}) ?\}}|([0-9]))", rf"(?:\{{ ?({_DECIMAL}) ?\}}|([0-9]))"
 _FRACTIONS = (
     re.compile(rf"()\\frac ?\{{ ?({_SIGNED}) ?\}} ?\{{ ?({_SIGNED}) ?\}}"),
-    re.compile(rf"({_INTEGER}) ?\\frac ?\{{ ?({_DECIMAL}) ?\}} ?\{{ ?({_DECIMAL}) ?\}}"),
-    re.compile(rf"(?:({_INTEGER}) )?({_DECIMAL}) ?/ ?({_DECIMAL})"),
+    re.compile(rf"({_INTEGER})? ?\\frac ?{_ABOVE} ?{_BELOW}"),
+    re.compile(rf"(?:({_INTEGER})(?: ))?({_DECIMAL}) ?/ ?({_DECIMAL})"),
 )
-_AFTER = r"[$€£°]| (?:square |cubic )?[A-Za-z]+(?:\^\{?[23]\}?)?"
-_PARTS = re.compile(rf"([+-]?) ?([$€£]?) ?(.*?) ?(%| percent)?({_AFTER})?")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """`value` as written (50 for `50%`), the canonical name of its unit or "", and whether a percent sign followed."""
-
-    value: Fraction
-    unit: str = ""
-    percent: bool = False
+_SMALL_TEXT = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_SMALL = _SMALL_TEXT.split()
+_SPOKEN = {
+    **{word: number for number, word in enumerate(_SMALL)},
+    **{
+        word: 10 * number
+        for number, word in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)
+    },
+}
+_PERCENT = re.compile(r"(.*?) ?(?:%|(?<![A-Za-z])(?:percent|per cent)|\\text\{ ?(?:percent|per cent|%) ?\})", re.DOTALL)
+_MULTIPLIED = re.compile(rf"(.*?)(?: |(?<=[0-9}}])\\text\{{ ?)({'|'.join(MULTIPLIERS)})(?:\}}| |$)(.*)", re.DOTALL)
+_CURRENCY = re.compile(r"([+-]?) ?(?:US ?|\\text\{US\})?([$€£₹¥]) ?(.*)", re.DOTALL)
+_STARTS = re.compile(r" ?\\text\{| (?=[A-Za-z])|(?<=[0-9])(?=[A-Za-z]{2})| ?°| ?[$€£¢]| ?/ ?(?=[A-Za-z\\])")
+_FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_MAX_STARTS = 16
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    """The quantity that the whole text (in the form of `latex.plain`) is; None when it is anything else."""
-    parts = _PARTS.fullmatch(text) if len(text) <= MAX_CHARS else None
-    if parts is None:
+    r"""The quantity that the whole text (in the form of `latex.clean` or `latex.plain`) is; None for anything else."""
+    if not text or len(text) > MAX_CHARS:
         return None
-    sign, before, number, percent, after = parts.groups()
-    value, unit = _value(number), _unit(before, after)
-    if value is None or unit is None or (unit and percent):
-        return None
-    return Quantity(-value if sign == "-" else value, unit, percent is not None)
+    if found := _PERCENT.fullmatch(text):
+        value = _signed(found[1])
+        return None if value is None else Quantity(value, percent=True, decimals=_decimals(found[1]))
+    if found := _MULTIPLIED.fullmatch(text):
+        return _multiplied(found[1], MULTIPLIERS[found[2]], found[3])
+    for body, unit in split_units(text):
+        value = _signed(body)
+        if value is not None:
+            return Quantity(value, unit, decimals=_decimals(body))
+    return None
 
 
-def same_quantity(guess: Quantity, truth: Quantity) -> bool:
-    """Whether the guess states the truth.
+def split_units(text: str) -> Iterator[tuple[str, str]]:
+    """Every way to see the text as (something with a value, unit): the longest unit first, without any last."""
+    sign_and_money = _CURRENCY.fullmatch(text)
+    if sign_and_money:
+        sign, symbol, rest = sign_and_money.groups()
+        yield from (
+            (sign + body, _product(UNITS[symbol], unit))
+            for body, unit in _units_after(rest)
+            if not unit or unit.startswith(("hour^-1", "day^-1")) or "^-1" in unit
+        )
+    else:
+        yield from _units_after(text)
 
-    A unit may be left out, two different ones never agree. A percent sign means 1/100: `50%` equals
-    `0.5`. A bare 50 equals a right answer `50%`, since the question then asks for percent, but a guess
-    of `50%` does not equal a right answer 50.
-    """
-    if guess.unit and truth.unit and guess.unit != truth.unit:
+
+def _units_after(text: str) -> Iterator[tuple[str, str]]:
+    for start in list(_STARTS.finditer(text))[-_MAX_STARTS:]:
+        body, behind = text[: start.start()].rstrip(), text[start.start() :]
+        if body and _may_follow(body, behind):
+            unit = parse_unit(without_text(behind), spoken="\\text" in behind)
+            if unit is not None:
+                yield body, unit
+    yield text, ""
+
+
+def _may_follow(body: str, behind: str) -> bool:
+    """Whether letters there can be a unit, not a factor: `2x m` has none, `5cm` and `5 m` have."""
+    if body[-1] in "+-*/^_=<>,([{&|:" or body.endswith("\\"):
         return False
-    if truth.percent and not guess.percent and guess.value == truth.value:
+    if behind.strip()[0] == "°" and _FUNCTION.search(body):
+        return False  # the sine of 60 degrees
+    if "\\text" in behind[:7] or behind.strip()[0] in "°$€£¢":
         return True
-    return _worth(guess) == _worth(truth)
+    if behind.lstrip().startswith("/"):
+        return _signed(body) is not None
+    if not behind.startswith(" "):
+        return re.match(r"[A-Za-z]+", behind)[0] in UNITS
+    first = re.match(r"[A-Za-z]+", behind.lstrip())
+    if first and len(first[0]) == 1:
+        return _signed(body) is not None
+    return body[-1] in "0123456789})." or body.endswith("\\pi")
 
 
-def _worth(quantity: Quantity) -> Fraction:
-    return quantity.value / 100 if quantity.percent else quantity.value
+def _product(money: str, unit: str) -> str:
+    return f"{money} {unit}" if unit else money
 
 
-def _unit(before: str, after: str | None) -> str | None:
-    """Canonical unit, "" for none; None for two units or a word that is not a unit."""
-    if not (before or after):
-        return ""
-    name, _, power = (before or after).strip().replace("{", "").replace("}", "").partition("^")
-    for word, exponent in (("square ", "2"), ("cubic ", "3")):
-        if name.startswith(word):
-            name, power = name.removeprefix(word), exponent
-    known = None if before and after else _UNITS.get(name, _UNITS.get(name.lower()))
-    return f"{known}^{power}" if known and power else known
+def _multiplied(body: str, factor: int, behind: str) -> Quantity | None:
+    """`1.5 million dollars`, `$2 thousand`."""
+    for inner, money in split_units(body):
+        value = _signed(inner)
+        unit = parse_unit(without_text(behind), spoken=True) if behind.strip(" }") else ""
+        if value is not None and unit is not None and not (unit and money):
+            return Quantity(value * factor, unit or money)
+    return None
+
+
+def _decimals(body: str) -> int:
+    return len(body.partition(".")[2]) if re.fullmatch(r"[+-]?[0-9,]*\.[0-9]+", body) else 0
+
+
+def _signed(text: str) -> Fraction | None:
+    """The value of a number with or without a sign."""
+    text = text.strip()
+    if text[:1] in ("+", "-"):
+        value = _value(text[1:].strip())
+        return -value if value is not None and text[0] == "-" else value
+    return _value(text)
 
 
 def _value(number: str) -> Fraction | None:
     if match := _PLAIN.fullmatch(number) or _SCIENTIFIC.fullmatch(number):
         mantissa, *exponents = match.groups()
         return _fraction(mantissa or "1") * Fraction(10) ** int(next(filter(None, exponents), 0))
+    if match := _REPEATING.fullmatch(number):
+        whole, before, *repeated = match.groups()
+        return _repeating(whole or "0", before, next(filter(None, repeated)))
+    if (spoken := _spoken(number)) is not None:
+        return spoken
     match = next(filter(None, (pattern.fullmatch(number) for pattern in _FRACTIONS)), None)
     if match is None:
         return None
-    whole, above, below = (_fraction(part or "0") for part in match.groups())
-    return whole + above / below if below else None
+    whole, *parts = match.groups()
+    above, below = (_fraction(part) for part in parts if part)
+    return _fraction(whole or "0") + above / below if below else None
+
+
+def _spoken(number: str) -> Fraction | None:
+    """`twelve`, `twenty-five`; digits are for everybody, words for small numbers only."""
+    words = number.lower().replace("-", " ").split(" ")
+    if len(words) > 2 or not all(word in _SPOKEN for word in words):
+        return None
+    values = [_SPOKEN[word] for word in words]
+    if len(values) == 2 and not (values[0] >= 20 and 0 < values[1] < 10):
+        return None
+    return Fraction(sum(values))
+
+
+def _repeating(whole: str, before: str, repeated: str) -> Fraction:
+    """`0.1\\overline{6}` is 0.1 + 6/90."""
+    nines = (10 ** len(repeated) - 1) * 10 ** len(before)
+    return _fraction(f"{whole}.{before}") + Fraction(int(repeated), nines)
 
 
 def _fraction(decimal: str) -> Fraction:

@@ -16,7 +16,7 @@ from grpo_dist.rewards.batch import (
 )
 from grpo_dist.rewards.compare import same_answer
 from grpo_dist.rewards.extract import final_answer, only_solution
-from grpo_dist.rewards.symbolic import TIMEOUT_S
+from grpo_dist.rewards.symbolic import TIMEOUT_S, budget
 
 
 def strict_format(
@@ -43,9 +43,11 @@ def strict_answer(
     The solution is what stands in the solution tags, each of which occurs once: two solutions are none. What follows
     it is `strict_format`'s business.
     """
-    return [
-        _score(only_solution(text), truth, symbolic_timeout_s) for text, truth in texts_with_truths(completions, answer)
-    ]
+    with budget():
+        return [
+            _score(only_solution(text), truth, symbolic_timeout_s)
+            for text, truth in texts_with_truths(completions, answer)
+        ]
 
 
 def accuracy(
@@ -57,10 +59,11 @@ def accuracy(
     **columns: Any,
 ) -> list[float | None]:
     """1.0 when the final answer is right, however it is marked (`extract.final_answer`); else 0.0."""
-    return [
-        float(same_answer(final_answer(text) or "", truth, timeout_s=symbolic_timeout_s))
-        for text, truth in texts_with_truths(completions, answer)
-    ]
+    with budget():
+        return [
+            float(same_answer(final_answer(text) or "", truth, timeout_s=symbolic_timeout_s))
+            for text, truth in texts_with_truths(completions, answer)
+        ]
 
 
 def _is_well_formed(text: str, eos_token: str) -> bool:

@@ -1,25 +1,35 @@
 """Whether two expressions are equal as mathematics, decided by math-verify in a process that can be killed.
 
 math-verify's own time-out works in the main thread only and cannot interrupt a long operation of C
-code, such as one huge power. Here the process is killed and started anew.
+code, such as one huge power. Here each comparison has a process of its own, forked from one that has math-verify
+loaded; the kernel ends it when its processor time is used up. How busy the machine is changes no verdict.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from grpo_dist.errors import RewardError
 
 TIMEOUT_S = 2.0
+"""Processor time of one comparison."""
+BATCH_S = 20.0
+"""Processor time of all comparisons of a batch (`budget`)."""
+PATIENCE = 60.0
+"""A comparison may take so many times its processor time before its worker counts as stuck."""
 START_TIMEOUT_S = 120.0
 MAX_CHARS = 2000  # two of them, as escaped JSON, fit into the pipe: writing a request cannot block
 
@@ -27,14 +37,40 @@ _WORKER = Path(__file__).with_name("symbolic_worker.py")
 
 
 def symbolically_equal(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether math-verify finds both equal within `timeout_s` seconds.
+    """Whether math-verify finds both equal within `timeout_s` seconds of processor time.
 
-    Not equal: what takes longer, crashes the worker, or is longer than `MAX_CHARS`. Safe from any thread
-    and after a fork; calls of one process take turns. RewardError when math-verify is not installed.
+    Not equal: what takes longer, crashes the worker, is longer than `MAX_CHARS`, or comes when the `budget` is spent.
+    Safe from any thread and after a fork; calls of one process take turns. RewardError when math-verify is not
+    installed.
     """
+    return verdict(guess, truth, timeout_s=timeout_s) is True
+
+
+def verdict(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool | None:
+    """As `symbolically_equal`; None where nothing was found out: the budget is spent, or the worker ended early."""
     if max(len(guess), len(truth)) > MAX_CHARS:
         return False
-    return _judge.equal(guess, truth, timeout_s)
+    left_s = getattr(_budget, "left_s", None)
+    if left_s is not None and left_s <= 0:
+        return None
+    equal = _judge.equal(guess, truth, timeout_s)
+    if left_s is not None:
+        _budget.left_s = left_s - _judge.spent_s
+    return equal
+
+
+_budget = threading.local()
+
+
+@contextmanager
+def budget(seconds: float = BATCH_S) -> Iterator[None]:
+    """Bound the processor time of all comparisons made by this thread inside; what comes too late is not equal."""
+    before = getattr(_budget, "left_s", None)
+    _budget.left_s = seconds
+    try:
+        yield
+    finally:
+        _budget.left_s = before
 
 
 class _Worker:
@@ -70,7 +106,8 @@ class _Worker:
         return json.loads(line) if line else None
 
     def kill(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with the comparison it is working on
         self.process.wait()
         self.close()
 
@@ -104,20 +141,24 @@ class _Judge:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.worker: _Worker | None = None
+        self.spent_s = 0.0
+        """Processor time of the last comparison."""
 
-    def equal(self, guess: str, truth: str, timeout_s: float) -> bool:
+    def equal(self, guess: str, truth: str, timeout_s: float) -> bool | None:
+        """The verdict; None when the worker ended without one."""
         with self.lock:
             reply = None
             try:
                 worker = self._ready_worker()
                 worker.send({"guess": guess, "truth": truth, "timeout_s": timeout_s})
-                reply = worker.receive(timeout_s)
+                reply = worker.receive(PATIENCE * (1 + timeout_s))
             except BrokenPipeError:
                 pass
             finally:  # also on KeyboardInterrupt: a reply left in the pipe would answer the next request
                 if reply is None:
                     self._stop()
-        return reply is not None and reply["equal"]
+        self.spent_s = timeout_s if reply is None else reply["spent_s"]
+        return None if reply is None else reply["equal"]
 
     def _ready_worker(self) -> _Worker:
         if self.worker is None or self.worker.process.poll() is not None:

@@ -2,29 +2,35 @@
 
 One JSON request per line on stdin, one JSON reply per line on the open file DESCRIPTOR:
 
-    → {"guess": "1+x", "truth": "x+1", "timeout_s": 2.0}        ← {"equal": true}
+    → {"guess": "1+x", "truth": "x+1", "timeout_s": 2.0}        ← {"equal": true, "spent_s": 0.01}
 
 The first line it writes is {"ready": true}, or {"missing": reason} when math-verify cannot be imported.
 It is started as a file and imports nothing of this package, so it needs no import path of its own.
 
-It never outlives its parent for long: idle, it ends when stdin closes; busy, the kernel ends it when
-the CPU time of the request is used up. (PR_SET_PDEATHSIG is no help: it fires when the *thread* that
-started the process ends.)
+Each request is worked on in a forked child with a limit of its own on processor time. What takes too long ends with
+that child: the process that has math-verify loaded stays, and the next request costs nothing more.
+
+It never outlives its parent for long: idle, it ends when stdin closes; busy, the kernel ends the child when its
+processor time is used up. (PR_SET_PDEATHSIG is no help between parent and worker: it fires when the *thread* that
+started the process ends. The worker has one thread, so its own children may use it.)
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
-import math
 import os
 import resource
+import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TextIO
 
 MEMORY_BYTES = 1 << 30
 DECIMALS = 12
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -36,9 +42,10 @@ def main() -> None:
         except ImportError as error:
             print(json.dumps({"missing": str(error)}), file=replies)
             return
+        gc.freeze()  # the children share what is loaded
         print(json.dumps({"ready": True}), file=replies)
         for line in sys.stdin:
-            print(json.dumps({"equal": _answer(equal, **json.loads(line))}), file=replies)
+            _serve(equal, replies, json.loads(line))
 
 
 def _set_soft_limit(what: int, limit: int) -> None:
@@ -46,13 +53,32 @@ def _set_soft_limit(what: int, limit: int) -> None:
     resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _answer(equal: Callable[[str, str], bool], guess: str, truth: str, timeout_s: float) -> bool:
-    """Whether they are equal; what math-verify cannot read or compute is not."""
-    _set_soft_limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + timeout_s) + 1)
+def _serve(equal: Callable[[str, str], bool], replies: TextIO, request: dict[str, Any]) -> None:
+    """Reply to one request; a child that ends without a verdict means not equal."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    verdict_end, child_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _judge(equal, child_end, **request)
+    os.close(child_end)
+    with os.fdopen(verdict_end, "rb") as verdict:
+        found = verdict.read() == b"1"
+    os.waitpid(child, 0)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(json.dumps({"equal": found, "spent_s": round(spent_s, 3)}), file=replies)
+
+
+def _judge(equal: Callable[[str, str], bool], verdict: int, guess: str, truth: str, timeout_s: float) -> None:
+    """In the child: write 1 for equal. What math-verify cannot read or compute is not. Does not return."""
     try:
-        return equal(guess, truth)
-    except Exception:
-        return False
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The kernel ends the process: a handler of Python's would wait for the end of a long operation of C code.
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, timeout_s)
+        os.write(verdict, b"1" if equal(guess, truth) else b"0")
+    finally:
+        os._exit(0)
 
 
 def _load() -> Callable[[str, str], bool]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_dist.rewards.extract import after_hashes, final_answer, last_boxed, last_number, last_solution, only_solution
+from grpo_dist.rewards.extract import FINDERS, final_answer, last_boxed, last_solution, only_solution
+from grpo_dist.rewards.preflight.forms import FORMS
 
 
 @pytest.mark.parametrize(
@@ -31,12 +32,37 @@ from grpo_dist.rewards.extract import after_hashes, final_answer, last_boxed, la
         ("about 50%", "50%"),
         ("a half, 1/2", "1/2"),
         ("1.5e3 m", "1.5e3"),
-        ("nothing", None),
+        ("nothing", "nothing"),
+        ("nothing of which I could say that it is right", None),
+        ("<think>so</think><answer>\n7\n</answer> 8", "7"),
+        (r"<answer>1</answer> <answer>\frac{1}{2}</answer> \boxed{3}", r"\frac{1}{2}"),
+        ("<answer> </answer> 7", "7"),
+        ("I add.\n```\n42\n```\n", "42"),
+        ("```python\nprint(3)\n```\nThe answer is 5.", "5"),
+        ("I add 2 and 3. The answer is 5 because 2 + 3 = 5.", "5"),
+        ("**Answer:** 3.5 cm\n\nCheck: 7/2", "3.5 cm"),
+        ("Final answer: (3, 4).", "(3, 4)"),
+        ("The answer is yes", "yes"),
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        ("(3, 4)", "(3, 4)"),
+        ("2x + 1", "2x + 1"),
+        ("True", "True"),
         ("", None),
     ],
 )
 def test_final_answer(text, expected):
     assert final_answer(text) == expected
+
+
+@pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
+@pytest.mark.parametrize("answer", ["34", "-7", "1,234", "1/2", "50%"])
+@pytest.mark.parametrize("opened", [False, True])
+def test_every_form_of_the_preflight_is_read(form, answer, opened):
+    assert final_answer(form.write(answer, opened=opened)) == answer
+
+
+def test_every_form_has_a_mark_that_is_looked_for():
+    assert {form.mark for form in FORMS} == FINDERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -82,11 +108,18 @@ def test_found_text_has_its_marks_around_it(text):
         "<SOLUTION>",
         "1/",
         "1e",
+        "<answer>",
+        "</answer>",
+        "```",
+        "```\n",
+        "answer is ",
+        "the answer: 1. ",
+        "\\text{",
     ],
 )
 @pytest.mark.timeout(60)
 def test_hostile_text_takes_linear_time(unit):
     text = unit * (1_000_000 // len(unit))
-    for find in (only_solution, last_solution, last_boxed, after_hashes, last_number, final_answer):
+    for find in (only_solution, *FINDERS.values(), final_answer):
         found = find(text)
         assert found is None or found in text

@@ -114,14 +114,35 @@ def test_expensive_expressions_are_not_equal_and_the_next_is_judged(judge, hosti
 
 
 @needs_math_verify
-def test_a_worker_is_kept_until_a_time_out_and_replaced_after(judge):
+def test_a_time_out_costs_the_next_comparison_nothing(judge):
     assert judge.equal("1+x", "x+1", PATIENT_S)
     first = judge.worker.process.pid
+    assert not judge.equal(SLOW, "x", 0.2)
+    assert 0.15 < judge.spent_s < 0.6
     assert judge.equal("2x", "x+x", PATIENT_S)
     assert judge.worker.process.pid == first
-    assert not judge.equal(SLOW, "x", 0.2)
-    assert ended(first)
+
+
+@needs_math_verify
+def test_the_limit_is_processor_time_not_time_by_the_clock(judge):
     assert judge.equal("1+x", "x+1", PATIENT_S)
+    worker = judge.worker.process.pid
+    stopper = threading.Timer(0.1, os.kill, (worker, signal.SIGSTOP))
+    goer = threading.Timer(1.5, os.kill, (worker, signal.SIGCONT))
+    stopper.start()
+    goer.start()
+    stopper.join()
+    assert judge.equal("1+x", "x+1", 0.5)
+    goer.join()
+
+
+@needs_math_verify
+def test_a_spent_budget_ends_the_comparing_of_a_batch(monkeypatch, judge):
+    monkeypatch.setattr(symbolic, "_judge", judge)
+    with symbolic.budget(0.3):
+        assert not any(symbolically_equal(SLOW, "x", timeout_s=0.2) for _ in range(4))
+        assert not symbolically_equal("1+x", "x+1", timeout_s=PATIENT_S)
+    assert symbolically_equal("1+x", "x+1", timeout_s=PATIENT_S)
 
 
 @needs_math_verify

@@ -1,4 +1,4 @@
-r"""The forms in which a completion may state its answer.
+r"""The forms in which a completion may state its answer: those the preflight writes and `accuracy` reads.
 
 Which of them a set of rewards wants is not written anywhere; it is the one they pay most for.
 """
@@ -26,6 +26,8 @@ class Form:
     """The tag it starts with, which a chat template may have prefilled; "" for none."""
     body: str
     """What follows the opening, with `{answer}` where the answer stands."""
+    mark: str = ""
+    """What shows where the answer stands: a key of `extract.FINDERS`; forms may share one."""
 
     def write(self, answer: str, *, opened: bool) -> str:
         """The completion; `opened` leaves out the opening tag, as one that continues a prefilled prompt does."""
@@ -38,14 +40,19 @@ class Form:
 
 
 FORMS = (
-    Form("solution tags", WORKING_START, f"{WORKING}{WORKING_END}{SOLUTION_START}{ANSWER}{SOLUTION_END}"),
-    Form("think and answer tags", "<think>", f"\n{WORKING}\n</think>\n<answer>\n{ANSWER}\n</answer>"),
-    Form("think tags, then a box", "<think>", f"\n{WORKING}\n</think>\n\nThe answer is \\boxed{{{ANSWER}}}."),
-    Form("a box", "", f"{WORKING}\nThe answer is \\boxed{{{ANSWER}}}."),
-    Form("four hashes", "", f"{WORKING}\n#### {ANSWER}"),
-    Form("plain words", "", f"{WORKING}\nThe answer is {ANSWER}"),
-    Form("the answer alone", "", ANSWER),
+    Form("solution tags", WORKING_START, f"{WORKING}{WORKING_END}{SOLUTION_START}{ANSWER}{SOLUTION_END}", "solution"),
+    Form("think and answer tags", "<think>", f"\n{WORKING}\n</think>\n<answer>\n{ANSWER}\n</answer>", "answer tags"),
+    Form("answer tags", "", f"{WORKING}\n<answer>{ANSWER}</answer>", "answer tags"),
+    Form("think tags, then a box", "<think>", f"\n{WORKING}\n</think>\n\nThe answer is \\boxed{{{ANSWER}}}.", "box"),
+    Form("a box", "", f"{WORKING}\nThe answer is \\boxed{{{ANSWER}}}.", "box"),
+    Form("four hashes", "", f"{WORKING}\n#### {ANSWER}", "hashes"),
+    Form("fenced code", "", f"{WORKING}\n```\n{ANSWER}\n```", "fence"),
+    Form("plain words", "", f"{WORKING}\nThe answer is {ANSWER}", "words"),
+    Form("plain words, in bold", "", f"{WORKING}\n**Answer:** {ANSWER}", "words"),
+    Form("the answer alone", "", ANSWER, "alone"),
+    Form("a last number", "", f"{WORKING}\nThat makes {ANSWER}", "number"),
 )
+"""In the order in which `extract.final_answer` looks for their marks."""
 
 
 def stated_form(gold_completion: str) -> Form:

@@ -1,0 +1,1 @@
+"""Answers by type: read from text (`parse`), compared within their type (`equal`)."""
