@@ -17,6 +17,7 @@ from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
 from grpo_dist.training.callbacks import StepRecorder
+from grpo_dist.training.divergence import check_sound
 from grpo_dist.training.preemption import Heartbeat, StopWhenAsked, note_stopped
 from grpo_dist.training.stage import Run
 from grpo_dist.training.trainable import trainable
@@ -43,6 +44,8 @@ def train(run: Run) -> None:
 
 def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     """Returns the newest checkpoint: that of the last step unless training was asked to stop."""
+    if checkpoint is not None:
+        check_sound(checkpoint)
     trainer = _trainer(run)
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
