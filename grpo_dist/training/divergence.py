@@ -40,7 +40,7 @@ class StopsWhenDiverged(GRPOTrainer):
         scaled = getattr(self.accelerator, "scaler", None) is not None
         if not math.isfinite(self._loss):
             raise self._diverged(f"the loss is {self._loss}")
-        if not scaled and not math.isfinite(float(norm)):
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
             raise self._diverged(f"the gradient's norm is {float(norm)}")
         return norm
 
