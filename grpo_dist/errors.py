@@ -7,6 +7,7 @@
     ├── DataError            exit 1   the data set cannot be reached or used
     ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
     ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
+    ├── TrainingDiverged     exit 1   loss, gradient or weights are not finite any more
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
     ├── RolloutError         exit 1   a rollout server cannot be started or refuses its work
     │   └── RolloutsGone     exit 75  all of them failed; the run is saved and may be continued
@@ -55,6 +56,10 @@ class ModelError(GrpoDistError):
 
 
 class RewardError(GrpoDistError):
+    pass
+
+
+class TrainingDiverged(GrpoDistError):
     pass
 
 

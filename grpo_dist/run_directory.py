@@ -110,6 +110,11 @@ class RunDirectory:
         return self.path / "adapter"
 
     @property
+    def finished(self) -> Path:
+        """What the run had come to before it was made longer: `step-N/` with adapter, comparison, report, metrics."""
+        return self.path / "finished"
+
+    @property
     def comparison(self) -> Path:
         return self.path / "comparison.json"
 

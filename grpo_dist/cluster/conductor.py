@@ -18,6 +18,7 @@ from grpo_dist.cluster.hub import LOST, Event, Hub
 from grpo_dist.cluster.network import free_ports
 from grpo_dist.cluster.outcome import DONE, REFUSED, TRY_AGAIN, Outcome
 from grpo_dist.cluster.preflight import problems, warnings
+from grpo_dist.cluster.reward_note import running_rewards
 from grpo_dist.cluster.stop import Why, request_stop, stop_requested, stopped_at
 from grpo_dist.cluster.watchdog import Watchdog, beat_in
 from grpo_dist.config import load_config
@@ -253,8 +254,13 @@ class Conductor:
             self._strike_off(node)
             self.terminal.show(failure_of(node, self._host(node), part, code, message["reason"], ()).text())
         elif code != 0 or part == "serve":
-            why = message["reason"] or ("ended before it was ready" if code == 0 else "")
+            why = message["reason"] or ("ended before it was ready" if code == 0 else "") or self._in_reward(part)
             self._note(failure_of(node, self._host(node), part, code, why, message["tail"]))
+
+    def _in_reward(self, part: str) -> str:
+        """Which reward a training process was in that ended without a word, or makes no step."""
+        running = running_rewards(self.attempt) if part == "train" else ""
+        return f"in {running}" if running else ""
 
     def _strike_off(self, node: int) -> None:
         """Take a node's servers from the registry: training goes on with others, or saves and says it has none."""
@@ -325,6 +331,7 @@ class Conductor:
         await asyncio.sleep(DUMP_SECONDS)
         step = self.watchdog.step
         why = f"no step for {self.watchdog.limit:.0f} s after step {step}; the stacks of all ranks are in the logs"
+        why = ": ".join(filter(None, (why, self._in_reward("train"))))
         self._fail(0, "watchdog", None, why, ())
 
     async def _failed(self) -> tuple[int, str]:

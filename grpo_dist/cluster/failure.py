@@ -14,6 +14,11 @@ SHOWN_LINES = 15
 
 CAUSES: tuple[tuple[str, str, str], ...] = (
     (
+        r"[Tt]raining (has )?diverged|probability tensor contains either",
+        "training diverged",
+        "begin another run with a lower grpo.learning_rate or grpo.max_grad_norm; continuing this one repeats it",
+    ),
+    (
         r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory",
         "a GPU is out of memory",
         "lower distributed.max_per_device_train_batch_size or grpo.max_completion_length",
@@ -53,7 +58,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
 )
 """Pattern in the last lines → (likely cause, what to do); the first that is found counts."""
 
-BROKEN_CONNECTIONS = frozenset({CAUSES[5][1], CAUSES[6][1]})
+BROKEN_CONNECTIONS = frozenset({CAUSES[6][1], CAUSES[7][1]})
 """What processes say whose peer has died: seldom the cause."""
 
 

@@ -11,6 +11,7 @@ from grpo_dist.cluster.checks import check_backend, check_packages, check_reward
 from grpo_dist.cluster.devices import device_environment
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, run_process
+from grpo_dist.cluster.reward_note import running_rewards
 from grpo_dist.cluster.servers import serving
 from grpo_dist.cluster.stages import QUIET, Stage, stages
 from grpo_dist.cluster.stop import Stopped, stopped_at
@@ -23,6 +24,7 @@ from grpo_dist.rollout.registry import is_served
 from grpo_dist.run_directory import ATTEMPT_VARIABLE, RunDirectory
 
 LOG_TAIL_LINES = 15
+LOOK_INTO_REWARD = "look for os._exit, a crash, or a wait without a time-out in that reward"
 
 
 def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
@@ -104,10 +106,12 @@ def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Termin
     if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
         raise Stopped(step)
     ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
-    why = outcome.reason or f"the last lines of its log:\n{log_tail(log)}"
+    running = "" if outcome.reason else running_rewards(log.parent)
+    during = f"it was in {running}\n" if running else ""
+    why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
-        hint=f"mend the cause, then {again}",
+        hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {again}",
     )
 
 

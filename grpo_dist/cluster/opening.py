@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grpo_dist.checkpoints import newest_complete, step_of
+from grpo_dist.cluster.longer import STEPS, check_longer, put_aside
 from grpo_dist.config import RunConfig, config_differences, load_config
 from grpo_dist.config.dump import Difference
 from grpo_dist.errors import PlanError, RunDirectoryError
@@ -31,8 +32,10 @@ def make_or_take_up(config: RunConfig, plan: LaunchPlan, run: RunDirectory, *, a
         run.create(render_files(config, plan))
         return
     with run.locked():
-        _check_same_run(config, run, again)
+        longer = _check_same_run(config, run, again)
         _check_size(plan, run)
+        if longer:
+            put_aside(run)
         _render(config, plan, run)
 
 
@@ -46,13 +49,21 @@ def _render(config: RunConfig, plan: LaunchPlan, run: RunDirectory) -> None:
             write_atomically(path, files[name])
 
 
-def _check_same_run(config: RunConfig, run: RunDirectory, again: str) -> None:
-    differences = [found for found in config_differences(load_config(run.config), config) if not _of_machines(found)]
-    if differences:
+def _check_same_run(config: RunConfig, run: RunDirectory, again: str) -> bool:
+    """Whether it is the same but for having more steps."""
+    before = load_config(run.config)
+    differences = [found for found in config_differences(before, config) if not _of_machines(found)]
+    longer = any(name == STEPS for name, _, _ in differences)
+    # Of one warm-up there are two spellings: a fraction of the steps there were, and their number.
+    others = [found for found in differences if found[0] not in ((STEPS, "grpo.warmup_steps") if longer else ())]
+    if longer and not others:
+        check_longer(before, config, run)
+    elif differences:
         raise RunDirectoryError(
             f"{run.path}: the run was started with another configuration:\n{_listed(differences)}",
             hint=f"resume with what it was started with ({again}), or start another run with --output DIR",
         )
+    return longer
 
 
 def _of_machines(difference: Difference) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +15,11 @@ from pathlib import Path
 from grpo_dist.cluster.lifeline import die_with_parent
 from grpo_dist.progress import ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Terminal
 
+MARKS = (MARK, PASSING_MARK, ERROR_MARK, EXIT_MARK)
 GRACE_SECONDS = 20.0
+LEFT_SECONDS = 10.0
+"""Of silence, after which what a process has left behind counts as idle."""
+TICK_SECONDS = 0.5
 
 
 class Interrupted(Exception):
@@ -49,7 +55,9 @@ class Speech:
         return code and (self._stated or code)
 
     def hear(self, text: str) -> None:
-        """One line the process printed."""
+        """One line the process printed; a reward may have begun it, and left it open."""
+        if begun := re.search(f"(?<=.)(?:{'|'.join(map(re.escape, (MARK, ERROR_MARK, EXIT_MARK)))})", text):
+            text = text if text.startswith(MARKS) else text[begun.start() :]
         if text.startswith(MARK):
             self.terminal.show(text.removeprefix(MARK))
         elif text.startswith(PASSING_MARK):
@@ -77,13 +85,29 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
     speech = Speech(terminal)
     try:
         with signals_raise(), open(log, "ab", buffering=0) as record:
-            for line in process.stdout:
+            for line in _lines(process):
                 record.write(line)
                 speech.hear(line.decode(errors="replace").rstrip("\n"))
             return Outcome(speech.code(process.wait()), speech.reason)
     finally:
         end_group(process)
         terminal.finish()
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Its lines, until all who hold its output have ended, or the process has and the others keep silent."""
+    rest, silent = b"", 0.0
+    while silent < LEFT_SECONDS:
+        if select.select([process.stdout], [], [], TICK_SECONDS)[0]:
+            data, silent = os.read(process.stdout.fileno(), 1 << 16), 0.0
+            if not data:
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        elif process.poll() is not None:
+            silent += TICK_SECONDS
+    if rest:
+        yield rest
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from grpo_dist.config.kinds import LARGEST_INTEGER, Member, choices, describe, i
 from grpo_dist.config.problems import Path, Problem, dotted, shown
 from grpo_dist.config.run import RunConfig
 from grpo_dist.config.schema import lookup
-from grpo_dist.config.suggestions import closest, unknown_in, unknown_setting
+from grpo_dist.config.suggestions import ONLY_ADAPTERS, closest, unknown_in, unknown_setting
 from grpo_dist.config.yaml_source import Source
 
 EXAMPLES = {
@@ -27,6 +27,9 @@ EXAMPLES = {
     "cluster.container.image": "image: /images/grpo.sqsh",
 }
 """Required setting → a line that states it."""
+
+ADAPTER: tuple[Path, ...] = (("lora", "r"), ("lora", "lora_alpha"), ("lora", "target_modules"))
+"""Settings that say nothing where no adapter is wanted."""
 
 FORMS = {"time": "time: 24:00:00"}
 """Name of a setting with a form of its own → a line that has it."""
@@ -65,7 +68,10 @@ def _problem(found: Mapping[str, Any], source: Source, root: Any) -> Problem:
     stated, place = source.nearest(known)
     if stated != known and found["input"] == "":
         known, member = lookup(stated, root)
-    return Problem(place, stated, _unsuitable(found["input"], known, member, place.text))
+    what = _unsuitable(found["input"], known, member, place.text)
+    if stated in ADAPTER and not found["input"]:
+        what = f"{what}; {ONLY_ADAPTERS}"
+    return Problem(place, stated, what)
 
 
 def _unsuitable(value: Any, path: Path, member: Member, text: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
+from grpo_dist.config.generation_fields import OWN_IN_BOTH, SHORTEST
 from grpo_dist.config.kinds import accept
 from grpo_dist.config.section import Conflict, NonNegative, Positive, Section
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON, CorrectionMode, LossType, OptimizerName, SchedulerName
@@ -20,13 +21,6 @@ SCHEDULER_ARGUMENTS = {
     "warmup_stable_decay": ("num_decay_steps",),
 }
 """Scheduler → the `lr_scheduler_kwargs` of which Transformers needs one."""
-
-GENERATION_FIELDS = {
-    "max_new_tokens": "max_completion_length",
-    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "cache_implementation")},
-}
-"""`generation_kwargs` that would silently win over a field → that field."""
-
 
 OURS = frozenset({"prompts_per_step", "max_num_gen_batches"})
 """Fields of `GrpoSection` that no `GRPOConfig` has."""
@@ -186,9 +180,12 @@ class GrpoSection(Section):
                 yield (prefix + "clip_max",), f"null leaves {mode} no bound to truncate at; set it to 3.0"
 
     def _generation_conflicts(self) -> Iterator[Conflict]:
-        for name in self._extra("generation_kwargs") or {}:
-            if name in GENERATION_FIELDS:
-                yield ("generation_kwargs", name), f"set grpo.{GENERATION_FIELDS[name]} instead"
+        for name, value in (self._extra("generation_kwargs") or {}).items():
+            if name in OWN_IN_BOTH:
+                yield ("generation_kwargs", name), OWN_IN_BOTH[name]
+            elif name in SHORTEST and isinstance(value, int) and value > self.max_completion_length:
+                why = f"{value} is more than grpo.max_completion_length, {self.max_completion_length}; lower it"
+                yield ("generation_kwargs", name), why
 
     def _dataloader_conflicts(self) -> Iterator[Conflict]:
         if self._extra("dataloader_num_workers", 0) > 0:

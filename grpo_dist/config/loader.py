@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,13 +10,16 @@ from pydantic import ValidationError
 
 from grpo_dist.config import explain, problems, yaml_source
 from grpo_dist.config.local_paths import with_absolute_paths
+from grpo_dist.config.model import LoraSection
 from grpo_dist.config.overrides import apply
-from grpo_dist.config.problems import Place, Problem, Unreadable
+from grpo_dist.config.problems import Place, Problem, Unreadable, shown
 from grpo_dist.config.run import RunConfig
 from grpo_dist.config.site import SiteSection, site_file, with_site
+from grpo_dist.config.suggestions import ONLY_ADAPTERS
 from grpo_dist.config.yaml_source import Source
 from grpo_dist.errors import ConfigError
 
+NO_ADAPTER = ("none", "null", "no", "off", "false", "full")
 LARGEST_FILE = 256 * 1024
 
 
@@ -31,6 +34,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
     source = apply(read_source(Path(path)), overrides)
     if site:
         source.data = with_site(source.data, site)
+    source.problems.extend(without_adapter(source))
     config = None
     try:
         config = RunConfig.model_validate(source.data)
@@ -39,6 +43,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
     if config is None or source.problems:
         raise problems.error(source.problems)
     return with_absolute_paths(config)
+
+
+def without_adapter(source: Source) -> Iterator[Problem]:
+    """`lora: null`, false or none, which asks for full fine-tuning; `lora:` with nothing means the defaults."""
+    if not isinstance(source.data, dict) or "lora" not in source.data:
+        return
+    stated, place = source.data["lora"], source.nearest(("lora",))[1]
+    if (stated is None and place.text) or stated is False or (isinstance(stated, str) and stated.lower() in NO_ADAPTER):
+        default = f"leave it out for rank {LoraSection().r}, or state another: --set lora.r=64"
+        asked = f"{place.text or shown(stated)} asks for full fine-tuning, and {ONLY_ADAPTERS}"
+        yield Problem(place, ("lora",), f"{asked}; {default}")
 
 
 def load_site() -> SiteSection | None:

@@ -20,7 +20,6 @@ ELSEWHERE = {
     "torch_dtype": "model.dtype",
     "max_seq_length": "model.max_length",
     "load_in_16bit": "model.dtype",
-    "use_peft": "lora.r",
     "lora_r": "lora.r",
     "lora_rank": "lora.r",
     "rank": "lora.r",
@@ -59,7 +58,26 @@ ELSEWHERE = {
 }
 """Names from elsewhere → the setting of ours that says the same."""
 
+ONLY_ADAPTERS = "only adapters (LoRA) are trained, never all weights"
 WITHOUT = {
+    **dict.fromkeys(
+        (
+            "use_peft",
+            "use_lora",
+            "full_finetuning",
+            "full_finetune",
+            "full_fine_tuning",
+            "full_fine_tune",
+            "finetuning_type",
+            "fine_tuning_type",
+            "finetune_mode",
+            "train_type",
+            "training_type",
+            "tuner_type",
+            "adapter",
+        ),
+        f"{ONLY_ADAPTERS}; remove it (for an adapter that learns more set lora.r)",
+    ),
     "use_dora": "vLLM serves no DoRA adapters; remove it",
     "lora_bias": "vLLM serves adapters without biases; remove it",
     "bias": "vLLM serves adapters without biases; remove it",
@@ -80,6 +98,8 @@ WITHOUT = {
 def unknown_setting(path: Path) -> str:
     """`what is wrong; what to type` about a setting the schema does not know."""
     name = str(path[-1])
+    if path[:-1] == ("lora",) and name in ("enabled", "enable", "use", "type"):
+        name = "use_lora"
     reason = OWNED["run_name"] if path == ("name",) else OWNED.get(name) or WITHOUT.get(name)
     if reason:
         return f"not a setting here: {reason}"

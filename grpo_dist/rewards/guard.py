@@ -31,6 +31,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.completions)
 
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps done; None outside training."""
+        return getattr(self.columns.get("trainer_state"), "global_step", None)
+
     def singles(self) -> Iterator[Batch]:
         """One batch per completion, with logging muted: the rows of a failed call are logged by nobody."""
         muted = {name: _ignore for name in ("log_extra", "log_metric") if name in self.columns}
@@ -68,11 +73,10 @@ def _reward(value: Any) -> float | None:
     return number
 
 
-def reward_error(name: str, function: Callable, batch: Batch, error: Exception, index: int | None) -> RewardError:
+def reward_error(name: str, function: Callable, batch: Batch, error: BaseException, index: int | None) -> RewardError:
     """The error for the user; `index` is the completion that fails on its own."""
     what = str(error) if isinstance(error, BadReturn) else f"raised {type(error).__name__}: {error}"
-    step = getattr(batch.columns.get("trainer_state"), "global_step", None)
-    when = "" if step is None else f" at step {step}"
+    when = "" if batch.step is None else f" at step {batch.step}"
     return RewardError(f"reward '{name}' {what}{when}\n{_where(batch, index)}", hint=_hint(function, batch, error))
 
 
@@ -85,8 +89,10 @@ def _where(batch: Batch, index: int | None) -> str:
     )
 
 
-def _hint(function: Callable, batch: Batch, error: Exception) -> str:
+def _hint(function: Callable, batch: Batch, error: BaseException) -> str:
     place = _place(function, error)
+    if isinstance(error, SystemExit):
+        return f"it would end the run: let it return None for a completion it cannot judge ({place})"
     if isinstance(error, BadReturn):
         return f"return one finite number per completion, or None to leave it out (None, not nan): {place}"
     if isinstance(error, TypeError) and "argument" in str(error):
@@ -95,7 +101,7 @@ def _hint(function: Callable, batch: Batch, error: Exception) -> str:
     return f"look at {place}; return None to leave a completion out"
 
 
-def _place(function: Callable, error: Exception) -> str:
+def _place(function: Callable, error: BaseException) -> str:
     """file:line of the innermost line of the reward's own file that was running, else of its definition."""
     code = getattr(inspect.unwrap(function), "__code__", getattr(type(function).__call__, "__code__", None))
     if code is None:

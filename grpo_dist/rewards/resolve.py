@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
@@ -14,6 +12,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from grpo_dist.errors import RewardError
+from grpo_dist.rewards.neighbours import folder_package, load_file
+from grpo_dist.rewards.own import random_numbers_apart
 
 
 def resolve(name: str) -> Callable:
@@ -49,17 +49,11 @@ def _file_module(name: str, place: str) -> ModuleType:
         raise RewardError(
             f"reward '{name}': there is no file {path}", hint="give the path relative to the directory you start in"
         )
-    # Two files may share a stem, and a file may be named like an installed module: the path makes the name.
-    module_name = f"grpo_dist_user_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[module_name]
-            _raise_import_failed(name, error)
-    return sys.modules[module_name]
+    try:
+        with random_numbers_apart(f"import {path}"):
+            return load_file(path)
+    except BaseException as error:
+        _raise_import_failed(name, error, path.parent)
 
 
 def _module(name: str, place: str) -> ModuleType:
@@ -67,7 +61,8 @@ def _module(name: str, place: str) -> ModuleType:
     if here not in sys.path:
         sys.path.append(here)  # last, so that nothing here hides an installed module
     try:
-        return importlib.import_module(place)
+        with random_numbers_apart(f"import {place}"):
+            return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name and (place == error.name or place.startswith(error.name + ".")):
             raise RewardError(
@@ -79,14 +74,15 @@ def _module(name: str, place: str) -> ModuleType:
         _raise_import_failed(name, error)
 
 
-def _raise_import_failed(name: str, error: BaseException) -> NoReturn:
+def _raise_import_failed(name: str, error: BaseException, folder: Path | None = None) -> NoReturn:
     """RewardError for what user code may raise on import, SystemExit included; other signals pass."""
     if not isinstance(error, Exception | SystemExit):
         raise error
-    raise RewardError(
-        f"reward '{name}' cannot be imported: {type(error).__name__}: {error}",
-        hint="import it in a Python of its own to see the whole traceback",
-    ) from error
+    hint = "import it in a Python of its own to see the whole traceback"
+    if folder is not None and isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.rpartition(f"{folder_package(folder)}.")[2]
+        hint = f"put {missing.replace('.', '/')}.py into {folder}, where the reward file is, or install it"
+    raise RewardError(f"reward '{name}' cannot be imported: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def _attribute_hint(module: ModuleType, attribute: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
 
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.generation_fields import SAME, SAMPLED_ONLY, TRANSFORMERS, VLLM
 from grpo_dist.plan.contradictions import extra
+from grpo_dist.progress import say
 from grpo_dist.training.generation import Completion, Message, generate, settings
 from grpo_dist.training.prompts import PromptRenderer
 
@@ -28,6 +31,8 @@ class Sampling:
     top_k: int = 0
     min_p: float | None = None
     repetition_penalty: float = 1.0
+    further: Mapping[str, Any] = field(default_factory=dict)
+    """`grpo.generation_kwargs`, in the words of who generates in training."""
 
 
 class Answerer(Protocol):
@@ -67,14 +72,38 @@ class LocalModel:
                 "min_p": how.min_p,
                 "repetition_penalty": how.repetition_penalty,
             }
-        return settings(
-            self.model, self.renderer.tokenizer, max_new_tokens=how.max_tokens, per_prompt=how.num_samples, **drawn
-        )
+        further = for_transformers(how.further, self.renderer.tokenizer, sampled=how.temperature is not None)
+        limits = {"max_new_tokens": how.max_tokens, "per_prompt": how.num_samples}
+        return settings(self.model, self.renderer.tokenizer, **limits, **drawn, **further)
+
+
+def for_transformers(stated: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, sampled: bool) -> dict[str, Any]:
+    """`grpo.generation_kwargs` as `GenerationConfig` takes them; what only vLLM has is left out, which is said."""
+    there = {name: value for name, value in stated.items() if name in TRANSFORMERS}
+    if not sampled:
+        there = {name: value for name, value in there.items() if name not in SAMPLED_ONLY}
+    if "min_tokens" in stated:
+        there["min_new_tokens"] = stated["min_tokens"]
+    if stated.get("logit_bias"):
+        there["sequence_bias"] = [[[int(token)], float(bias)] for token, bias in stated["logit_bias"].items()]
+    if stated.get("bad_words"):
+        spelled = [form for word in stated["bad_words"] for form in (word, f" {word.lstrip()}")]
+        there["bad_words_ids"] = [tokenizer(form, add_special_tokens=False)["input_ids"] for form in spelled]
+    lost = sorted(name for name in stated if name in VLLM and name not in SAME)
+    if lost:
+        _say_once(f"warning: grpo.generation_kwargs {', '.join(lost)}: only vLLM has it; completions here are without")
+    return there
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def greedy(config: RunConfig) -> Sampling:
     """One completion a prompt, always the likeliest token."""
-    return Sampling(1, config.evaluation.max_completion_length or config.grpo.max_completion_length)
+    longest = config.evaluation.max_completion_length or config.grpo.max_completion_length
+    return Sampling(1, longest, further=config.generation_kwargs)
 
 
 def sampled(config: RunConfig) -> Sampling:
@@ -88,4 +117,5 @@ def sampled(config: RunConfig) -> Sampling:
         grpo.top_k,
         grpo.min_p,
         extra(config, "repetition_penalty", 1.0),
+        config.generation_kwargs,
     )

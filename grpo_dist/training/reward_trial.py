@@ -121,7 +121,10 @@ class Bench:
 
     def fresh(self) -> list[Tried]:
         """Each function before it was called."""
-        return [Tried(reward.name, reward.weight, {}, 0.0) for reward in self.rewards]
+        return [
+            Tried(reward.name, reward.weight, {}, 0.0, asks_for_columns=reward.asks_for_columns)
+            for reward in self.rewards
+        ]
 
     def tried(self, before: Sequence[Tried], cases: Sequence[Case]) -> list[Tried]:
         """`before` with what each function paid in these cases too."""

@@ -53,7 +53,7 @@ class ServedModel:
                 "min_p": how.min_p or 0.0,
                 "repetition_penalty": how.repetition_penalty,
             }
-        return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends}
+        return {**drawn, "max_tokens": how.max_tokens, "stop_token_ids": self.ends, **how.further}
 
     def _completion(self, sampled: Sampled) -> Completion:
         text = self.renderer.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from grpo_dist.errors import GrpoDistError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.progress import say_error
 from grpo_dist.run_directory import RunDirectory
+
+LEAVE_SECONDS = 60.0
+"""For threads and exit handlers, of trackers too, once the work of a stage is done."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,16 @@ def as_process(work: Callable[[], None]) -> None:
     faulthandler.register(signal.SIGUSR2)
     try:
         work()
+        _leave_soon(0)
         atexit.register(_leave_at_once)  # the last to register is the first to be called, when all threads have ended
     except GrpoDistError as error:
         say_error(str(error), error.exit_code)
+        _leave_soon(error.exit_code)
         sys.exit(error.exit_code)
     except Exception as error:  # a library's own; its words, and where it happened for the log
         traceback.print_exc()
         say_error(f"{type(error).__name__}: {error}")
+        _leave_soon(1)
         sys.exit(1)
 
 
@@ -76,3 +83,16 @@ def _leave_at_once() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _leave_soon(code: int) -> None:
+    """Threads that a reward or a tracker has left may keep Python from ending; it ends all the same, and says so."""
+
+    def leave() -> None:
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        print(f"still running after {LEAVE_SECONDS:.0f} s: {', '.join(left)}; ended with exit code {code}", flush=True)
+        os._exit(code)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()

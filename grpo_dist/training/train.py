@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -12,12 +13,14 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from grpo_dist import metrics
-from grpo_dist.checkpoints import discard_after, newest_complete, step_of
+from grpo_dist.checkpoints import all_complete, discard_after, newest_complete, step_of
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.arguments import grpo_arguments
 from grpo_dist.training.callbacks import StepRecorder
+from grpo_dist.training.divergence import check_sound
 from grpo_dist.training.preemption import Heartbeat, StopWhenAsked, note_stopped
+from grpo_dist.training.reward_watch import RewardWatch
 from grpo_dist.training.stage import Run
 from grpo_dist.training.trainable import trainable
 from grpo_dist.training.trainer import Trainer
@@ -29,12 +32,12 @@ def train(run: Run) -> None:
     if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
         keep_to_gloo()
     check_world(run.plan)
-    checkpoint = newest_complete(run.directory.checkpoints)
-    if checkpoint is None or not _is_last(checkpoint):
+    checkpoint = _newest(run)
+    if checkpoint is None or not _is_last(checkpoint, run):
         checkpoint = _train_from(run, checkpoint)
     if not PartialState().is_main_process:
         return
-    if checkpoint is None or not _is_last(checkpoint):
+    if checkpoint is None or not _is_last(checkpoint, run):
         note_stopped(0 if checkpoint is None else step_of(checkpoint))
         return
     _keep_adapter(checkpoint, run.directory.adapter)
@@ -43,6 +46,8 @@ def train(run: Run) -> None:
 
 def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     """Returns the newest checkpoint: that of the last step unless training was asked to stop."""
+    if checkpoint is not None:
+        check_sound(checkpoint)
     trainer = _trainer(run)
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
@@ -50,7 +55,12 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
         metrics.truncate_after(run.directory.metrics, done)
         say(f"resuming after step {done}" if done else _opening(run))
     trainer.accelerator.wait_for_everyone()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    watch = RewardWatch(trainer.accelerator.process_index, run.config.cluster.stall_seconds)
+    trainer.reward_funcs = [replace(reward, watch=watch) for reward in trainer.reward_funcs]
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        watch.end_leftovers()
     return newest_complete(run.directory.checkpoints)
 
 
@@ -85,9 +95,19 @@ def _opening(run: Run) -> str:
     )
 
 
-def _is_last(checkpoint: Path) -> bool:
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    return state.global_step >= state.max_steps
+def _newest(run: Run) -> Path | None:
+    """The checkpoint to go on from: the last one of a run that was made longer may lie inside a generation window."""
+    there = all_complete(run.directory.checkpoints)
+    return next((one for one in reversed(there) if _is_last(one, run) or _ends_window(one, run)), None)
+
+
+def _ends_window(checkpoint: Path, run: Run) -> bool:
+    return step_of(checkpoint) % run.config.grpo.num_iterations == 0
+
+
+def _is_last(checkpoint: Path, run: Run) -> bool:
+    state, stated = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)), run.config.grpo.max_steps
+    return state.global_step >= (stated if stated > 0 else state.max_steps)
 
 
 def _keep_adapter(checkpoint: Path, adapter: Path) -> None:

@@ -9,13 +9,24 @@ import torch
 
 from grpo_dist.checkpoints import is_complete, seal
 from grpo_dist.errors import RolloutsGone
+from grpo_dist.training.data_order import KeepsDataOrder
+from grpo_dist.training.divergence import StopsWhenDiverged
 from grpo_dist.training.dynamic_sampling import DynamicSampling
 from grpo_dist.training.micro_batches import TightMicroBatches
 from grpo_dist.training.planned_rollouts import PlannedRollouts
 from grpo_dist.training.scoring import DeferredScoring
+from grpo_dist.training.silent_rewards import HearsSilence
 
 
-class Trainer(DynamicSampling, TightMicroBatches, DeferredScoring, PlannedRollouts):
+class Trainer(
+    StopsWhenDiverged,
+    KeepsDataOrder,
+    HearsSilence,
+    DynamicSampling,
+    TightMicroBatches,
+    DeferredScoring,
+    PlannedRollouts,
+):
     """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:

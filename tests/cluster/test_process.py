@@ -110,3 +110,23 @@ def test_on_a_terminal_a_passing_line_replaces_the_one_before(monkeypatch):
     terminal.show_passing("step 2/2")
     terminal.show("done")
     assert screen.getvalue() == "\r\x1b[Kstep 1/2 an\r\x1b[Kstep 2/2\ndone\n"
+
+
+def test_a_line_that_was_left_open_hides_no_reason(tmp_path):
+    code, reason, _, _ = run(
+        "print('half a line', end=''); print('grpo-dist! the reason'); raise SystemExit(1)", tmp_path
+    )
+    assert (code, reason) == (1, "the reason")
+
+
+def test_what_is_left_behind_holds_nobody_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("grpo_dist.cluster.process.LEFT_SECONDS", 1.0)
+    began = time.monotonic()
+    code, _, _, log = run(
+        "import subprocess, sys\nprint('first')\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "print('last', end='')",
+        tmp_path,
+    )
+    assert (code, log) == (0, "first\nlast")
+    assert time.monotonic() - began < 30

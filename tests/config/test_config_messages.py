@@ -145,8 +145,8 @@ FILES = {
         "x.yaml:3: grpo.learning_rate: must be an ordinary number, not -.inf",
     ),
     "nan deep inside": (
-        GOOD + "grpo: {generation_kwargs: {x: [.nan]}}\n",
-        "x.yaml:3: grpo.generation_kwargs.x.0: must be an ordinary number, not .nan",
+        GOOD + "grpo: {generation_kwargs: {sequence_bias: [.nan]}}\n",
+        "x.yaml:3: grpo.generation_kwargs.sequence_bias.0: must be an ordinary number, not .nan",
     ),
     "too large for a float": (
         GOOD + "grpo: {learning_rate: 1e999}\n",
@@ -468,6 +468,27 @@ FILES = {
         GOOD + "grpo: {generation_kwargs: {max_new_tokens: 64}}\n",
         "x.yaml:3: grpo.generation_kwargs.max_new_tokens: set grpo.max_completion_length instead",
     ),
+    "generation argument of nobody": (
+        GOOD + "grpo: {generation_kwargs: {no_repeat_ngram: 3, min_tokens: 2}}\n",
+        "x.yaml:3: grpo.generation_kwargs.no_repeat_ngram: Transformers has no such setting; "
+        "did you mean no_repeat_ngram_size?\n"
+        "x.yaml:3: grpo.generation_kwargs.min_tokens: Transformers, which generates here, calls it min_new_tokens; "
+        "write that",
+    ),
+    "full fine-tuning": (
+        "lora: null\n" + GOOD,
+        "x.yaml:1: lora: null asks for full fine-tuning, and only adapters (LoRA) are trained, never all weights; "
+        "leave it out for rank 32, or state another: --set lora.r=64",
+    ),
+    "full fine-tuning by a rank": (
+        GOOD + "lora: {r: 0}\n",
+        "x.yaml:3: lora.r: must be a whole number ≥ 1, not 0; only adapters (LoRA) are trained, never all weights",
+    ),
+    "full fine-tuning as elsewhere": (
+        GOOD + "full_finetuning: true\n",
+        "x.yaml:3: full_finetuning: not a setting here: only adapters (LoRA) are trained, never all weights; "
+        "remove it (for an adapter that learns more set lora.r)",
+    ),
     "workers": (
         GOOD + "grpo: {dataloader_persistent_workers: true}\n",
         "x.yaml:3: grpo.dataloader_persistent_workers: needs worker processes; "
@@ -485,7 +506,7 @@ FILES = {
     "several": (
         "lora: {r: 0}\nmodel: {dtype: fp16}\ngrpo:\n  top_p: 2\n  bf16: true\n  seed: 1\n  seed: 2\n",
         "x.yaml:1: data: missing; add `data: {name_or_path: open-r1/DAPO-Math-17k-Processed, config: en}`\n"
-        "x.yaml:1: lora.r: must be a whole number ≥ 1, not 0\n"
+        "x.yaml:1: lora.r: must be a whole number ≥ 1, not 0; only adapters (LoRA) are trained, never all weights\n"
         "x.yaml:2: model.name_or_path: missing; add `name_or_path: Qwen/Qwen3-4B-Base`\n"
         "x.yaml:2: model.dtype: must be one of bfloat16, float16, float32, not 'fp16'; did you mean float16?\n"
         "x.yaml:4: grpo.top_p: must be a number > 0 and ≤ 1, not 2\n"

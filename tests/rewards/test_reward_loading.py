@@ -242,7 +242,7 @@ def test_a_missing_column_names_the_columns_there_are():
         ("broken.py:f", "cannot be imported: NameError: name 'nonsense'", "whole traceback"),
         ("broken:f", "cannot be imported: NameError: name 'nonsense'", "whole traceback"),
         ("leaves.py:f", "cannot be imported: SystemExit", "whole traceback"),
-        ("needs.py:f", "cannot be imported: ModuleNotFoundError: No module named 'no_such'", "whole traceback"),
+        ("needs.py:f", "cannot be imported: ModuleNotFoundError: No module named 'no_such'", "put no_such.py into"),
         ("needs:f", "cannot be imported: ModuleNotFoundError: No module named 'no_such'", "whole traceback"),
     ],
 )

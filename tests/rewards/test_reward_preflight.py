@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -196,3 +197,33 @@ def test_only_errors_there_are_can_be_allowed():
         RunConfig.model_validate({**stated, "rewards": {"allow": ["gold-below"]}})
     with pytest.raises(ValueError, match="says nowhere where the answer stands"):
         RunConfig.model_validate({**stated, "rewards": {"gold_completion": "It is 5"}})
+
+
+STYLES = {
+    "different letters": lambda text, truth: float(len(set(text))),
+    "brevity": lambda text, truth: -float(len(text)),
+    "words": lambda text, truth: min(len(text.split()), 5) / 5,
+    "a checksum": lambda text, truth: float(sum(map(ord, text)) % 7),
+    "end of a sentence": lambda text, truth: float(text.rstrip().endswith(".")),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_reward_of_style_alone_stops_no_run(style):
+    numbers = tuple(str(factor * (factor + 7)) for factor in range(1, 30))
+    for form in (SOLUTION, THINK):
+        found = look(each(STYLES[style]), form=form, prefilled=form.opening, answers=numbers)
+        assert "error" not in {status for statuses in found.values() for status in statuses}, found
+
+
+def test_a_form_that_no_case_has_stops_no_run():
+    cases = gold_cases(SOLUTION, NUMBERS, prefilled=True)
+    never = {"never": lambda completions, **_: [0.0] * len(completions)}
+    one = replace(tried("never", never["never"], cases, NUMBERS), asks_for_columns=False)
+    [found] = [
+        found for found in findings(Trial((one,), SOLUTION, None, NUMBERS, 1, 0, 0.0, ())) if "varies" in found.name
+    ]
+    assert found.status == "warning"
+    left_out = {"none": lambda completions, **_: [None] * len(completions)}
+    one = replace(tried("none", left_out["none"], cases, NUMBERS), asks_for_columns=False)
+    assert findings(Trial((one,), SOLUTION, None, NUMBERS, 1, 0, 0.0, ()))[0].status == "error"

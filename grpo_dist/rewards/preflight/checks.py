@@ -125,9 +125,11 @@ def _never_vary(trial: Trial) -> Iterator[Finding]:
             continue
         (value,) = values
         pays = "leaves out every completion (None)" if value is None else f"pays {value:g} for every completion"
+        # Of a form or style that no completion here has, these cases tell nothing.
+        useless = one.weight and (value is None or one.asks_for_columns)
         yield Finding(
             "never-varies",
-            "error" if one.weight else "warning",
+            "error" if useless else "warning",
             f"{one.name} {pays}, right, wrong, malformed or empty: nothing can be learnt from it",
             f"mend {one.name}, or take it out of rewards.functions",
         )
@@ -166,7 +168,8 @@ def _unread(trial: Trial) -> Iterator[Finding]:
         )
         return
     if alike:
-        yield _unparsable("these rewards together", alike, trial, error=len(alike) > TOLERATED_UNREAD * len(gold))
+        error = bool(reading) and len(alike) > TOLERATED_UNREAD * len(gold)
+        yield _unparsable("these rewards together", alike, trial, error=error)
     for one in reading:
         unread = _alike(one.paid.get(GOLD, ()), one.paid.get(WRONG, ()))
         if 0 < len(unread) < len(one.paid[GOLD]) and unread != alike:

@@ -23,6 +23,8 @@ class Tried:
     seconds_per_completion: float
     """The most it took, over the cases."""
     failures: tuple[Finding, ...] = ()
+    asks_for_columns: bool = True
+    """Whether it is written to read columns of the data; one that is not judges length, form or style."""
 
     @property
     def reads_answer(self) -> bool:

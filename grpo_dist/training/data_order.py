@@ -1,0 +1,39 @@
+"""A run that is resumed reads its problems in the order in which it would have read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+
+class KeepsDataOrder(GRPOTrainer):
+    """TRL's sampler draws one order after the other from a generator: after a resume again the first one."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
+        sampler = super()._get_train_sampler(dataset)
+        sampler.__class__ = ForwardedSampler  # as TRL made it, whatever that is given in other versions
+        sampler.epochs_done = lambda: self._epochs_done(len(sampler))
+        return sampler
+
+    def _epochs_done(self, completions: int) -> int:
+        """Whole passes that are done, of so many completions each."""
+        per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        steps = max(1, completions // (per_step * self.accelerator.num_processes))
+        return self.state.global_step // steps
+
+
+class ForwardedSampler(RepeatSampler):
+    """Leaves out the orders of the epochs that are done when its first is asked for."""
+
+    epochs_done: Callable[[], int] | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        if self.epochs_done is not None and self.shuffle:
+            for _ in range(self.epochs_done()):
+                torch.randperm(self.num_samples, generator=self.generator)
+        self.epochs_done = None
+        return super().__iter__()
