@@ -30,9 +30,9 @@ class EvaluationSection(Section):
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
     confidence: Fraction = 0.95
-    """Level of the bootstrap intervals."""
+    """Level of the intervals."""
     bootstrap_samples: Positive = 2000
-    """Resamples of the problems behind each interval."""
+    """Has no effect: intervals are computed by formula now. It stands so that earlier configurations still load."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.num_samples == 0 and self.temperature is not None:
