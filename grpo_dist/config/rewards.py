@@ -19,6 +19,7 @@ Allowable = Literal[
     "unparsable-gold",
     "prefilled-tag",
     "tags-lost",
+    "scorer-blind",
 ]
 """Errors of the reward preflight (`grpo_dist.rewards.preflight.checks`)."""
 

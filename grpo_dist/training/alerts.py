@@ -16,7 +16,7 @@ SIGNS = {
     ),
     "completions/clipped_ratio": (
         0.5,
-        "half of the completions or more were cut off at the length limit: their answers are never read; "
+        "half of the completions or more were cut off at the length limit: an answer after the cut cannot be paid; "
         "raise grpo.max_completion_length",
     ),
 }

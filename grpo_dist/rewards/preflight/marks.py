@@ -1,0 +1,20 @@
+"""Whether prompts say in which form an answer is to be given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from grpo_dist.rewards.preflight.forms import Form
+
+_MARK = re.compile(r"</?[A-Za-z_][\w-]*>|\\boxed|#{4}|`{3}")
+
+
+def unnamed(form: Form, prompts: Sequence[str], template: str) -> tuple[str, ...]:
+    """Marks of the form that stand in no rendered prompt.
+
+    Tags for thinking need not where the chat template knows them: the model has been trained on these.
+    """
+    marks = dict.fromkeys(_MARK.findall(form.opening + form.body))
+    missing = [mark for mark in marks if not any(mark in prompt for prompt in prompts)]
+    return tuple(mark for mark in missing if not ("think" in mark and mark in template))
