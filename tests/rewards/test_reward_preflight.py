@@ -257,6 +257,11 @@ PRIMES = ("11", "13", "23", "29", "41", "53", "61")
 """2 n + 7 is a prime for several of them."""
 
 
+def near(text: str, truth: str) -> float:
+    found = last(text)
+    return -1000.0 if found is None else float(-abs(found - int(truth)))
+
+
 @pytest.mark.parametrize(
     ("pay", "answers"),
     [
@@ -268,12 +273,7 @@ PRIMES = ("11", "13", "23", "29", "41", "53", "61")
         (lambda text, truth: float(any(f">{one}<" in text for one in FRUIT)), FRUIT),
         (lambda text, truth: float(is_prime(last(text))) - 5.0, PRIMES),
         (lambda text, truth: float(f">{truth}<" in text) if truth in "11 13" else float(is_prime(last(text))), PRIMES),
-        (
-            lambda text, truth: (
-                -abs((1000 if last(text) is None else last(text)) - int(truth)), NUMBERS[:4]),
-            ),
-            NUMBERS[:4],
-        ),
+        (near, NUMBERS[:4]),
         (lambda text, truth: float(truth in text), ("1", "7", "15", "35", "5")),
     ],
 )
