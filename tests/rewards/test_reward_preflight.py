@@ -326,7 +326,7 @@ def test_style_alone_is_a_warning_that_nothing_is_known_of_answers():
     letters = each(lambda text, truth: float(len(set(text))))
     found = [one for one in found_in(letters, answers=("8", "18", "30", "98")) if one.status == "error"]
     assert found == []
-    assert "no function looks at the column 'answer'" in str(found_in(letters, answers=("8", "18", "30", "98")))
+    assert "of right answers nothing can be said" in str(found_in(letters, answers=("8", "18", "30", "98")))
     assert "gold-like-wrong" not in look(letters, answer_column=None)
 
 
@@ -355,6 +355,9 @@ def test_a_form_that_no_prompt_names_is_told_where_it_is_paid():
     assert unnamed(THINK, ["in <answer></answer>"], "{{ '<think></think>' }}") == ()
     assert unnamed(box, [r"in \boxed{}"], "") == unnamed(plain, ["anything"], "") == ()
     assert unnamed(FORMS[4], ["2+2"], "") == ("####",)
+    fenced = next(form for form in FORMS if form.name == "fenced code")
+    assert unnamed(fenced, ["2+2"], "") == ("```",)
+    assert unnamed(fenced, ["2+2", "Answer in a fenced block."], "") == unnamed(box, ["Box it."], "") == ()
 
 
 def judge(right: Callable[[str, str], float | None]) -> Reward:

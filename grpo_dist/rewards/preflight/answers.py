@@ -67,8 +67,9 @@ def _nothing_told(trial: Trial, rows: Sequence[int]) -> Finding:
     return Finding(
         "gold-like-wrong",
         "warning",
-        f"no function looks at the column {trial.answer_column!r}, and {len(rows)} of {len(trial.answers)} answers in "
-        "it are paid no more than others, so nothing can be said of right answers"
+        f"no function pays otherwise when another answer is said to be right, and {len(rows)} of {len(trial.answers)} "
+        f"answers of the column {trial.answer_column!r} are paid no more than others: "
+        "of right answers nothing can be said"
         f"{example(trial, rows[0], trial.functions)}",
         "fine if only form or style is to be trained, or if other columns say what is right; if gold is not written as "
         f"your rewards ask, {OTHER_FORM}",

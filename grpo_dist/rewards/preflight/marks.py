@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from grpo_dist.rewards.preflight.forms import Form
 
+WORDS = {"```": ("fence", "code"), r"\boxed": ("box",), "####": ("hash",)}
+"""How prompts also ask for a mark."""
+
 _MARK = re.compile(r"</?[A-Za-z_][\w-]*>|\\boxed|#{4}|`{3}")
 
 
@@ -16,5 +19,6 @@ def unnamed(form: Form, prompts: Sequence[str], template: str) -> tuple[str, ...
     Tags for thinking need not where the chat template knows them: the model has been trained on these.
     """
     marks = dict.fromkeys(_MARK.findall(form.opening + form.body))
-    missing = [mark for mark in marks if not any(mark in prompt for prompt in prompts)]
+    said = "\n".join(prompts).lower()
+    missing = [mark for mark in marks if not any(name in said for name in (mark.lower(), *WORDS.get(mark, ())))]
     return tuple(mark for mark in missing if not ("think" in mark and mark in template))

@@ -50,17 +50,16 @@ def _stricter(trial: Trial, found: Sequence[Verdict]) -> list[int]:
 
 def _blind(trial: Trial, scorer: Scored, right: list[bool]) -> Finding:
     found = f"{sum(right)} of {len(right)}" if any(right) else f"none of {len(right)}"
-    lowest, level, hint = _lowest_right(scorer), "", ANOTHER
+    lowest, level = _lowest_right(scorer), ""
     if lowest is not None:
         level = f"; they score {lowest:g} at least, wrong ones less, and evaluation.threshold is {scorer.threshold:g}"
-        hint = f"--set evaluation.threshold={lowest:g}, or {ANOTHER}"
     return Finding(
         "scorer-blind",
         "error" if not any(right) and _surely_right(trial) else "warning",
         f"evaluation.scorer {scorer.tried.name} finds {found} right answers right, written with {trial.form.name}"
         f"{level}; the comparison would count right answers as wrong"
         f"{_written(trial, scorer, right.index(False))}",
-        hint,
+        ANOTHER if lowest is None else f"--set evaluation.threshold={lowest:g}, or {ANOTHER}",
     )
 
 
