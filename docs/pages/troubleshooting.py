@@ -49,7 +49,7 @@ Told once, when it has stood for {patience} logged steps in a row."""
 PREFLIGHT_TEXT = """## The reward preflight finds something
 
 An error stops a run unless `rewards.allow` names it; `…` stands for a function, a number or an example. Below a finding
-stands what was compared: the problem, its right answer as it was written, another completion, and what each was paid."""
+stands what was compared: the problem, its right answer as written, another completion, and what each was paid."""
 UNKNOWN = "…"
 KNOWN_HEAD = ("words in the log", "likely cause", "what to do")
 
