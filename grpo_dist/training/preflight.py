@@ -23,7 +23,6 @@ from grpo_dist.rewards.preflight.cases import (
     GOLD_OTHER_OPENING,
     REPEATED,
     SAMPLED,
-    SWAPPED,
     WHAT,
     WRONG,
     Case,
@@ -53,8 +52,9 @@ SLOW_SECONDS = 0.05
 """Per completion: functions that take longer are tried on fewer problems, and how far it is gets told."""
 BUDGET_SECONDS = 60.0
 """For finding the form, and again for trying it, with such functions."""
-CASES_TO_PROBE, CASES_OF_ALL = 4, 6
-"""Completions to a problem."""
+CASES_OF_ALL = 6
+"""Completions to each problem, about."""
+TO_PROBE = (GOLD, GOLD_OTHER_OPENING, WRONG)
 EXAMPLE_CHARS = 300
 TOKENS_OF_PHRASE = 4
 """At the least: what is repeated is to reach the longest completion."""
@@ -192,7 +192,7 @@ class Preflight:
         stated = self.run.config.rewards.gold_completion
         if stated is not None:
             return stated_form(stated)
-        count = _affordable(pace * CASES_TO_PROBE * len(FORMS), PROBING_PROBLEMS)
+        count = _affordable(pace * len(TO_PROBE) * len(FORMS), PROBING_PROBLEMS)
         worth = {}
         for number, form in enumerate(FORMS, 1):
             if pace > SLOW_SECONDS:
@@ -202,7 +202,7 @@ class Preflight:
 
     def _worth(self, form: Form, bench: Bench, count: int) -> tuple[int, float, float]:
         cases = gold_cases(form, self.answers[:count], prefilled=self._opened(form))
-        tried = bench.tried(bench.fresh(), [case for case in cases if case.name != SWAPPED])
+        tried = bench.tried(bench.fresh(), [case for case in cases if case.name in TO_PROBE])
         gold, other, wrong = (sum(totals(tried, case)) for case in (GOLD, GOLD_OTHER_OPENING, WRONG))
         pairs = zip(judged(tried, GOLD), judged(tried, WRONG), strict=True)
         apart = sum(None not in (right, one) and right > one + SAME for right, one in pairs)
@@ -269,9 +269,9 @@ class Preflight:
 
 
 def _affordable(seconds_per_problem: float, most: int) -> int:
-    """How many problems fit into the budget, at least two where there are so many."""
+    """How many problems fit into the budget, at least one."""
     count = int(BUDGET_SECONDS / seconds_per_problem) if seconds_per_problem > 0 else most
-    return min(most, max(2, count))
+    return min(most, max(1, count))
 
 
 def _some(problems: Dataset, count: int, seed: int) -> Dataset:

@@ -349,15 +349,26 @@ def test_what_weighs_nothing_is_not_asked_for_right_answers():
 
 def test_a_form_that_no_prompt_names_is_told_where_it_is_paid():
     assert look(ours("strict"), unnamed=("<SOLUTION>",))["form-unnamed"] == ["warning"]
-    assert "form-unnamed" not in look(ours("accuracy"), unnamed=("<SOLUTION>",))
-    box, plain = FORMS[3], FORMS[5]
+    assert look(ours("strict_format"), unnamed=("<SOLUTION>",))["form-unnamed"] == ["warning"]
+    letters = each(lambda text, truth: float(len(set(text))))
+    for functions in (ours("accuracy"), letters):
+        assert "form-unnamed" not in look(functions, unnamed=("<SOLUTION>",))
     assert unnamed(SOLUTION, ["say <SOLUTION>5</SOLUTION>"], "") == ("<start_working_out>", "<end_working_out>")
     assert unnamed(THINK, ["in <answer></answer>"], "{{ '<think></think>' }}") == ()
-    assert unnamed(box, [r"in \boxed{}"], "") == unnamed(plain, ["anything"], "") == ()
-    assert unnamed(FORMS[4], ["2+2"], "") == ("####",)
-    fenced = next(form for form in FORMS if form.name == "fenced code")
-    assert unnamed(fenced, ["2+2"], "") == ("```",)
-    assert unnamed(fenced, ["2+2", "Answer in a fenced block."], "") == unnamed(box, ["Box it."], "") == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "asking", "mark"),
+    [
+        (r"So \boxed{{answer}}", r"in \boxed{}", r"\boxed"),
+        (r"So \boxed{{answer}}", "Box it.", r"\boxed"),
+        ("#### {answer}", "after ####", "####"),
+        ("```\n{answer}\n```", "Answer in a fenced block.", "```"),
+    ],
+)
+def test_a_mark_is_named_by_itself_or_by_its_word(body, asking, mark):
+    assert unnamed(stated_form(body), ["2+2"], "") == (mark,)
+    assert unnamed(stated_form(body), ["2+2", asking], "") == ()
 
 
 def judge(right: Callable[[str, str], float | None]) -> Reward:

@@ -103,7 +103,8 @@ def _all_above(high: Sequence[float | None], low: Sequence[float | None]) -> boo
 def _unnamed(trial: Trial) -> Iterator[Finding]:
     """Marks that decide what is paid, and that a model can only hit by chance."""
     gold, plain = judged(trial.functions, GOLD), judged(trial.functions, UNTAGGED)
-    if trial.unnamed and _all_above(gold, plain):
+    of_form = trial.reading or len(set(gold)) == 1  # else it is style, which the marks happen to please
+    if trial.unnamed and of_form and _all_above(gold, plain):
         marks = ", ".join(trial.unnamed)
         yield Finding(
             "form-unnamed",
@@ -137,7 +138,7 @@ def _cheats(trial: Trial) -> Iterator[Finding]:
     gold, wrong = _mean(trial, GOLD), _mean(trial, WRONG)
     known = gold is not None and wrong is not None and gold > wrong + SAME
     for name, case, advice in CHEATS if known else ():
-        paid = _mean(trial, case)
+        paid, gold = _mean(trial, case), _mean(trial, GOLD, len(totals(trial.functions, case)))
         if paid is not None and paid >= gold - SAME:
             yield Finding(name, "warning", f"{WHAT[case]}: paid {paid:g}, as gold is ({gold:g})", advice)
     silent = _mean(trial, EMPTY)
@@ -150,8 +151,9 @@ def _cheats(trial: Trial) -> Iterator[Finding]:
         )
 
 
-def _mean(trial: Trial, case: str) -> float | None:
-    paid = totals(trial.functions, case)
+def _mean(trial: Trial, case: str, first: int | None = None) -> float | None:
+    """Over the first problems of a case, over all when not given."""
+    paid = totals(trial.functions, case)[:first]
     return fmean(paid) if paid else None
 
 

@@ -45,12 +45,6 @@ FORMS = (
     Form("four hashes", "", f"{WORKING}\n#### {ANSWER}"),
     Form("plain words", "", f"{WORKING}\nThe answer is {ANSWER}"),
     Form("the answer alone", "", ANSWER),
-    Form("answer tags", "", f"{WORKING}\n<answer>{ANSWER}</answer>"),
-    Form("fenced code", "", f"{WORKING}\n```\n{ANSWER}\n```"),
-    Form("fenced Python", "", f"{WORKING}\n```python\n{ANSWER}\n```"),
-    Form("fenced JSON", "", f"{WORKING}\n```json\n{ANSWER}\n```"),
-    Form("words in bold", "", f"{WORKING}\n**Final answer:** {ANSWER}"),
-    Form("the last number", "", f"{WORKING} That makes {ANSWER}."),
 )
 
 

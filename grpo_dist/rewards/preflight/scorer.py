@@ -44,6 +44,8 @@ def scorer_findings(trial: Trial) -> Iterator[Finding]:
 
 def _stricter(trial: Trial, found: Sequence[Verdict]) -> list[int]:
     """Problems of which the rewards pay other answers too as right, and the scorer finds none of these right."""
+    if not _surely_right(trial):
+        return []
     pairs = enumerate(zip(trial.verdicts(trial.judging), found, strict=False))
     return [row for row, (paid, one) in pairs if paid.said == "several" and one.said == "right"]
 
