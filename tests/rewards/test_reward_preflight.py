@@ -441,6 +441,7 @@ def test_right_answers_are_written_and_swapped_in_their_own_type():
         (["ground_truth"], ["prompt", "answer", "ground_truth"], "ground_truth"),
         (["nums", "answer"], ["prompt", "answer", "nums"], "answer"),
         (["tests"], ["prompt", "tests"], "tests"),
+        (["solutions"], ["prompt", "answer", "solutions"], "solutions"),
         (["tests"], ["prompt", "tests", "answer"], "answer"),
         ([], ["prompt", "other"], "answer"),
     ],

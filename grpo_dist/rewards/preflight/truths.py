@@ -8,7 +8,10 @@ from typing import Any
 from grpo_dist.rewards.loaded import LoadedReward
 
 ANSWER = "answer"
-NAMED = (ANSWER, "ground_truth", "solution", "target", "label", "final_answer", "reference")
+NAMED = (
+    *(ANSWER, "ground_truth", "solution", "target", "label", "final_answer", "reference", "expected"),
+    *("answers", "ground_truths", "solutions", "targets", "labels", "references"),
+)
 """Usual names of the column with right answers."""
 CERTAIN = (ANSWER, "ground_truth")
 """Those that hold an answer as a completion gives it. A target to reach, or a worked solution, may not be one."""
