@@ -26,8 +26,8 @@ class EvaluationSection(Section):
     batch_size: Positive = 64
     """Completions generated at a time."""
     scorer: FunctionOrName = RewardFunction(name="accuracy")
-    """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last marked
-    answer, else the last number, with the column `answer`; another notion of right needs a function of yours.
+    """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last
+    marked answer, else the last number, with the column `answer`; another notion of right needs a function of yours.
     """
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
