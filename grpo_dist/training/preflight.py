@@ -34,6 +34,7 @@ from grpo_dist.rewards.preflight.cases import (
 from grpo_dist.rewards.preflight.checks import findings
 from grpo_dist.rewards.preflight.forms import FORMS, Form, prefilled_tag, stated_form
 from grpo_dist.rewards.preflight.marks import unnamed
+from grpo_dist.rewards.preflight.programs import PROGRAMS
 from grpo_dist.rewards.preflight.trial import Scored, Trial
 from grpo_dist.rewards.preflight.tried import Tried, judged, totals
 from grpo_dist.rewards.preflight.truths import answer_column, other_values, written
@@ -192,13 +193,14 @@ class Preflight:
         stated = self.run.config.rewards.gold_completion
         if stated is not None:
             return stated_form(stated)
-        count = _affordable(pace * len(TO_PROBE) * len(FORMS), PROBING_PROBLEMS)
+        forms = (*FORMS, *PROGRAMS)
+        count = _affordable(pace * len(TO_PROBE) * len(forms), PROBING_PROBLEMS)
         worth = {}
-        for number, form in enumerate(FORMS, 1):
+        for number, form in enumerate(forms, 1):
             if pace > SLOW_SECONDS:
-                say_passing(f"rewards: looking for the form they pay, {number} of {len(FORMS)}")
+                say_passing(f"rewards: looking for the form they pay, {number} of {len(forms)}")
             worth[form.name] = self._worth(form, bench, count)
-        return max(FORMS, key=lambda form: worth[form.name])
+        return max(forms, key=lambda form: worth[form.name])
 
     def _worth(self, form: Form, bench: Bench, count: int) -> tuple[int, float, float]:
         cases = gold_cases(form, self.answers[:count], prefilled=self._opened(form))

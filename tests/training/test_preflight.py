@@ -20,7 +20,7 @@ from grpo_dist.training.preparation import dressed_tokenizer
 from grpo_dist.training.stage import open_run
 
 MINE = """
-import time
+import contextlib, io, re, time
 
 def target(completions, target, **columns):
     return [float(str(abs(one)) in c[0]["content"]) for c, one in zip(completions, target)]
@@ -28,6 +28,15 @@ def target(completions, target, **columns):
 def slow(completions, answer, **columns):
     time.sleep(0.06 * len(completions))
     return [float(c[0]["content"].endswith(one)) for c, one in zip(completions, answer)]
+
+def runs(completions, answer, **columns):
+    paid = []
+    for completion, one in zip(completions, answer):
+        code = re.search(r"```python\\n(.*?)\\n```", completion[0]["content"], re.DOTALL)
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(Exception):
+            exec(code[1] if code else "", {})
+        paid.append(float(printed.getvalue().strip() == one))
+    return paid
 
 def ends(completions, answer, **columns):
     return [float(c[0]["content"].endswith(f"so: {one}")) for c, one in zip(completions, answer)]
@@ -86,9 +95,16 @@ def test_a_slow_function_is_tried_on_fewer_problems_and_progress_is_told(tried, 
     assert 1 <= report["problems"] <= 3
     said = capsys.readouterr().out
     assert f"s per completion, so they are tried on {report['problems']} problems, not 40" in said
-    assert "looking for the form they pay, 2 of 2" in said
+    assert "looking for the form they pay, 5 of 5" in said
     assert report["scorer"] is None
     assert [one.name for one in found if one.status == "error"] == []
+
+
+def test_a_task_whose_completions_are_programs_is_written_as_one(tried):
+    report, found = tried("runs", [{"answer": word} for word in ("apple", "3", "plum")])
+    assert report["form"] == "a Python program that prints the answer"
+    assert (report["cases"]["gold"]["total"], report["cases"]["wrong"]["total"]) == (1.0, 0.0)
+    assert "never-varies" not in [one.name for one in found]
 
 
 def test_a_blind_scorer_stops_unless_it_is_allowed_by_the_name_in_its_hint(tried):
