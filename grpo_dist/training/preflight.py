@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from grpo_dist.config.section import EMBEDDED
 from grpo_dist.findings import Finding
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.guard import Batch
@@ -108,7 +109,8 @@ class Preflight:
 
     def _trial(self, form: Form, tried: Sequence[Tried], cases: Sequence[Case], cut: float) -> Trial:
         sampled = any(case.name == SAMPLED for case in cases)
-        taught = self.run.config.warm_start is not None
+        config = self.run.config
+        taught = config.warm_start is not None or config.model.name_or_path == EMBEDDED
         return Trial(
             functions=tuple(tried),
             form=form,

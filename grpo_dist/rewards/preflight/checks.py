@@ -112,7 +112,7 @@ def _unnamed(trial: Trial) -> Iterator[Finding]:
             f"no prompt names {marks}, and the rewards pay {trial.form.name} more than the same answer in plain words: "
             "the model can only come upon them by chance",
             "ask for them in the prompt: --set 'data.system_prompt=…' (recipe names those of strict and notebook), "
-            "or teach them with warm_start",
+            "or teach them with warm_start; fine where the model has learnt them already",
         )
 
 
