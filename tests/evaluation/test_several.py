@@ -15,7 +15,7 @@ def answered(pattern: str, k: int = 4) -> list[Answered]:
     return [Answered(c, c != "x", 10, False, int(c) if c != "x" and k else 0, k) for c in pattern]
 
 
-def test_every_model_is_held_against_the_first_with_the_statistics_of_the_report():
+def test_every_model_is_held_against_the_first_as_in_the_report():
     answers = {"a": answered("xx1234"), "b": answered("4x1x34"), "c": answered("444444")}
     found = compare_all(PROBLEMS, answers, PAIRED)
     assert [model["name"] for model in found["models"]] == ["a", "b", "c"]

@@ -107,7 +107,7 @@ def test_a_task_whose_completions_are_programs_is_written_as_one(tried):
     assert "never-varies" not in [one.name for one in found]
 
 
-def test_a_blind_scorer_stops_unless_it_is_allowed_by_the_name_in_its_hint(tried):
+def test_a_blind_scorer_stops_unless_it_is_allowed_as_the_hint_says(tried):
     rows = [{"answer": word} for word in ("apple", "pear", "plum")]
     rewards = {"gold_completion": "7 of them, so: {answer}", "allow": ["never-varies"]}
     report, found = tried("ends", rows, rewards=rewards, evaluation={"scorer": "strict_answer"})
