@@ -12,7 +12,7 @@ from writing import code, table
 
 from grpo_dist import errors
 from grpo_dist.cluster import failure
-from grpo_dist.rewards.preflight import checks
+from grpo_dist.rewards.preflight import answers, checks, scorer
 from grpo_dist.rollout import causes
 from grpo_dist.training import alerts, reward_trial, reward_worker
 
@@ -48,7 +48,8 @@ TRAINING_TEXT = """## Training goes on and learns nothing
 Told once, when it has stood for {patience} logged steps in a row."""
 PREFLIGHT_TEXT = """## The reward preflight finds something
 
-An error stops a run unless `rewards.allow` names it; `…` stands for a function, a number or an example."""
+An error stops a run unless `rewards.allow` names it; `…` stands for a function, a number or an example. Below a finding
+stands what was compared: the problem, its right answer as written, another completion, and what each was paid."""
 UNKNOWN = "…"
 KNOWN_HEAD = ("words in the log", "likely cause", "what to do")
 
@@ -96,7 +97,7 @@ def _alternatives(pattern: str) -> Iterator[str]:
 
 def _findings() -> Iterator[tuple[str, str, str]]:
     """Name, what and hint as they stand in the source of what finds them."""
-    for module in (reward_worker, reward_trial, checks):
+    for module in (reward_worker, reward_trial, checks, answers, scorer):
         for call in _calls(module):
             name, _, what, hint = (_text(argument, module) for argument in call.args)
             yield code(name), what, hint

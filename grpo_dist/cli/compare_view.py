@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from grpo_dist.report.numbers import MINUS, NOTHING, number, percent, plural, points
 
-Interval = Mapping[str, float]
+HEADINGS = ("right", "difference", "gained, lost", "tokens", "cut")
+ENDS = ("estimate", "low", "high")
 
 
 def print_models(found: Mapping[str, Any], console: Console) -> None:
-    """A row for each model; differences are to the first."""
-    k, level = found["k"], percent(found["confidence"], 0)
+    """For each model a row for every statistic; differences are to the first."""
     table = Table(
-        caption=f"{plural(found['problems'], 'problem')} {_from(found)}, {level} intervals; differences to "
+        caption=f"{_counted(found)} {_from(found)}, {percent(found['confidence'], 0)} intervals; differences to "
         f"{found['models'][0]['name']}, paired, in percentage points",
         caption_justify="left",
+        box=SIMPLE_HEAD,
     )
-    table.add_column("")
-    measures = ("greedy_accuracy", *(("mean_at_k", "pass_at_k") if k else ()))
-    sampled = (f"mean@{k}", "difference", f"pass@{k}") if k else ()
-    for heading in ("greedy", "difference", "gained, lost", *sampled, "tokens", "cut"):
-        table.add_column(heading, justify="right")
+    for heading, justify in (("", "left"), ("", "left"), *((one, "right") for one in HEADINGS)):
+        table.add_column(heading, justify=justify)
     for model in found["models"]:
-        table.add_row(Text(model["name"], style="bold"), *_cells(model, measures))
+        for row in _rows(model, found["k"]):
+            table.add_row(*row)
     console.print(table)
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    rows, different = found["problems"], found["different_problems"]
+    return plural(rows, "problem") if rows == different else f"{plural(rows, 'problem')} ({different:,} different)"
 
 
 def _from(found: Mapping[str, Any]) -> str:
@@ -37,28 +42,22 @@ def _from(found: Mapping[str, Any]) -> str:
     return data if data.startswith("held out by") else f"of {data}"
 
 
-def _cells(model: Mapping[str, Any], measures: tuple[str, ...]) -> Iterator[Text | str]:
-    yield _estimate(model["greedy_accuracy"])
-    yield _difference(model, "greedy_accuracy")
-    yield NOTHING if model["gained"] is None else f"+{model['gained']:,} {MINUS}{model['lost']:,}"
-    if "mean_at_k" in measures:
-        yield _estimate(model["mean_at_k"])
-        yield _difference(model, "mean_at_k")
-        yield _estimate(model["pass_at_k"])
-    yield number(model["mean_completion_length"])
-    yield percent(model["clipped_ratio"])
+def _rows(model: Mapping[str, Any], k: int) -> Iterator[tuple[Text | str, ...]]:
+    """The first row of a model also says what concerns its greedy answers alone."""
+    flips = NOTHING if model["gained"] is None else f"+{model['gained']:,} {MINUS}{model['lost']:,}"
+    greedy = (flips, number(model["mean_completion_length"]), percent(model["clipped_ratio"]))
+    yield Text(model["name"], style="bold"), "greedy", *_estimates(model, "greedy_accuracy"), *greedy
+    if k:
+        yield "", f"mean@{k}", *_estimates(model, "mean_at_k"), "", "", ""
+        yield "", f"pass@{k}", *_estimates(model, "pass_at_k"), "", "", ""
 
 
-def _estimate(interval: Interval) -> Text:
-    return _with_span(percent(interval["estimate"]), percent(interval["low"]), percent(interval["high"]))
-
-
-def _difference(model: Mapping[str, Any], measure: str) -> Text | str:
-    if model["difference"] is None:
-        return NOTHING
-    gap = model["difference"][measure]
-    return _with_span(points(gap["estimate"]), points(gap["low"]), points(gap["high"]))
+def _estimates(model: Mapping[str, Any], measure: str) -> tuple[Text, Text]:
+    """Of one statistic, and of its difference to the first model."""
+    own, gap = model[measure], (model["difference"] or {}).get(measure)
+    right = _with_span(*(percent(own[key]) for key in ENDS))
+    return right, _with_span(*(points(gap[key]) for key in ENDS)) if gap else Text(NOTHING)
 
 
 def _with_span(value: str, low: str, high: str) -> Text:
-    return Text.assemble(value, "\n", Text(f"{low} to {high}", style="dim"))
+    return Text.assemble(value, Text(f" ({low} to {high})", style="dim"))

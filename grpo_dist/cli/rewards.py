@@ -19,7 +19,8 @@ def rewards(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     On the real data, template and tokenizer they judge right answers, wrong, malformed, truncated, empty and repeated
     ones, each function in a process of its own and with a time-out; with rewards.preflight_samples also what the
-    untrained model writes. A run does the same first.
+    untrained model writes. evaluation.scorer, the judge of the comparison, is tried on right and wrong answers too. A
+    run does the same first.
 
     Exit 1 when something is wrong that rewards.allow does not name.
     """
@@ -60,10 +61,20 @@ def _print(report: dict[str, Any], found: list[Any]) -> None:
     screen.print(table)
     prefilled = f"; the template prefills {report['prefilled']}" if report["prefilled"] else ""
     screen.print(f"{report['problems']} problems; gold is written with {report['form']}{prefilled}", markup=False)
+    if report["scorer"]:
+        screen.print(_scored(report["scorer"]), markup=False)
     if found:
         print_findings(found, screen)
     else:
         screen.print("nothing found against these rewards")
+
+
+def _scored(scorer: dict[str, Any]) -> str:
+    found = scorer["found_right"]
+    parts = (
+        f"{one['right']} of {one['of']} {name} answers" for name, one in found.items() if name in ("gold", "wrong")
+    )
+    return f"evaluation.scorer {scorer['name']} finds right: {', '.join(parts)}"
 
 
 def _number(value: float | None) -> str:

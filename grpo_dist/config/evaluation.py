@@ -26,13 +26,15 @@ class EvaluationSection(Section):
     batch_size: Positive = 64
     """Completions generated at a time."""
     scorer: FunctionOrName = RewardFunction(name="accuracy")
-    """Function that judges a completion; a plain string stands for `{name: string}`."""
+    """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last
+    marked answer, else the last number, with the column `answer`; another notion of right needs a function of yours.
+    """
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
     confidence: Fraction = 0.95
-    """Level of the bootstrap intervals."""
+    """Level of the intervals."""
     bootstrap_samples: Positive = 2000
-    """Resamples of the problems behind each interval."""
+    """Has no effect: intervals are computed by formula now. It stands so that earlier configurations still load."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.num_samples == 0 and self.temperature is not None:

@@ -19,6 +19,7 @@ Allowable = Literal[
     "unparsable-gold",
     "prefilled-tag",
     "tags-lost",
+    "scorer-blind",
 ]
 """Errors of the reward preflight (`grpo_dist.rewards.preflight.checks`)."""
 
@@ -62,7 +63,7 @@ class RewardsSection(Section):
     """Errors of the reward preflight that do not stop a run, by name."""
     gold_completion: Name | None = None
     """A completion that answers rightly, with `{answer}` where the answer stands, for the preflight; when not given
-    it tries the usual forms (solution tags, think tags, a box, `####`) and takes the one that is paid most.
+    it tries the usual forms (tags, a box, `####`, fenced code, words) and takes the one that is paid best.
     """
     preflight_samples: NonNegative = 0
     """Problems to which the untrained model also writes completions in the preflight; 0 does not load it."""

@@ -6,45 +6,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from grpo_dist.evaluation.comparison import Answered, Problem, result, scores
-from grpo_dist.evaluation.statistics import Bootstrap
+from grpo_dist.evaluation.comparison import Answered, Problem, differences, result, scores
+from grpo_dist.evaluation.statistics import Paired
 
 
 def compare_all(
-    problems: Sequence[Problem], answers: Mapping[str, Sequence[Answered]], bootstrap: Bootstrap
+    problems: Sequence[Problem], answers: Mapping[str, Sequence[Answered]], paired: Paired
 ) -> dict[str, Any]:
     """All models on the same problems, in the same order, each against the first; JSON-ready.
 
-    `difference` holds paired differences, a model minus the first, in greedy accuracy and mean@k; `gained` and `lost`
-    count problems whose greedy answer is right where the first's is wrong, and the other way round. The first model
-    has none of them.
+    `difference` holds the paired difference of every statistic, a model minus the first; `gained` and `lost` count
+    rows whose greedy answer is right where the first's is wrong, and the other way round. The first model has none of
+    them. `problems` counts rows, `different_problems` those that ask something else; intervals count the latter.
     """
     first = next(iter(answers.values()))
     return {
         "problems": len(problems),
+        "different_problems": paired.problems,
         "k": first[0].samples,
-        "confidence": bootstrap.confidence,
+        "confidence": paired.confidence,
         "models": [
-            {"name": name, **scores(own, bootstrap), **_against(first, own, bootstrap)} for name, own in answers.items()
+            {"name": name, **scores(own, paired), **_against(first, own, paired)} for name, own in answers.items()
         ],
         "per_problem": [
-            {"index": i, **asdict(problem), "answers": {name: result(own[i]) for name, own in answers.items()}}
-            for i, problem in enumerate(problems)
+            {
+                "index": i,
+                "problem": int(place),
+                **asdict(problem),
+                "answers": {name: result(own[i]) for name, own in answers.items()},
+            }
+            for i, (place, problem) in enumerate(zip(paired.places, problems, strict=True))
         ],
     }
 
 
-def _against(first: Sequence[Answered], own: Sequence[Answered], bootstrap: Bootstrap) -> dict[str, Any]:
+def _against(first: Sequence[Answered], own: Sequence[Answered], paired: Paired) -> dict[str, Any]:
     if own is first:
         return {"difference": None, "gained": None, "lost": None}
-    pairs = list(zip(first, own, strict=True))
-    right = [o.greedy_correct - f.greedy_correct for f, o in pairs]
-    sampled = [(o.samples_correct - f.samples_correct) / o.samples for f, o in pairs] if own[0].samples else None
+    right = [o.greedy_correct - f.greedy_correct for f, o in zip(first, own, strict=True)]
     return {
-        "difference": {
-            "greedy_accuracy": asdict(bootstrap.mean(right)),
-            "mean_at_k": asdict(bootstrap.mean(sampled)) if sampled else None,
-        },
+        "difference": differences(first, own, paired),
         "gained": right.count(1),
         "lost": right.count(-1),
     }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grpo_dist.report.numbers import plural
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -18,6 +20,11 @@ class Interval:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Interval:
         return cls(float(fields["estimate"]), float(fields["low"]), float(fields["high"]))
+
+    @property
+    def sign(self) -> int:
+        """Of a difference: 1 or -1 where the whole interval is above or below zero, else 0."""
+        return (self.low > 0) - (self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,31 @@ class Scores:
             clipped_ratio=fields.get("clipped_ratio"),
             **sampled,
         )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One statistic of both models."""
+
+    label: str
+    base: Interval
+    trained: Interval
+    difference: Interval | None
+    """Trained minus base, paired by problem; None where the file has none."""
+
+    @property
+    def moved(self) -> float:
+        return self.difference.estimate if self.difference else self.trained.estimate - self.base.estimate
+
+    @property
+    def sign(self) -> int:
+        """1 where the trained model is better beyond chance, -1 where it is worse, else 0.
+
+        Told by the paired difference; without one, by intervals that do not touch.
+        """
+        if self.difference:
+            return self.difference.sign
+        return (self.trained.low > self.base.high) - (self.trained.high < self.base.low)
 
 
 @dataclass(frozen=True)
@@ -91,15 +123,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole file. `difference` is trained minus base in greedy accuracy, paired by problem."""
+    """The whole file. Differences are trained minus base, paired by problem."""
 
     problems: int
+    """Rows."""
+    different_problems: int
+    """Those that ask something else; intervals count these."""
     k: int
     confidence: float
     scorer: str
     base: Scores
     trained: Scores
     difference: Interval
+    """In greedy accuracy."""
+    differences: Mapping[str, Interval | None]
+    """Statistic → its own; without those that older files lack, None for what was not sampled."""
     gained: int
     lost: int
     gained_examples: tuple[Flip, ...]
@@ -112,15 +150,42 @@ class Comparison:
         flipped = fields.get("flipped") or {}
         return cls(
             problems=int(fields["problems"]),
+            different_problems=int(fields.get("different_problems", fields["problems"])),
             k=int(fields["k"]),
             confidence=float(fields["confidence"]),
             scorer=str(fields["scorer"]),
             base=Scores.from_json(fields["base"]),
             trained=Scores.from_json(fields["trained"]),
             difference=Interval.from_json(fields["difference"]),
+            differences={
+                name: Interval.from_json(found) if found else None
+                for name, found in {**fields.get("differences", {}), "greedy_accuracy": fields["difference"]}.items()
+            },
             gained=int(fields["gained"]),
             lost=int(fields["lost"]),
             gained_examples=tuple(Flip.from_json(flip) for flip in flipped.get("gained", ())),
             lost_examples=tuple(Flip.from_json(flip) for flip in flipped.get("lost", ())),
             per_problem=tuple(Problem.from_json(problem) for problem in fields.get("per_problem", ())),
         )
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The statistics that both models have."""
+        named = (("Greedy", "greedy_accuracy"), (f"mean@{self.k}", "mean_at_k"), (f"pass@{self.k}", "pass_at_k"))
+        both = ((label, name, getattr(self.base, name), getattr(self.trained, name)) for label, name in named)
+        return tuple(
+            Measure(label, base, trained, self.differences.get(name))
+            for label, name, base, trained in both
+            if base and trained
+        )
+
+    @property
+    def none_right(self) -> bool:
+        """Whether nothing that either model wrote was judged right."""
+        return not any(one.base.estimate or one.trained.estimate for one in self.measures)
+
+    @property
+    def counted(self) -> str:
+        """How many problems there are, and how many of them differ where some repeat others."""
+        rows = plural(self.problems, "held-out problem")
+        return rows if self.different_problems == self.problems else f"{rows} ({self.different_problems:,} different)"

@@ -60,13 +60,8 @@ class Log:
 
 def comparison_figure(comparison: Comparison) -> Figure:
     """Greedy accuracy, mean@k and pass@k of both models."""
-    base, trained, k = comparison.base, comparison.trained, comparison.k
-    measures = (("Greedy", "greedy_accuracy"), (f"mean@{k}", "mean_at_k"), (f"pass@{k}", "pass_at_k"))
-    pairs = tuple(
-        whiskers.Pair(label, getattr(base, name), getattr(trained, name))
-        for label, name in measures
-        if getattr(base, name) and getattr(trained, name)
-    )
+    k = comparison.k
+    pairs = tuple(whiskers.Pair(one.label, one.base, one.trained) for one in comparison.measures)
     note = f"Problems answered correctly. Lines: {percent(comparison.confidence, 0)} intervals."
     if len(pairs) > 1:
         note += f" mean@{k}: share of correct samples; pass@{k}: any of {k} samples is correct."

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.errors import ReportError
 from grpo_dist.report import figures, lines, views
-from grpo_dist.report.numbers import number, percent
+from grpo_dist.report.numbers import number, percent, points
 from grpo_dist.report.record import RunRecord
 from grpo_dist.report.samples import read_samples
 from grpo_dist.report.series import smoothing_window
@@ -46,7 +46,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, percent=percent)
+    environment.filters.update(number=number, percent=percent, points=points)
     return environment
 
 

@@ -20,7 +20,7 @@ def summary(record: RunRecord) -> dict[str, Any]:
     `reward.first` and `reward.last` are means over the first and last tenth of the steps (at least one step);
     `tokens_per_second` is the median over the steps, prompt and completion tokens; `training_seconds` is the sum of
     the step times; `distributed_type` is Accelerate's; `rollouts` is described where it is made; accuracies are
-    fractions of the problems.
+    fractions of the problems; differences are trained minus base, paired, `difference` that of greedy accuracy.
     """
     comparison = record.comparison
     speeds = present(column(record.metrics, "perf/tokens_per_second"))
@@ -52,10 +52,11 @@ def training_seconds(record: RunRecord) -> float | None:
 
 
 def _compared(comparison: Comparison | None) -> dict[str, Any]:
-    scalars = ("problems", "k", "confidence", "scorer", "gained", "lost")
+    scalars = ("problems", "different_problems", "k", "confidence", "scorer", "gained", "lost")
     return {
         **{key: getattr(comparison, key, None) for key in scalars},
         "difference": _interval(comparison.difference if comparison else None),
+        "differences": {name: _interval(comparison.differences.get(name) if comparison else None) for name in SCORES},
     }
 
 

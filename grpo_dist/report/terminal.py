@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grpo_dist.report.comparison import Comparison, Interval, Scores
+from grpo_dist.report.comparison import Comparison, Interval, Measure
 from grpo_dist.report.layout import layout
 from grpo_dist.report.numbers import NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
@@ -67,29 +67,24 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _scores_table(comparison: Comparison) -> Table:
-    base, trained, difference = comparison.base, comparison.trained, comparison.difference
-    table = Table(
-        caption=f"{plural(comparison.problems, 'held-out problem')}, {percent(comparison.confidence, 0)} intervals"
-    )
+    base, trained = comparison.base, comparison.trained
+    table = Table(caption=f"{comparison.counted}, {percent(comparison.confidence, 0)} intervals")
     table.add_column("")
     for heading in ("base", "trained", "difference"):
         table.add_column(heading, justify="right")
-    gain = Text.assemble(
-        (points(difference.estimate), "bold"), "\n", _span(points(difference.low), points(difference.high))
-    )
-    table.add_row("greedy accuracy", *_both(base, trained, "greedy_accuracy"), gain)
-    for name in ("mean_at_k", "pass_at_k"):
-        if getattr(base, name) and getattr(trained, name):
-            moved = points(getattr(trained, name).estimate - getattr(base, name).estimate)
-            table.add_row(name.replace("_at_k", f"@{comparison.k}"), *_both(base, trained, name), moved)
+    for one in comparison.measures:
+        label = "greedy accuracy" if one.label == "Greedy" else one.label
+        table.add_row(label, _cell(one.base), _cell(one.trained), _moved(one))
     lengths = number(base.mean_completion_length), number(trained.mean_completion_length)
     table.add_row("mean length (tokens)", *lengths, "")
     table.add_row("cut at the limit", percent(base.clipped_ratio), percent(trained.clipped_ratio), "")
     return table
 
 
-def _both(base: Scores, trained: Scores, name: str) -> tuple[Text, Text]:
-    return _cell(getattr(base, name)), _cell(getattr(trained, name))
+def _moved(measure: Measure) -> Text:
+    told = Text(points(measure.moved), "bold")
+    gap = measure.difference
+    return Text.assemble(told, "\n", _span(points(gap.low), points(gap.high))) if gap else told
 
 
 def _cell(interval: Interval) -> Text:

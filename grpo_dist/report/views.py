@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_dist.report.comparison import Attempt, Comparison, Flip, Problem
+from grpo_dist.report.comparison import Attempt, Comparison, Flip, Measure, Problem
 from grpo_dist.report.layout import layout
 from grpo_dist.report.numbers import MINUS, NOTHING, change, data_size, duration, number, percent, plural, points
 from grpo_dist.report.record import RunRecord
@@ -17,6 +17,10 @@ from grpo_dist.report.summary import summary
 
 LONG, SHORT, LABEL = 1200, 200, 120
 """Most characters of a completion read closely, of one in the list of all problems, and of a prompt there."""
+NONE_RIGHT = (
+    "No answer of either model was judged right. If they look right to you, evaluation.scorer ({scorer}) cannot read "
+    "them: `grpo-dist compare base RUN --set evaluation.scorer=FILE.py:FUNCTION` judges again with another one."
+)
 PROBLEMS_SHOWN = 300
 CONFIG_SHOWN = 20_000
 STATES = {"running-or-stopped": "running or stopped", "trained": "trained", "complete": "complete"}
@@ -74,7 +78,7 @@ def headline(record: RunRecord) -> Headline:
     """Accuracy when the models were compared, else the reward."""
     comparison = record.comparison
     if comparison:
-        measure = f"Greedy accuracy on {plural(comparison.problems, 'held-out problem')}"
+        measure = f"Greedy accuracy on {comparison.counted}"
         before, after = comparison.base.greedy_accuracy.estimate, comparison.trained.greedy_accuracy.estimate
         return Headline(measure, percent(before), percent(after), verdict(comparison))
     logged = column(record.metrics, "reward")
@@ -87,13 +91,27 @@ def headline(record: RunRecord) -> Headline:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The paired difference in words."""
-    gap = comparison.difference
-    span = f"{percent(comparison.confidence, 0)} interval {points(gap.low)} to {points(gap.high)}"
-    found = f"{points(gap.estimate)} percentage points, {span}."
-    if gap.low <= 0 <= gap.high:
-        return f"{found} The interval includes zero: no difference is shown."
-    return f"{found} The trained model is {'better' if gap.low > 0 else 'worse'}."
+    """The paired difference of greedy answers in words, and what the samples say where they say something else."""
+    greedy, *sampled = comparison.measures
+    gap, level = comparison.difference, percent(comparison.confidence, 0)
+    found = f"{points(gap.estimate)} percentage points, {level} interval {points(gap.low)} to {points(gap.high)}."
+    told = [one for one in sampled if one.sign not in (0, greedy.sign)]
+    others = " and ".join(f"{one.label} is {'higher' if one.sign > 0 else 'lower'}: {_gap(one)}" for one in told)
+    if comparison.none_right:
+        return f"{found} {NONE_RIGHT.format(scorer=comparison.scorer)}"
+    if greedy.sign:
+        said = f"{found} The trained model is {'better' if greedy.sign > 0 else 'worse'}"
+        return f"{said}, but {others}." if told else f"{said}."
+    if told:
+        return f"{found} The interval includes zero, but {others}."
+    return f"{found} The interval includes zero: no difference is shown."
+
+
+def _gap(measure: Measure) -> str:
+    """A difference with its interval; of the two models where it has none of its own."""
+    own = measure.difference
+    span = f" ({points(own.low)} to {points(own.high)})" if own else ""
+    return f"{points(measure.moved)}{span}"
 
 
 def facts(record: RunRecord) -> list[Fact]:

@@ -36,7 +36,7 @@ SIGNS = (
     ),
     Sign(
         "completions/clipped_ratio",
-        "half of the completions or more were cut off at the length limit: their answers are never read; "
+        "half of the completions or more were cut off at the length limit: an answer after the cut cannot be paid; "
         "raise grpo.max_completion_length",
         at_least=0.5,
     ),

@@ -8,8 +8,9 @@ import torch
 from datasets import Dataset
 
 from grpo_dist.config import RunConfig
+from grpo_dist.data.holdout import problem_key
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
-from grpo_dist.evaluation.statistics import Bootstrap
+from grpo_dist.evaluation.statistics import Paired
 from grpo_dist.progress import say_passing
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.answering import Answerer, LocalModel, Sampling, greedy, sampled
@@ -34,16 +35,11 @@ def compare_models(run: Run) -> None:
     write_json(
         run.directory.comparison,
         {
-            **compare(contest.problems, base, trained, bootstrap(run.config)),
+            **compare(contest.problems, base, trained, contest.paired),
             "scorer": evaluation.scorer.name,
             "seconds": {"base": base_seconds, "trained": trained_seconds},
         },
     )
-
-
-def bootstrap(config: RunConfig) -> Bootstrap:
-    """The intervals that the configuration asks for."""
-    return Bootstrap(config.evaluation.bootstrap_samples, config.evaluation.confidence, config.grpo.seed)
 
 
 def _models(run: Run) -> tuple[Answerer, Answerer]:
@@ -66,6 +62,7 @@ class Contest:
         self.config, self.rows = config, rows
         self.judge = Judge(config.evaluation)
         self.problems = [Problem(_question(row["prompt"]), str(row.get("answer", "–"))) for row in rows]
+        self.paired = Paired(config.evaluation.confidence, tuple(problem_key(row["prompt"]) for row in rows))
 
     def answers(self, answerer: Answerer) -> tuple[list[Answered], float]:
         """Answers to all problems, and the seconds they took. The same seed for every model."""

@@ -20,7 +20,7 @@ from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import RunDirectory, write_json
 from grpo_dist.training.answering import LocalModel
-from grpo_dist.training.compare import Contest, bootstrap
+from grpo_dist.training.compare import Contest
 from grpo_dist.training.preparation import data_model, looked_at, reads
 from grpo_dist.training.prompts import renderer_in
 from grpo_dist.training.sources import device_at_hand, free_memory, load_source, own_run, renderer_of_source
@@ -38,7 +38,7 @@ def compare_any(request: CompareRequest) -> None:
         answers[source.name], seconds[source.name] = _answers(source, run, contest)
         free_memory()
     known = {source.name: _trained_on(source, rows) for source in request.models}
-    result = compare_all(contest.problems, answers, bootstrap(run.config))
+    result = compare_all(contest.problems, answers, contest.paired)
     for entry, source in zip(result["models"], request.models, strict=True):
         entry |= {
             "kind": source.kind,

@@ -139,7 +139,7 @@ def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepare
     found = try_rewards(run, tokenizer, prepared.train)
     for finding in found:
         if finding.status == "warning":
-            say(f"rewards: {finding.name}: {finding.what}")
+            say(f"rewards: {finding.name}: {finding.what}" + (f"\n  → {finding.hint}" if finding.hint else ""))
     errors = [finding for finding in found if finding.status == "error"]
     if errors:
         listed = "\n".join(f"{one.name}: {one.what}" + (f"\n  → {one.hint}" if one.hint else "") for one in errors)

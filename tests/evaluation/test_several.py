@@ -4,9 +4,9 @@ import json
 
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
 from grpo_dist.evaluation.several import compare_all
-from grpo_dist.evaluation.statistics import Bootstrap
+from grpo_dist.evaluation.statistics import Paired
 
-BOOTSTRAP = Bootstrap(resamples=500, confidence=0.9, seed=3)
+PAIRED = Paired(0.9, tuple(range(6)))
 PROBLEMS = [Problem(f"{i}+{i}=", str(2 * i)) for i in range(6)]
 
 
@@ -15,14 +15,14 @@ def answered(pattern: str, k: int = 4) -> list[Answered]:
     return [Answered(c, c != "x", 10, False, int(c) if c != "x" and k else 0, k) for c in pattern]
 
 
-def test_every_model_is_held_against_the_first_with_the_statistics_of_the_report():
+def test_every_model_is_held_against_the_first_as_in_the_report():
     answers = {"a": answered("xx1234"), "b": answered("4x1x34"), "c": answered("444444")}
-    found = compare_all(PROBLEMS, answers, BOOTSTRAP)
+    found = compare_all(PROBLEMS, answers, PAIRED)
     assert [model["name"] for model in found["models"]] == ["a", "b", "c"]
     assert [(model["gained"], model["lost"]) for model in found["models"]] == [(None, None), (1, 1), (2, 0)]
     for model in found["models"][1:]:
-        pair = compare(PROBLEMS, answers["a"], answers[model["name"]], BOOTSTRAP)
-        assert model["difference"]["greedy_accuracy"] == pair["difference"]
+        pair = compare(PROBLEMS, answers["a"], answers[model["name"]], PAIRED)
+        assert model["difference"] == pair["differences"]
         assert {key: model[key] for key in pair["trained"]} == pair["trained"]
     assert found["models"][1]["difference"]["mean_at_k"]["estimate"] == (4 - 2) / 24
     assert found["per_problem"][3]["answers"]["b"] == {"greedy_correct": False, "samples_correct": 0, "greedy": "x"}
@@ -30,5 +30,5 @@ def test_every_model_is_held_against_the_first_with_the_statistics_of_the_report
 
 
 def test_without_samples_only_greedy_answers_are_compared():
-    found = compare_all(PROBLEMS, {"a": answered("xx1111", 0), "b": answered("111111", 0)}, BOOTSTRAP)
+    found = compare_all(PROBLEMS, {"a": answered("xx1111", 0), "b": answered("111111", 0)}, PAIRED)
     assert (found["k"], found["models"][1]["difference"]["mean_at_k"]) == (0, None)

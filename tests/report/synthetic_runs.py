@@ -172,6 +172,7 @@ def comparison(chance: random.Random, *, problems: int = 256, k: int = 8, decora
     lost = [p for p in listed if p["trained"]["greedy_correct"] < p["base"]["greedy_correct"]]
     return {
         "problems": problems,
+        "different_problems": problems,
         "k": k,
         "confidence": 0.95,
         "scorer": "accuracy",
@@ -179,6 +180,11 @@ def comparison(chance: random.Random, *, problems: int = 256, k: int = 8, decora
         "base": _scores(0.551, 0.39, 0.93, 20.1, 0.012),
         "trained": _scores(0.969, 0.81, 1.0, 17.3, 0.0),
         "difference": {"estimate": 0.418, "low": 0.359, "high": 0.478},
+        "differences": {
+            "greedy_accuracy": {"estimate": 0.418, "low": 0.359, "high": 0.478},
+            "mean_at_k": {"estimate": 0.42, "low": 0.38, "high": 0.46},
+            "pass_at_k": {"estimate": 0.07, "low": 0.04, "high": 0.11},
+        },
         "flipped": {"gained": [_flip(p) for p in gained[:10]], "lost": [_flip(p) for p in lost[:10]]},
         "gained": len(gained),
         "lost": len(lost),

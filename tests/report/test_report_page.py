@@ -190,6 +190,72 @@ def test_the_verdict_follows_the_interval(tmp_path: Path, low: float, high: floa
     assert said in rendered(run).text
 
 
+def interval(estimate: float, low: float, high: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+NONE = interval(0.0, -0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("mean_at_k", "pass_at_k", "said"),
+    [
+        (NONE, NONE, "includes zero: no difference is shown."),
+        (interval(0.1, 0.02, 0.18), NONE, "includes zero, but mean@8 is higher: +10.0 (+2.0 to +18.0)."),
+        (NONE, interval(-0.1, -0.2, -0.01), "includes zero, but pass@8 is lower: −10.0 (−20.0 to −1.0)."),
+        (
+            interval(0.1, 0.02, 0.18),
+            interval(-0.1, -0.2, -0.01),
+            "but mean@8 is higher: +10.0 (+2.0 to +18.0) and pass@8 is",
+        ),
+    ],
+)
+def test_what_the_samples_show_is_not_called_no_difference(tmp_path: Path, mean_at_k, pass_at_k, said) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    gaps = {"greedy_accuracy": NONE, "mean_at_k": mean_at_k, "pass_at_k": pass_at_k}
+    found = runs.comparison(random.Random(0), problems=3) | {"difference": NONE, "differences": gaps}
+    runs.write_json(run / "comparison.json", found)
+    text = rendered(run).text
+    assert said in text
+    assert ("no difference" in text) == (mean_at_k is pass_at_k is NONE)
+
+
+def test_an_older_comparison_is_read_by_intervals_that_do_not_touch(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    found = runs.comparison(random.Random(0), problems=3) | {"difference": NONE}
+    del found["differences"], found["different_problems"]
+    runs.write_json(run / "comparison.json", found)
+    text = rendered(run).text
+    assert "includes zero, but mean@8 is higher: +42.0" in text
+    assert "no difference" not in text
+
+
+def test_a_worse_sampler_is_told_beside_better_greedy_answers(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    found = runs.comparison(random.Random(0), problems=3)
+    found["differences"]["mean_at_k"] = interval(-0.2, -0.3, -0.1)
+    runs.write_json(run / "comparison.json", found)
+    assert "The trained model is better, but mean@8 is lower: −20.0 (−30.0 to −10.0)." in rendered(run).text
+
+
+def test_nothing_right_at_all_points_at_the_scorer(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    found = runs.comparison(random.Random(0), problems=3)
+    for model in ("base", "trained"):
+        found[model] |= {name: interval(0.0, 0.0, 0.1) for name in ("greedy_accuracy", "mean_at_k", "pass_at_k")}
+    runs.write_json(run / "comparison.json", found)
+    text = rendered(run).text
+    assert "No answer of either model was judged right" in text
+    assert "evaluation.scorer (accuracy) cannot read them" in text
+
+
+def test_repeated_problems_are_told_beside_the_rows(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=1)
+    found = runs.comparison(random.Random(0), problems=30) | {"different_problems": 12}
+    runs.write_json(run / "comparison.json", found)
+    assert "Greedy accuracy on 30 held-out problems (12 different)" in rendered(run).text
+
+
 def test_a_run_that_is_not_compared_says_so(tmp_path: Path) -> None:
     run = runs.make_run(tmp_path / "run", steps=1, compared=False)
     (run / "adapter").mkdir()

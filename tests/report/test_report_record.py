@@ -15,8 +15,8 @@ from grpo_dist.report.series import ends
 
 KEYS = {
     "run", "state", "model", "model_backend", "steps", "max_steps", "world_size", "distributed_type", "backend",
-    "reward", "tokens_per_second", "training_seconds", "rollouts", "problems", "k", "confidence", "scorer", "gained",
-    "lost", "difference", "base", "trained",
+    "reward", "tokens_per_second", "training_seconds", "rollouts", "problems", "different_problems", "k", "confidence",
+    "scorer", "gained", "lost", "difference", "differences", "base", "trained",
 }  # fmt: skip
 SCORE_KEYS = {
     "greedy_accuracy", "greedy_accuracy_interval", "mean_at_k", "mean_at_k_interval", "pass_at_k",

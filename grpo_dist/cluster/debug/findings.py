@@ -70,7 +70,7 @@ def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
     if limit < stated:
         what += f"; whether {stated:,} are enough this trial is too short to say"
         return Finding(name, "warning", what, SAMPLE)
-    what += "; their answers are never read"
+    what += "; an answer after the cut cannot be paid"
     return Finding(name, "warning", what, f"--set grpo.max_completion_length={2 * limit}")
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from grpo_dist.rewards.latex import plain
 from grpo_dist.rewards.preflight.forms import WORKING, Form
 from grpo_dist.rewards.quantity import parse_quantity
 
 GOLD, GOLD_OTHER_OPENING, WRONG = "gold", "gold, other opening", "wrong"
+WRONG_AGAIN = "wrong, once more"
 GOLD_WORDS_AS_OPENING = "gold, words for the tag"
 SWAPPED = "gold, told otherwise"
 UNTAGGED, UNCLOSED, JUNK, HEDGED = "untagged", "unclosed", "junk after", "hedged"
 TRUNCATED, EMPTY, REPEATED, SAMPLED = "truncated", "empty", "repeated", "sampled"
+
+NO_ANSWER_AT_ALL = "something else"
+WORDS = 3
+"""Answers to other problems that are tried, where an answer is no number."""
 
 WHAT = {
     GOLD: "the right answer, in the form the rewards ask for",
@@ -22,6 +28,7 @@ WHAT = {
     GOLD_WORDS_AS_OPENING: "the same, with words as long as the opening tag in its place: who likes these likes length",
     SWAPPED: "the same completions, while the functions are told that other answers are right",
     WRONG: "the same form, another answer",
+    WRONG_AGAIN: "the same, where a wrong answer was paid as gold is: a problem may have several right ones",
     UNTAGGED: "malformed: the right answer in plain words",
     UNCLOSED: "malformed: cut just before the form is complete",
     JUNK: "malformed: the right answer, then it goes on on a new line",
@@ -32,8 +39,8 @@ WHAT = {
     SAMPLED: "what the model writes before it is trained",
 }
 
-WORSE = (WRONG, UNTAGGED, TRUNCATED, EMPTY, REPEATED)
-"""Cases that may never be paid more than gold."""
+WORSE = (TRUNCATED, EMPTY, REPEATED)
+"""Cases without any answer, which may never be paid more than gold."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,21 @@ class Case:
     completions: tuple[str, ...]
     problems: tuple[int, ...]
     """For each completion the index of the problem it answers."""
-    answers: tuple[str, ...] = ()
+    answers: tuple[Any, ...] = ()
     """What the functions are told the right answers are; () for the truth."""
 
 
-def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool) -> list[Case]:
-    """Right and wrong answers to all problems; where the form has an opening tag, right ones with it misplaced too."""
+def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool, told: Sequence[Any] = ()) -> list[Case]:
+    """Right and wrong answers to all problems; where the form has an opening tag, right ones with it misplaced too.
+
+    Args:
+        told: other values of the column with right answers, in its own type; the wrong answers when not given.
+    """
     others = wrong_answers(answers)
     gold = _case(GOLD, [form.write(answer, opened=prefilled) for answer in answers])
     cases = [
         gold,
-        replace(gold, name=SWAPPED, answers=tuple(others)),
+        replace(gold, name=SWAPPED, answers=tuple(told or others)),
         _case(WRONG, [form.write(answer, opened=prefilled) for answer in others]),
     ]
     if form.opening:
@@ -62,6 +73,13 @@ def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool) -> list[C
         cases.append(_case(GOLD_OTHER_OPENING, [form.write(answer, opened=not prefilled) for answer in answers]))
         cases.append(_case(GOLD_WORDS_AS_OPENING, [words + form.write(answer, opened=True) for answer in answers]))
     return cases
+
+
+def more_wrong(form: Form, answers: Sequence[str], rows: Sequence[int], *, prefilled: bool) -> Case:
+    """Several more answers to these problems, of which each is hardly ever right."""
+    pairs = [(row, other) for row in rows for other in _others(answers[row], answers, row)[1:]]
+    written = tuple(form.write(other, opened=prefilled) for _, other in pairs)
+    return Case(WRONG_AGAIN, written, tuple(row for row, _ in pairs))
 
 
 def spoilt_cases(form: Form, answers: Sequence[str], *, prefilled: bool, repetitions: int) -> list[Case]:
@@ -82,17 +100,18 @@ def spoilt_cases(form: Form, answers: Sequence[str], *, prefilled: bool, repetit
 
 def wrong_answers(answers: Sequence[str]) -> list[str]:
     """For each answer one that is not right: another number, else the answer to another problem."""
-    return [_other(answer, answers, place) for place, answer in enumerate(answers)]
+    return [_others(answer, answers, place)[0] for place, answer in enumerate(answers)]
 
 
-def _other(answer: str, answers: Sequence[str], place: int) -> str:
+def _others(answer: str, answers: Sequence[str], place: int) -> list[str]:
+    """Several; of a number larger and smaller ones, and one that is even and no prime."""
     quantity = parse_quantity(plain(answer))
-    if quantity is not None:
-        # Further from zero than twice the answer: nothing that pays for being near is to be pleased.
-        value = quantity.value
-        return _written(2 * value + (7 if value >= 0 else -7))
-    later = (*answers[place + 1 :], *answers[:place])
-    return next((other for other in later if other != answer), "something else")
+    if quantity is None:
+        later = dict.fromkeys(other for other in (*answers[place + 1 :], *answers[:place]) if other != answer)
+        return [*list(later)[:WORDS], NO_ANSWER_AT_ALL]
+    # Further from zero than twice the answer: nothing that pays for being near is to be pleased.
+    value, sign = quantity.value, 1 if quantity.value >= 0 else -1
+    return [_written(2 * value + 7 * sign), _written(-3 * value - 10 * sign), _written(4 * value + 8 * sign)]
 
 
 def _written(value: Fraction) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 
 from grpo_dist.findings import Finding
+from grpo_dist.rewards.preflight.answers import OTHER_FORM, answer_findings, certain
 from grpo_dist.rewards.preflight.cases import (
     EMPTY,
     GOLD,
@@ -15,48 +16,29 @@ from grpo_dist.rewards.preflight.cases import (
     HEDGED,
     JUNK,
     SAMPLED,
+    UNTAGGED,
     WHAT,
-    WORSE,
     WRONG,
 )
-from grpo_dist.rewards.preflight.forms import Form
-from grpo_dist.rewards.preflight.tried import Tried, totals
+from grpo_dist.rewards.preflight.scorer import scorer_findings
+from grpo_dist.rewards.preflight.trial import Trial, compared
+from grpo_dist.rewards.preflight.tried import Tried, judged, totals
+from grpo_dist.rewards.preflight.verdicts import SAME
 
-TOLERATED_UNREAD = 0.05
-"""Share of right answers that may be paid no better than wrong ones before that is an error."""
 SLOW_STEP_SECONDS = 10.0
 ALIKE_SHARE = 0.5
 CUT_SHARE = 0.05
-SAME = 1e-6
 CHEATS = (
     ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict_format` pays none that do"),
     ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
 )
 """(finding, case, advice) for each way to be paid as gold is, for less."""
-OTHER_FORM = "state the form your rewards ask for: --set 'rewards.gold_completion=… {answer} …'"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Everything the checks look at."""
-
-    functions: tuple[Tried, ...]
-    form: Form
-    prefilled: str | None
-    """The tag the chat template has put before the completion."""
-    answers: tuple[str, ...]
-    completions_per_step: int
-    samples_per_problem: int
-    """Completions of one problem among the sampled ones; 0 when none were."""
-    samples_cut: float
-    """Share of sampled completions that the limit cut off."""
-    lost_tags: tuple[str, ...]
-    """Tags of the form that the tokenizer does not give back."""
 
 
 def findings(trial: Trial) -> list[Finding]:
     """All that is wrong; nothing when nothing is."""
-    checks = (_failures, _lost_tags, _prefilled, _never_vary, _gold_below, _unread, _cheats, _slow, _sampled)
+    of_form = (_failures, _lost_tags, _prefilled, _unnamed)
+    checks = (*of_form, _never_vary, answer_findings, scorer_findings, _cheats, _slow, _sampled)
     return [finding for check in checks for finding in check(trial)]
 
 
@@ -118,6 +100,22 @@ def _all_above(high: Sequence[float | None], low: Sequence[float | None]) -> boo
     return bool(pairs) and all(h > w + SAME for h, w in pairs)
 
 
+def _unnamed(trial: Trial) -> Iterator[Finding]:
+    """Marks that decide what is paid, and that a model can only hit by chance."""
+    gold, plain = judged(trial.functions, GOLD), judged(trial.functions, UNTAGGED)
+    of_form = trial.reading or len(set(gold)) == 1  # else it is style, which the marks happen to please
+    if trial.unnamed and of_form and _all_above(gold, plain):
+        marks = ", ".join(trial.unnamed)
+        yield Finding(
+            "form-unnamed",
+            "warning",
+            f"no prompt names {marks}, and the rewards pay {trial.form.name} more than the same answer in plain words: "
+            "the model can only come upon them by chance",
+            "ask for them in the prompt: --set 'data.system_prompt=…' (recipe names those of strict and notebook), "
+            "or teach them with warm_start; fine where the model has learnt them already",
+        )
+
+
 def _never_vary(trial: Trial) -> Iterator[Finding]:
     for one in trial.functions:
         values = {value for paid in one.paid.values() for value in paid}
@@ -125,84 +123,25 @@ def _never_vary(trial: Trial) -> Iterator[Finding]:
             continue
         (value,) = values
         pays = "leaves out every completion (None)" if value is None else f"pays {value:g} for every completion"
-        # Of a form or style that no completion here has, these cases tell nothing.
-        useless = one.weight and (value is None or one.asks_for_columns)
+        told = certain(one, trial) and (value is None or one.asks_for_columns)
         yield Finding(
             "never-varies",
-            "error" if useless else "warning",
-            f"{one.name} {pays}, right, wrong, malformed or empty: nothing can be learnt from it",
-            f"mend {one.name}, or take it out of rewards.functions",
+            "error" if one.weight and told else "warning",
+            f"{one.name} {pays}, right, wrong, malformed or empty: nothing can be learnt from these"
+            f"{compared(trial, 0, one, trial.cases.get(WRONG))}",
+            f"mend {one.name}, or take it out of rewards.functions; if it pays for another form, {OTHER_FORM}",
         )
-
-
-def _gold_below(trial: Trial) -> Iterator[Finding]:
-    gold, reads = totals(trial.functions, GOLD), any(one.reads_answer for one in trial.functions)
-    for case in WORSE:
-        others = totals(trial.functions, case)
-        below = [row for row, (right, other) in enumerate(zip(gold, others, strict=False)) if right < other - SAME]
-        if below:
-            row = below[0]
-            yield Finding(
-                "gold-below-wrong",
-                "error" if reads else "warning",
-                f"{len(below)} of {min(len(gold), len(others))} right answers are paid less than this: {WHAT[case]}; "
-                f"e.g. {trial.answers[row]!r}: {gold[row]:g} against {others[row]:g}",
-                f"look at what each function pays in the rows `{GOLD}` and `{case}`; if gold is not written as your "
-                f"rewards ask, {OTHER_FORM}",
-            )
-
-
-def _unread(trial: Trial) -> Iterator[Finding]:
-    """Right answers that are paid as wrong ones are: by all functions together, and by single ones that read them."""
-    gold, wrong = totals(trial.functions, GOLD), totals(trial.functions, WRONG)
-    alike = _alike(gold, wrong)
-    reading = [one for one in trial.functions if one.reads_answer]
-    if alike and len(alike) == len(gold):
-        yield Finding(
-            "gold-like-wrong",
-            "error" if reading else "warning",
-            "right and wrong answers are paid alike"
-            + ("" if reading else "; no function looks at the right answer, so only form is trained"),
-            f"look at how the answer is read out of a completion; if gold is not written as your rewards ask, "
-            f"{OTHER_FORM}",
-        )
-        return
-    if alike:
-        error = bool(reading) and len(alike) > TOLERATED_UNREAD * len(gold)
-        yield _unparsable("these rewards together", alike, trial, error=error)
-    for one in reading:
-        unread = _alike(one.paid.get(GOLD, ()), one.paid.get(WRONG, ()))
-        if 0 < len(unread) < len(one.paid[GOLD]) and unread != alike:
-            yield _unparsable(one.name, unread, trial, error=False)
-
-
-def _alike(gold: Sequence[float | None], wrong: Sequence[float | None]) -> list[int]:
-    return [
-        row
-        for row, (right, other) in enumerate(zip(gold, wrong, strict=False))
-        if right is not None and other is not None and abs(right - other) <= SAME
-    ]
-
-
-def _unparsable(who: str, rows: Sequence[int], trial: Trial, *, error: bool) -> Finding:
-    examples = ", ".join(repr(trial.answers[row]) for row in rows[:3])
-    return Finding(
-        "unparsable-gold",
-        "error" if error else "warning",
-        f"{len(rows)} of {len(trial.answers)} right answers are paid as wrong ones by {who}: {examples}",
-        "take the answer out of its text with data.answer_extractor, leave such problems out, "
-        "or use rewards that read them (strict reads LaTeX)",
-    )
 
 
 def _cheats(trial: Trial) -> Iterator[Finding]:
     """Ways to be paid for less; the recipe's own rewards have two of them, so they are warnings."""
-    gold = _mean(trial, GOLD)
-    for name, case, advice in CHEATS:
-        paid = _mean(trial, case)
-        if gold is not None and paid is not None and paid >= gold - SAME:
+    gold, wrong = _mean(trial, GOLD), _mean(trial, WRONG)
+    known = gold is not None and wrong is not None and gold > wrong + SAME
+    for name, case, advice in CHEATS if known else ():
+        paid, gold = _mean(trial, case), _mean(trial, GOLD, len(totals(trial.functions, case)))
+        if paid is not None and paid >= gold - SAME:
             yield Finding(name, "warning", f"{WHAT[case]}: paid {paid:g}, as gold is ({gold:g})", advice)
-    silent, wrong = _mean(trial, EMPTY), _mean(trial, WRONG)
+    silent = _mean(trial, EMPTY)
     if silent is not None and wrong is not None and silent > wrong + SAME:
         yield Finding(
             "silence-pays",
@@ -212,8 +151,9 @@ def _cheats(trial: Trial) -> Iterator[Finding]:
         )
 
 
-def _mean(trial: Trial, case: str) -> float | None:
-    paid = totals(trial.functions, case)
+def _mean(trial: Trial, case: str, first: int | None = None) -> float | None:
+    """Over the first problems of a case, over all when not given."""
+    paid = totals(trial.functions, case)[:first]
     return fmean(paid) if paid else None
 
 

@@ -25,6 +25,8 @@ class Tried:
     failures: tuple[Finding, ...] = ()
     asks_for_columns: bool = True
     """Whether it is written to read columns of the data; one that is not judges length, form or style."""
+    other_columns: tuple[str, ...] = ()
+    """Columns that it needs besides the one with the right answers: what is right may be told by these."""
 
     @property
     def reads_answer(self) -> bool:
@@ -42,10 +44,20 @@ def totals(functions: Sequence[Tried], case: str) -> tuple[float, ...]:
 
     Functions that failed anywhere are left out; () when none is left.
     """
+    return tuple(0.0 if one is None else one for one in judged(functions, case))
+
+
+def judged(functions: Sequence[Tried], case: str) -> Values:
+    """The same, but None for a completion that every function leaves out."""
     sound = [one for one in functions if not one.failures]
     columns = [[_worth(value, one.weight) for value in one.paid.get(case, ())] for one in sound]
-    return tuple(map(sum, zip(*columns, strict=True)))
+    return tuple(map(_sum, zip(*columns, strict=True)))
 
 
-def _worth(value: float | None, weight: float) -> float:
-    return 0.0 if value is None else value * weight
+def _worth(value: float | None, weight: float) -> float | None:
+    return None if value is None else value * weight
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) if there else None

@@ -1,0 +1,24 @@
+"""Whether prompts say in which form an answer is to be given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from grpo_dist.rewards.preflight.forms import Form
+
+WORDS = {"```": ("fence", "code"), r"\boxed": ("box",), "####": ("hash",)}
+"""How prompts also ask for a mark."""
+
+_MARK = re.compile(r"</?[A-Za-z_][\w-]*>|\\boxed|#{4}|`{3}")
+
+
+def unnamed(form: Form, prompts: Sequence[str], template: str) -> tuple[str, ...]:
+    """Marks of the form that stand in no rendered prompt.
+
+    Tags for thinking need not where the chat template knows them: the model has been trained on these.
+    """
+    marks = dict.fromkeys(_MARK.findall(form.opening + form.body))
+    said = "\n".join(prompts).lower()
+    missing = [mark for mark in marks if not any(name in said for name in (mark.lower(), *WORDS.get(mark, ())))]
+    return tuple(mark for mark in missing if not ("think" in mark and mark in template))

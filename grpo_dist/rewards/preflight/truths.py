@@ -1,0 +1,48 @@
+"""Which column of the data holds right answers, and how its values stand in a completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grpo_dist.rewards.loaded import LoadedReward
+
+ANSWER = "answer"
+NAMED = (
+    *(ANSWER, "ground_truth", "solution", "target", "label", "final_answer", "reference", "expected"),
+    *("answers", "ground_truths", "solutions", "targets", "labels", "references"),
+)
+"""Usual names of the column with right answers."""
+CERTAIN = (ANSWER, "ground_truth")
+"""Those that hold an answer as a completion gives it. A target to reach, or a worked solution, may not be one."""
+
+
+def answer_column(rewards: Sequence[LoadedReward], there: Sequence[str]) -> str:
+    """The column that the functions take for right answers; `answer` where nothing tells."""
+    asked = [column for reward in rewards for column in reward.columns if column in there]
+    named = [name for name in NAMED if name in asked]
+    if named:
+        return named[0]
+    return asked[0] if asked and ANSWER not in there else ANSWER
+
+
+def written(value: Any) -> str:
+    """A value as text: of several right answers the first, of a record its answer."""
+    if isinstance(value, Mapping):
+        return written(next((value[name] for name in NAMED if name in value), str(value)))
+    if isinstance(value, (list, tuple)):
+        return written(value[0]) if value else ""
+    return str(value)
+
+
+def other_values(values: Sequence[Any], others: Sequence[str]) -> list[Any]:
+    """For each value one that is not right, of the same type: text of `others`, else the value of another problem."""
+    return [
+        other if isinstance(value, str) else _next(values, place)
+        for place, (value, other) in enumerate(zip(values, others, strict=True))
+    ]
+
+
+def _next(values: Sequence[Any], place: int) -> Any:
+    later = (*values[place + 1 :], *values[:place])
+    return next((other for other in later if other != values[place]), values[place])
