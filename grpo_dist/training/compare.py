@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from grpo_dist.config import RunConfig
-from grpo_dist.data.holdout import problem_key
+from grpo_dist.data.identity import problem_key
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
 from grpo_dist.evaluation.statistics import Paired
 from grpo_dist.progress import say_passing
