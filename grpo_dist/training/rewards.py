@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grpo_dist.config.section import EMBEDDED
-from grpo_dist.embedded.model import build, build_untrained
+from grpo_dist.embedded.kept import build
+from grpo_dist.embedded.model import build_untrained
 from grpo_dist.progress import say_passing
 from grpo_dist.training.preflight import try_rewards
 from grpo_dist.training.preparation import data, dressed_tokenizer
