@@ -1,13 +1,18 @@
-"""One of several processes that shard a tiny model for real, on the CPU; writes the bytes it holds as JSON.
+"""Processes that shard a tiny model for real, on the CPU; each writes the bytes it holds to DIRECTORY/KIND-RANK.json.
 
-python sharded_process.py KIND DIRECTORY      with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+python sharded_process.py PROCESSES DIRECTORY KIND…
+
+They are forked, two for each kind, from one process that has imported what all of them need.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +75,43 @@ def fsdp2() -> dict[str, int]:
     return {"weights": size(model.parameters()), "gradients": gradients, "optimizer states": states(optimizer)}
 
 
-def main(kind: str, directory: str) -> None:
+def main(processes: int, directory: Path, kinds: Sequence[str]) -> None:
+    if any(kind != "fsdp2" for kind in kinds):
+        import deepspeed  # noqa: F401
+    for kind in kinds:
+        os.environ |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+        ranks = [fork(lambda rank=rank, kind=kind: report(kind, rank, directory)) for rank in range(processes)]
+        assert [os.waitpid(rank, 0)[1] for rank in ranks] == [0] * processes, kind
+
+
+def fork(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def report(kind: str, rank: int, directory: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     held = fsdp2() if kind == "fsdp2" else zero(int(kind.removeprefix("zero")))
-    (Path(directory) / f"{os.environ['RANK']}.json").write_text(json.dumps(held))
+    (directory / f"{kind}-{rank}.json").write_text(json.dumps(held))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,128 @@
+"""Stages of a run on a CPU, forked from one process that has imported what all of them need.
+
+`cluster.forks` starts this process and asks it over a socket for one stage after the other. Each stage is still a
+process of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import json
+import os
+import random
+import runpy
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from grpo_dist.cluster.forks import LAUNCHER
+from grpo_dist.cluster.lifeline import die_with_parent
+from grpo_dist.training.imports import import_lean
+from grpo_dist.training.stage import open_run
+
+LONGEST_REQUEST = 1 << 20
+
+
+class Request(NamedTuple):
+    """A stage that is wanted."""
+
+    argv: Sequence[str]
+    """`python -m MODULE ARGUMENT …`; Python is this one."""
+    env: Mapping[str, str]
+    output: int
+    """File descriptor of its standard output and error."""
+
+
+def main(descriptor: str, run: str) -> None:
+    """Fork what is asked for, until the asker closes the socket. Never returns in the first process."""
+    die_with_parent()
+    asked, this = socket.socket(fileno=int(descriptor)), os.getpid()
+    with contextlib.suppress(Exception):  # the stage will meet the same, and say it
+        _import_stack(Path(run))
+    gc.freeze()  # or each stage's first collection would copy every page of what it shares
+    while request := _next(asked):
+        child = os.fork()
+        if child == 0:
+            _begin(request, asked, this)
+            _run_module(*request.argv[2:])
+            return
+        os.close(request.output)
+        _answer(asked, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0)  # nothing to take apart: no stage ran in here
+
+
+def _import_stack(run: Path) -> None:
+    import_lean(open_run(run))
+
+    import grpo_dist.training.preparation
+    import grpo_dist.training.train  # noqa: F401
+
+
+def _next(asked: socket.socket) -> Request | None:
+    """None when no more will come."""
+    data, ancillary, _, _ = asked.recvmsg(LONGEST_REQUEST, socket.CMSG_SPACE(array.array("i").itemsize))
+    if not data:
+        return None
+    (output,) = array.array("i", ancillary[0][2])
+    while not data.endswith(b"\n"):
+        data += asked.recv(LONGEST_REQUEST)
+    return Request(**json.loads(data), output=output)
+
+
+def _answer(asked: socket.socket, **told: int) -> None:
+    asked.sendall(json.dumps(told).encode() + b"\n")
+
+
+def _begin(request: Request, asked: socket.socket, parent: int) -> None:
+    """In the fork: a session, streams, environment, threads and random numbers of its own, as a new process has."""
+    die_with_parent(parent=parent)
+    os.setsid()
+    _answer(asked, pid=os.getpid())  # not before: whoever knows it may end the group
+    asked.close()
+    for stream in (1, 2):
+        os.dup2(request.output, stream)
+    os.close(request.output)
+    os.environ.clear()
+    os.environ.update(request.env)
+    _seed_anew(int(request.env.get("OMP_NUM_THREADS", 0)))
+
+
+def _seed_anew(threads: int) -> None:
+    import numpy
+    import torch
+
+    random.seed()
+    numpy.random.seed()
+    if threads:  # OpenMP reads the variable only once, and that was in the first process
+        torch.set_num_threads(threads)
+
+
+def _run_module(module: str, *arguments: str) -> None:
+    """Like `python -m`. `accelerate launch` runs its one process in here, or starts several as ever."""
+    sys.argv = [module, *arguments]
+    if module == LAUNCHER:
+        from accelerate.commands import launch
+
+        launch.simple_launcher = _launched_here
+        launch.main()
+        return
+    sys.modules.pop(module, None)  # runpy warns of a module that is there already
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _launched_here(arguments: Namespace) -> None:
+    """In place of Accelerate's `simple_launcher`, which starts `python -m MODULE …` in the environment it prepares."""
+    from accelerate.commands.launch import prepare_simple_launcher_cmd_env
+
+    command, env = prepare_simple_launcher_cmd_env(arguments)
+    os.environ.update(env)
+    _run_module(*command[2:])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
