@@ -93,13 +93,11 @@ def _begin(request: Request, asked: socket.socket, parent: int) -> None:
 
 
 def _seed_anew(threads: int) -> None:
-    import numpy
-    import torch
-
     random.seed()
-    numpy.random.seed()
-    if threads:  # OpenMP reads the variable only once, and that was in the first process
-        torch.set_num_threads(threads)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if threads and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(threads)  # OpenMP read its variable in the first process, and reads it only once
 
 
 def _run_module(module: str, *arguments: str) -> None:
