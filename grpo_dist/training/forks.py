@@ -7,23 +7,26 @@ process of its own, which ends with it.
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import gc
 import json
 import os
 import random
 import runpy
+import signal
 import socket
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from grpo_dist.cluster.forks import LAUNCHER
 from grpo_dist.cluster.lifeline import die_with_parent
 from grpo_dist.training.imports import import_lean
-from grpo_dist.training.stage import open_run
+from grpo_dist.training.stage import leave_to_others, open_run
 
 LONGEST_REQUEST = 1 << 20
 
@@ -49,7 +52,7 @@ def main(descriptor: str, run: str) -> None:
         child = os.fork()
         if child == 0:
             _begin(request, asked, this)
-            _run_module(*request.argv[2:])
+            _run(*request.argv[1:])
             return
         os.close(request.output)
         _answer(asked, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -100,26 +103,46 @@ def _seed_anew(threads: int) -> None:
         torch.set_num_threads(threads)  # OpenMP read its variable in the first process, and reads it only once
 
 
-def _run_module(module: str, *arguments: str) -> None:
-    """Like `python -m`. `accelerate launch` runs its one process in here, or starts several as ever."""
-    sys.argv = [module, *arguments]
-    if module == LAUNCHER:
-        from accelerate.commands import launch
-
-        launch.simple_launcher = _launched_here
-        launch.main()
+def _run(*arguments: str) -> None:
+    """Like `python ARGUMENT …`, with a module or a script. What `accelerate launch` starts are forks as well."""
+    if "-m" not in arguments[:2]:
+        script, *sys.argv[1:] = (word for word in arguments if word != "-u")
+        sys.argv[0] = script
+        runpy.run_path(script, run_name="__main__")
         return
-    sys.modules.pop(module, None)  # runpy warns of a module that is there already
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.argv = [*arguments[arguments.index("-m") + 1 :]]
+    if sys.argv[0] == LAUNCHER:
+        _launch()
+        return
+    sys.modules.pop(sys.argv[0], None)  # runpy warns of a module that is there already
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
-def _launched_here(arguments: Namespace) -> None:
-    """In place of Accelerate's `simple_launcher`, which starts `python -m MODULE …` in the environment it prepares."""
-    from accelerate.commands.launch import prepare_simple_launcher_cmd_env
+def _launch() -> None:
+    """Accelerate's `simple_launcher` and torchrun would start `python …` in an environment they prepare."""
+    from accelerate.commands import launch
+    from torch.distributed import run as torchrun
 
-    command, env = prepare_simple_launcher_cmd_env(arguments)
-    os.environ.update(env)
-    _run_module(*command[2:])
+    def here(arguments: Namespace) -> None:
+        command, env = launch.prepare_simple_launcher_cmd_env(arguments)
+        os.environ.update(env)
+        _run(*command[1:])
+
+    def forked(arguments: Namespace, original: Any = torchrun.config_from_args) -> tuple[Any, Any, list[str]]:
+        config, _, command = original(arguments)
+        return replace(config, start_method="fork"), _rank, command
+
+    launch.simple_launcher, torchrun.config_from_args = here, forked
+    launch.main()
+
+
+def _rank(*arguments: str) -> None:
+    """One of the processes that torchrun starts; torchrun ends it when it returns, without what Python does at exit."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _run(*arguments)
+    leave_to_others()
+    atexit._run_exitfuncs()
 
 
 if __name__ == "__main__":

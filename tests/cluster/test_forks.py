@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from waiting import is_gone, until
 
-from grpo_dist.cluster.forks import Forks
+from grpo_dist.cluster.forks import LAUNCHER, Forks
 from grpo_dist.cluster.process import Interrupted, Outcome, run_process
 from grpo_dist.progress import Terminal
 
@@ -35,7 +35,32 @@ LEAVES_A_CHILD = """
 import subprocess, sys
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=-3, stderr=-3).pid)
 """
+RANK = """
+import atexit, os, signal, sys
+import torch.distributed as dist
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+if len(sys.argv) > 2 and rank == 1:
+    sys.exit(3)
+dist.barrier()
+path = os.path.join(sys.argv[1], f"rank-{rank}")
+atexit.register(lambda: open(path, "w").write(f"{rank} of {world}, {os.getppid()}"))
+"""
+ACCELERATE = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+gpu_ids: all
+machine_rank: 0
+main_process_port: 0
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+rdzv_backend: static
+use_cpu: false
+"""
 MODULES = {
+    "rank": RANK,
     "seen": SEEN,
     "sleeps": SLEEPS,
     "leaves_a_child": LEAVES_A_CHILD,
@@ -131,7 +156,8 @@ def test_no_fork_outlives_who_asked_for_it_nor_who_forked_it(tmp_path, victim):
             "from grpo_dist.progress import Terminal\n"
             "with Forks(Path('/no run'), os.environ) as forks:\n"
             "    argv, log = [sys.executable, '-m', 'sleeps', sys.argv[1]], Path(sys.argv[1] + '.log')\n"
-            "    print(run_process(argv, env=os.environ, log=log, terminal=Terminal(io.StringIO()), start=forks.start))\n"
+            "    terminal = Terminal(io.StringIO())\n"
+            "    print(run_process(argv, env=os.environ, log=log, terminal=terminal, start=forks.start))\n"
         ),
     )
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
@@ -144,3 +170,29 @@ def test_no_fork_outlives_who_asked_for_it_nor_who_forked_it(tmp_path, victim):
         until(lambda: is_gone(fork) and is_gone(forker))
         told = asker.communicate(timeout=30)[0]
     assert ("code=-9" in told) == (victim == "who forks")
+
+
+def launched(forks: Forks, tmp_path: Path, processes: int, module: str, *arguments: str) -> tuple[Outcome, str]:
+    (tmp_path / "accelerate.yaml").write_text(
+        ACCELERATE if processes > 1 else ACCELERATE.replace("MULTI_GPU", "'NO'").replace("processes: 2", "processes: 1")
+    )
+    launch = ("--config_file", str(tmp_path / "accelerate.yaml"), "--gpu_ids", "all", "-m", module)
+    return ran(forks, tmp_path, LAUNCHER, *launch, *arguments, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
+
+
+@pytest.mark.heavy
+def test_what_accelerate_launches_is_forked_as_well(forks, tmp_path):
+    place = tmp_path / "alone"
+    assert launched(forks, tmp_path, 1, "seen", str(place))[0] == Outcome(0, "")
+    alone = json.loads(place.read_text())
+    assert alone["leads"] and alone["argv"] == [str(place)]  # no process between who forks and the stage
+
+    outcome, log = launched(forks, tmp_path, 2, "rank", str(tmp_path))
+    assert outcome.code == 0, log
+    told = [(tmp_path / f"rank-{rank}").read_text().split(", ") for rank in (0, 1)]
+    assert [words for words, _ in told] == ["0 of 2", "1 of 2"]
+    assert len({parent for _, parent in told}) == 1
+
+    outcome, log = launched(forks, tmp_path, 2, "rank", str(tmp_path), "fails")
+    assert outcome.code == 1
+    assert "exitcode" in log
