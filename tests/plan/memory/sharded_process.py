@@ -2,21 +2,19 @@
 
 python sharded_process.py PROCESSES DIRECTORY KIND…
 
-They are forked, two for each kind, from one process that has imported what all of them need.
+They are forked from one process that has imported what all of them need.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
-import traceback
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from ranks import in_ranks
 from tiny_models import Case, build
 
 CASE = Case(lora=None, num_hidden_layers=3)
@@ -75,43 +73,17 @@ def fsdp2() -> dict[str, int]:
     return {"weights": size(model.parameters()), "gradients": gradients, "optimizer states": states(optimizer)}
 
 
-def main(processes: int, directory: Path, kinds: Sequence[str]) -> None:
-    if any(kind != "fsdp2" for kind in kinds):
-        import deepspeed  # noqa: F401
-    for kind in kinds:
-        os.environ |= {"MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
-        ranks = [fork(lambda rank=rank, kind=kind: report(kind, rank, directory)) for rank in range(processes)]
-        assert [os.waitpid(rank, 0)[1] for rank in ranks] == [0] * processes, kind
-
-
-def fork(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def report(kind: str, rank: int, directory: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def report(kind: str, directory: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     held = fsdp2() if kind == "fsdp2" else zero(int(kind.removeprefix("zero")))
-    (directory / f"{kind}-{rank}.json").write_text(json.dumps(held))
+    (directory / f"{kind}-{os.environ['RANK']}.json").write_text(json.dumps(held))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    import deepspeed  # noqa: F401
+
+    processes, directory, *kinds = sys.argv[1:]
+    for kind in kinds:
+        in_ranks(int(processes), lambda kind=kind: report(kind, Path(directory)))

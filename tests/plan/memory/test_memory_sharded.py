@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ranks import run_script
 from sharded_process import CASE
 from tiny_models import build
 
@@ -24,11 +22,8 @@ def reported(tmp_path_factory, missing) -> dict[str, list[dict[str, int]]]:
     """Kind → what each process reported."""
     if find_spec("deepspeed") is None:
         missing("deepspeed is not installed")
-    script, directory = str(Path(__file__).with_name("sharded_process.py")), tmp_path_factory.mktemp("sharded")
-    ours = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    command = [sys.executable, script, str(PROCESSES), str(directory), *KINDS]
-    done = subprocess.run(command, env={**os.environ, **ours}, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
+    directory = tmp_path_factory.mktemp("sharded")
+    run_script(Path(__file__).with_name("sharded_process.py"), PROCESSES, directory, *KINDS)
     return {kind: [read(directory / f"{kind}-{rank}.json") for rank in range(PROCESSES)] for kind in KINDS}
 
 
