@@ -3,8 +3,8 @@
     python benchmarks/run_start.py
 
 `grpo-dist run` with the tiny model, twice: the base model is made, and it is copied from the user's cache (here a
-cache of its own). Processor time is that of all processes. With `--before DIR`, the root of an older checkout, the first
-run of that one too. Prints JSON, and writes it to `benchmarks/results/run_start-MACHINE.json`.
+cache of its own). Processor time is that of all processes. With `--before DIR`, the root of an older checkout, also the
+first run of that one. Prints JSON, and writes it to `benchmarks/results/run_start-MACHINE.json`.
 """
 
 from __future__ import annotations

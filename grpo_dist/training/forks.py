@@ -114,7 +114,8 @@ def _run(*arguments: str) -> None:
     if sys.argv[0] == LAUNCHER:
         _launch()
         return
-    sys.modules.pop(sys.argv[0], None)  # runpy warns of a module that is there already
+    if not hasattr(sys.modules.get(sys.argv[0]), "__path__"):  # of a package it runs __main__
+        sys.modules.pop(sys.argv[0], None)  # runpy warns of a module that is there already
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

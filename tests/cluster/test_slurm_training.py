@@ -20,7 +20,7 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="module")
 def real(cluster, tmp_path_factory):
     """Jobs of eight steps; data and model are made once."""
-    from grpo_dist.embedded.model import build
+    from grpo_dist.embedded.kept import build
 
     home = tmp_path_factory.mktemp("real") / HOME
     home.mkdir()
