@@ -20,6 +20,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,18 +106,17 @@ def _seed_anew(threads: int) -> None:
 
 def _run(*arguments: str) -> None:
     """Like `python ARGUMENT …`, with a module or a script. What `accelerate launch` starts are forks as well."""
-    if "-m" not in arguments[:2]:
-        script, *sys.argv[1:] = (word for word in arguments if word != "-u")
-        sys.argv[0] = script
-        runpy.run_path(script, run_name="__main__")
-        return
-    sys.argv = [*arguments[arguments.index("-m") + 1 :]]
-    if sys.argv[0] == LAUNCHER:
+    options = list(takewhile(lambda word: word in ("-u", "-m"), arguments))
+    sys.argv = [*arguments[len(options) :]]
+    name = sys.argv[0]
+    if "-m" not in options:
+        runpy.run_path(name, run_name="__main__")
+    elif name == LAUNCHER:
         _launch()
-        return
-    if not hasattr(sys.modules.get(sys.argv[0]), "__path__"):  # of a package it runs __main__
-        sys.modules.pop(sys.argv[0], None)  # runpy warns of a module that is there already
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        if not hasattr(sys.modules.get(name), "__path__"):  # of a package it runs __main__
+            sys.modules.pop(name, None)  # runpy warns of a module that is there already
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def _launch() -> None:
@@ -141,9 +141,11 @@ def _rank(*arguments: str) -> None:
     """One of the processes that torchrun starts; torchrun ends it when it returns, without what Python does at exit."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-    _run(*arguments)
-    leave_to_others()
-    atexit._run_exitfuncs()
+    try:
+        _run(*arguments)
+    finally:
+        leave_to_others()
+        atexit._run_exitfuncs()
 
 
 if __name__ == "__main__":
