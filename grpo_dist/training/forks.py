@@ -17,6 +17,7 @@ import runpy
 import signal
 import socket
 import sys
+import weakref
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,7 +58,8 @@ def main(descriptor: str, run: str) -> None:
             return
         os.close(request.output)
         _answer(asked, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    os._exit(0)  # nothing to take apart: no stage ran in here
+    atexit._run_exitfuncs()
+    os._exit(0)  # nothing else to take apart: no stage ran in here
 
 
 def _import_stack(run: Path) -> None:
@@ -91,9 +93,19 @@ def _begin(request: Request, asked: socket.socket, parent: int) -> None:
     for stream in (1, 2):
         os.dup2(request.output, stream)
     os.close(request.output)
+    _disinherit()
     os.environ.clear()
     os.environ.update(request.env)
     _seed_anew(int(request.env.get("OMP_NUM_THREADS", 0)))
+
+
+def _disinherit() -> None:
+    """Leave to who forked us what it made, as the directory for media that wandb makes while it is imported.
+
+    Python removes a temporary directory when the process that made it ends, and a fork takes itself for that one.
+    """
+    for finalizer in list(weakref.finalize._registry):
+        finalizer.atexit = False
 
 
 def _seed_anew(threads: int) -> None:
@@ -141,6 +153,7 @@ def _rank(*arguments: str) -> None:
     """One of the processes that torchrun starts; torchrun ends it when it returns, without what Python does at exit."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _disinherit()
     try:
         _run(*arguments)
     finally:

@@ -18,10 +18,11 @@ def import_lean(run: Run) -> None:
     # Transformers and TRL each read the metadata of all installed packages, half a second of processor time.
     importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
 
+    from accelerate import utils
     from transformers import integrations
     from trl import import_utils
 
     if not has_engine_in_training(run.plan, run.config):
         import_utils.is_vllm_available = lambda **_: False
     if "wandb" not in run.config.tracking:
-        integrations.is_wandb_available = lambda: False
+        integrations.is_wandb_available = utils.is_wandb_available = lambda: False

@@ -172,6 +172,25 @@ def test_no_fork_outlives_who_asked_for_it_nor_who_forked_it(tmp_path, victim):
     assert ("code=-9" in told) == (victim == "who forks")
 
 
+def test_a_temporary_directory_of_who_forks_stays_until_that_one_ends(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    (tmp_path / "shared.py").write_text(f"import tempfile; THEIRS = tempfile.TemporaryDirectory(dir={str(made)!r})")
+    (tmp_path / "sitecustomize.py").write_text("import shared")
+    (tmp_path / "own.py").write_text(
+        f"import os, shared, tempfile; OWN = tempfile.TemporaryDirectory(dir={str(made)!r})\n"
+        f"assert len(os.listdir({str(made)!r})) == 2 and os.path.isdir(shared.THEIRS.name)\n"
+    )
+    with Forks(
+        tmp_path / "no run", {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    ) as forks:
+        for _ in range(2):
+            outcome, log = ran(forks, tmp_path, "own")
+            assert outcome.code == 0, log
+            assert len(list(made.iterdir())) == 1
+    assert list(made.iterdir()) == []
+
+
 def launched(forks: Forks, tmp_path: Path, processes: int, module: str, *arguments: str) -> tuple[Outcome, str]:
     (tmp_path / "accelerate.yaml").write_text(
         ACCELERATE if processes > 1 else ACCELERATE.replace("MULTI_GPU", "'NO'").replace("processes: 2", "processes: 1")
