@@ -30,6 +30,7 @@ def can_fork(plan: LaunchPlan, config: RunConfig) -> bool:
     return (
         plan.topology.device == "cpu"
         and config.model.backend != "unsloth"  # has to be imported before what it rewrites
+        and "wandb" not in config.tracking  # makes a directory when imported, which the first stage to end removes
         and not has_engine_in_training(plan, config)
     )
 

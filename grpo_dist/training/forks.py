@@ -100,7 +100,7 @@ def _begin(request: Request, asked: socket.socket, parent: int) -> None:
 
 
 def _disinherit() -> None:
-    """Leave to who forked us what it made, as the directory for media that wandb makes while it is imported.
+    """Leave what it made to who forked us.
 
     Python removes a temporary directory when the process that made it ends, and a fork takes itself for that one.
     """

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from waiting import is_gone, until
 
-from grpo_dist.cluster.forks import LAUNCHER, Forks
+from grpo_dist.cluster.forks import LAUNCHER, Forks, can_fork
 from grpo_dist.cluster.process import Interrupted, Outcome, run_process
+from grpo_dist.config import RunConfig
+from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
 
 SEEN = """
@@ -197,6 +199,24 @@ def launched(forks: Forks, tmp_path: Path, processes: int, module: str, *argumen
     )
     launch = ("--config_file", str(tmp_path / "accelerate.yaml"), "--gpu_ids", "all", "-m", module)
     return ran(forks, tmp_path, LAUNCHER, *launch, *arguments, CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
+
+
+@pytest.mark.parametrize(
+    ("sections", "forked"),
+    [
+        ({}, True),
+        ({"tracking": ["tensorboard", "trackio"]}, True),
+        ({"tracking": ["wandb"]}, False),
+        ({"model": {"name_or_path": "embedded", "backend": "unsloth"}}, False),
+        ({"rollout": {"backend": "vllm", "mode": "colocate"}}, False),
+        ({"rollout": {"backend": "vllm", "mode": "server", "replicas": 1}}, True),
+        ({"cluster": {"gpus_per_node": 1}}, False),
+    ],
+)
+def test_who_forks_and_who_starts_each_stage_anew(sections, forked):
+    base = {"model": {"name_or_path": "embedded"}, "data": {"name_or_path": "embedded"}}
+    config = RunConfig.model_validate({**base, "cluster": {"gpus_per_node": 0}, **sections})
+    assert can_fork(plan_run(config), config) is forked
 
 
 @pytest.mark.heavy
