@@ -1,17 +1,21 @@
 # make demo   train the tiny embedded model on this machine's CPU, compare, report
 # make test   run all tests
+# make test-fast  run those that start no training, no engine, no cluster and no browser
 # make docs   build/site from docs/, after writing anew what is generated in docs/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format docs lock
+.PHONY: demo test test-fast check format docs lock
 
 demo: $(VENV)/ready
 	@$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+test-fast: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not heavy" -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ def site(config: RunConfig, plan: LaunchPlan, directory: Path) -> Site:
 @pytest.fixture(scope="session")
 def engine_model(tmp_path_factory) -> Path:
     """The embedded model, trained just enough to write something of the right form."""
-    from grpo_dist.embedded.model import build
+    from grpo_dist.embedded.kept import build
 
     path = tmp_path_factory.mktemp("served") / "model"
     build(path, 11, lambda _: None, _steps=60)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_packages, check_rewards
+from grpo_dist.cluster.forks import can_fork
 from grpo_dist.cluster.local import check_local, run_stages
 from grpo_dist.cluster.stages import QUIET, Stage
 from grpo_dist.config import RunConfig, config_differences, load_config
@@ -48,7 +49,8 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
     else:
         work.create(render_files(config, plan))
     again = "give the same command again"
-    run_stages(work, plan, _stages(work), env={**os.environ, **QUIET}, terminal=terminal, again=again)
+    env, forked = {**os.environ, **QUIET}, can_fork(plan, config)
+    run_stages(work, plan, _stages(work), env=env, terminal=terminal, again=again, forked=forked)
     return Record(work.pass_rates).read()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
 from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.forks import Forks, can_fork
 from grpo_dist.cluster.opening import make_or_take_up
-from grpo_dist.cluster.process import Interrupted, run_process
+from grpo_dist.cluster.process import Interrupted, Outcome, run_process, start
 from grpo_dist.cluster.reward_note import running_rewards
 from grpo_dist.cluster.servers import serving
 from grpo_dist.cluster.stages import QUIET, Stage, stages
@@ -59,7 +60,8 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
     again = "run the same command with --resume"
-    run_stages(run, plan, stages(run, plan, config), env=env, terminal=terminal, again=again)
+    wanted = stages(run, plan, config)
+    run_stages(run, plan, wanted, env=env, terminal=terminal, again=again, forked=can_fork(plan, config))
 
 
 def run_stages(
@@ -70,11 +72,13 @@ def run_stages(
     env: Mapping[str, str],
     terminal: Terminal,
     again: str,
+    forked: bool,
 ) -> None:
     """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
 
     Args:
         again: what to do once the cause of a failure is mended.
+        forked: they share what they import.
 
     Raises:
         LaunchError, RolloutsGone: a stage failed.
@@ -89,16 +93,21 @@ def run_stages(
         logs = run.new_attempt()
         env = {**env, ATTEMPT_VARIABLE: str(logs)}
         with ExitStack() as until_the_end:
+            starts = until_the_end.enter_context(_forks(run, plan, env)).start if forked else start
             for stage in missing:
                 if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
                     until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)
                 log = logs / f"{stage.name}.log"
-                _run_stage(stage, env={**env, **devices}, log=log, terminal=terminal, again=again)
+                outcome = run_process(stage.argv, env={**env, **devices}, log=log, terminal=terminal, start=starts)
+                _check(stage, outcome, log, again)
 
 
-def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal, again: str) -> None:
-    outcome = run_process(stage.argv, env=env, log=log, terminal=terminal)
+def _forks(run: RunDirectory, plan: LaunchPlan, env: Mapping[str, str]) -> Forks:
+    return Forks(run.path, {**env, **device_environment(plan.topology, env, alone=True)})
+
+
+def _check(stage: Stage, outcome: Outcome, log: Path, again: str) -> None:
     if outcome.code == 0 and stage.result.exists():
         return
     if outcome.code == RolloutsGone.exit_code:

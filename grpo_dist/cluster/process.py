@@ -8,9 +8,10 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from grpo_dist.cluster.lifeline import die_with_parent
 from grpo_dist.progress import ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Terminal
@@ -68,12 +69,18 @@ class Speech:
             self._stated = max(self._stated, int(text.removeprefix(EXIT_MARK)))
 
 
-def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, terminal: Terminal) -> Outcome:
-    """Start argv in its own process group and wait until the whole group has ended.
+class Started(Protocol):
+    """A process that leads its group, and what it prints; as `subprocess.Popen` has it."""
 
-    SIGINT and SIGTERM to us end the group (SIGKILL after GRACE_SECONDS) and raise Interrupted.
-    """
-    process = subprocess.Popen(
+    pid: int
+    stdout: BinaryIO
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def start(argv: Sequence[str], env: Mapping[str, str]) -> Started:
+    """Start argv in its own process group."""
+    return subprocess.Popen(
         argv,
         env=dict(env),
         stdin=subprocess.DEVNULL,
@@ -82,6 +89,21 @@ def run_process(argv: Sequence[str], *, env: Mapping[str, str], log: Path, termi
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
+
+
+def run_process(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    terminal: Terminal,
+    start: Callable[[Sequence[str], Mapping[str, str]], Started] = start,
+) -> Outcome:
+    """Start argv in its own process group and wait until the whole group has ended.
+
+    SIGINT and SIGTERM to us end the group (SIGKILL after GRACE_SECONDS) and raise Interrupted.
+    """
+    process = start(argv, env)
     speech = Speech(terminal)
     try:
         with signals_raise(), open(log, "ab", buffering=0) as record:
@@ -125,7 +147,7 @@ def signals_raise() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: Started) -> None:
     """Nothing of the group stays: a launcher may end and leave a rank behind."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

@@ -15,7 +15,7 @@ from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.wording import plural
-from grpo_dist.embedded.model import build
+from grpo_dist.embedded.kept import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say_passing

@@ -20,7 +20,7 @@ from grpo_dist.data.presets import chat_template, system_prompt
 from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.data.wording import set_option
-from grpo_dist.embedded.model import build
+from grpo_dist.embedded.kept import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError, RewardError
 from grpo_dist.progress import say, say_passing

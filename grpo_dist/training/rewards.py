@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from grpo_dist.config.section import EMBEDDED
-from grpo_dist.embedded.model import build, build_untrained
 from grpo_dist.progress import say_passing
-from grpo_dist.training.preflight import try_rewards
-from grpo_dist.training.preparation import data, dressed_tokenizer
+from grpo_dist.rewards.load import load_rewards
 from grpo_dist.training.stage import Run, main
-from grpo_dist.training.world import check_device
 
 
 def rewards(run: Run) -> None:
     """Leave `rewards_preflight.json`, whatever it finds; the model is only loaded when it is to write samples."""
-    config, directory = run.config, run.directory
-    samples = config.rewards.preflight_samples > 0
+    load_rewards(run.config.rewards.functions)  # what cannot be loaded is told before the seconds of imports
+
+    from grpo_dist.training.preflight import try_rewards
+    from grpo_dist.training.preparation import data, dressed_tokenizer
+    from grpo_dist.training.world import check_device
+
+    samples = run.config.rewards.preflight_samples > 0
     if samples:
         check_device(run.plan)
-    if config.model.name_or_path == EMBEDDED:
-        build(directory.model, config.grpo.seed, say_passing) if samples else build_untrained(directory.model)
+    if run.config.model.name_or_path == EMBEDDED:
+        _make_model(run, trained=samples)
     tokenizer = dressed_tokenizer(run)
     try_rewards(run, tokenizer, data(run, tokenizer).train)
+
+
+def _make_model(run: Run, *, trained: bool) -> None:
+    from grpo_dist.embedded.kept import build
+    from grpo_dist.embedded.model import build_untrained
+
+    if trained:
+        build(run.directory.model, run.config.grpo.seed, say_passing)
+    else:
+        build_untrained(run.directory.model)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ def as_process(work: Callable[[], None]) -> None:
         sys.exit(1)
 
 
+def leave_to_others() -> None:
+    """Take back that this process ends by itself: one who started it does so."""
+    atexit.unregister(_leave_at_once)
+
+
 def _leave_at_once() -> None:
     """End as Python does, without the second or two in which it would take every module of the stack apart."""
     atexit.unregister(_leave_at_once)

@@ -9,16 +9,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from waiting import until as waiting_until
 
 from grpo_dist.config import load_config
 from grpo_dist.plan import plan_run
@@ -34,6 +35,8 @@ WAIT_SECONDS = 300
 ASK_SECONDS = 1.0
 """Between two questions to Slurm: each is a process, and many wait at a time."""
 HOME = "it's a home"
+until = partial(waiting_until, pause=0.2)
+"""Less often than where no process is asked."""
 PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
 
 
@@ -71,7 +74,7 @@ class Cluster:
 
     def leaks(self) -> str:
         """Processes that outlived their jobs, those that run now, what lies in /dev/shm; for a moment without a job."""
-        wait_until(lambda: not self.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
+        until(lambda: not self.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
         found = [self.control("leaks", check=False).stdout]
         for n in range(1, NODES + 1):
             running = self.control("exec", f"node{n}", "ps", "-eo", "stat=,args=").stdout.splitlines()
@@ -115,7 +118,7 @@ class Job:
 
     def wait(self, state: str | None = None, seconds: float = WAIT_SECONDS) -> Job:
         """Until it is in this state, or over and gone from its nodes."""
-        wait_until(
+        until(
             lambda: self._is(state), seconds, lambda: f"job {self.number} is {self.state}\n{self.text()}", ASK_SECONDS
         )
         return self
@@ -144,7 +147,7 @@ class Job:
         return replace(self, number=number, output=self.run / f"slurm-{number}.out")
 
     def wait_for_step(self, step: int, seconds: float = WAIT_SECONDS) -> None:
-        wait_until(lambda: step in self.steps(), seconds, self.text)
+        until(lambda: step in self.steps(), seconds, self.text)
 
     @property
     def attempts(self) -> int:
@@ -164,13 +167,6 @@ def hold(run: Path, step: int) -> None:
 
 def release(run: Path) -> None:
     (run / "fault").unlink()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.2) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, why()
-        time.sleep(pause)
 
 
 @dataclass
@@ -227,7 +223,7 @@ def stopped(job: Job, *command: object) -> str:
     """What the command printed, which has a job save and stop; so it does in step 5, in which it is held."""
     job.wait_for_step(4)
     told = job.cluster.slurm(*command).stdout.strip()
-    wait_until((job.run / "stop-request").exists, WAIT_SECONDS, job.text)
+    until((job.run / "stop-request").exists, WAIT_SECONDS, job.text)
     release(job.run)
     return told
 
@@ -289,4 +285,4 @@ def fakes_in(cluster: Cluster, home: Path) -> Iterator[Submit]:
     yield Submit(cluster, home, base, environment)
     for number in cluster.slurm("squeue", "--noheader", "--format=%i").stdout.split():
         cluster.slurm("scancel", number, check=False)
-    wait_until(lambda: not cluster.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")
+    until(lambda: not cluster.slurm("squeue", "--noheader").stdout, WAIT_SECONDS, lambda: "jobs do not end")

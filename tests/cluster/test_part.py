@@ -13,6 +13,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
+from waiting import is_gone
+
 from grpo_dist.cluster.lifeline import adopt_orphans
 from grpo_dist.cluster.part import Command, End, Part
 from grpo_dist.cluster.process import Speech
@@ -55,20 +57,13 @@ def run(tmp_path: Path, code: str, act=None, *, heeds_sigterm: bool = False) -> 
         os.chdir(before)
 
 
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
 def test_a_killed_part_takes_its_orphans_and_its_shared_memory_along(tmp_path):
     async def kill(part: Part) -> None:
         part.process.kill()
 
     ended, log = run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), kill)
     assert ended.code == -signal.SIGKILL
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert is_gone(int((tmp_path / "pid").read_text()))
     assert not Path("/dev/shm", log.split()[0]).exists()
 
 
@@ -108,7 +103,7 @@ def test_a_part_that_heeds_sigterm_ends_by_itself(tmp_path):
 
     ended, _ = run(tmp_path, ORPHANS.replace("{then}", then), stop, heeds_sigterm=True)
     assert ended.code == 7
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_another_process_with_the_same_number_is_never_meant():
@@ -137,7 +132,7 @@ standing_still()
         until = time.monotonic() + 10
         while "standing_still" not in (tmp_path / "log").read_text() and time.monotonic() < until:
             await asyncio.sleep(0.05)
-        assert not gone(int((tmp_path / "pid").read_text()))
+        assert not is_gone(int((tmp_path / "pid").read_text()))
         await part.stop()
 
     _, log = run(tmp_path, code, dump)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import is_gone, until
 
 from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.progress import Terminal
@@ -23,17 +24,6 @@ def run(code: str, tmp_path: Path) -> tuple[int, str, str, str]:
     screen, log = io.StringIO(), tmp_path / "log"
     outcome = run_process(python(code), env=os.environ, log=log, terminal=Terminal(screen))
     return outcome.code, outcome.reason, screen.getvalue(), log.read_text()
-
-
-def gone(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_the_terminal_sees_what_was_said_and_the_log_everything(tmp_path):
@@ -60,7 +50,7 @@ print(child.pid)
 """
     exit_code, _, _, log = run(code, tmp_path)
     assert exit_code == 0
-    assert gone(int(log))
+    until(lambda: is_gone(int(log)))
 
 
 def test_an_interrupt_ends_the_process_and_names_the_signal(tmp_path):
@@ -76,7 +66,7 @@ def test_an_interrupt_ends_the_process_and_names_the_signal(tmp_path):
     with pytest.raises(Interrupted) as caught:
         run(code, tmp_path)
     assert caught.value.signum == signal.SIGTERM
-    assert gone(int(pid_file.read_text()))
+    until(lambda: is_gone(int(pid_file.read_text())))
 
 
 def test_the_process_does_not_outlive_a_killed_launcher(tmp_path):
@@ -94,7 +84,7 @@ run_process({python(inner)!r}, env=os.environ, log=Path({str(tmp_path / "inner.l
         time.sleep(0.02)
     launcher.kill()
     launcher.wait()
-    assert gone(int(pid_file.read_text()))
+    until(lambda: is_gone(int(pid_file.read_text())))
 
 
 class Screen(io.StringIO):

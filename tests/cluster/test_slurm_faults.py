@@ -14,7 +14,7 @@ from hashlib import sha256
 
 import pytest
 import yaml
-from slurm_jobs import ASK_SECONDS, NODES, ROOT, WAIT_SECONDS, Job, Together, hold, release, stopped, wait_until
+from slurm_jobs import ASK_SECONDS, NODES, ROOT, WAIT_SECONDS, Job, Together, hold, release, stopped, until
 
 from grpo_dist.cluster.network import ports_of
 
@@ -164,7 +164,7 @@ def a_full_disk_ends_the_job_and_what_was_saved_before_stands(fake):
 def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
     """Ahead of the time limit it is given up while there is time to put it back."""
     job = fake("slow", fault="0 5 slow", cluster={"signal_seconds": 60})
-    wait_until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
+    until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=2)
     assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
@@ -175,7 +175,7 @@ def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
 def a_job_that_is_killed_while_it_saves_continues_from_what_was_saved_before(fake):
     """Slurm gives it KillWait. Whether it ends before or is killed, as where so much runs, nothing is lost."""
     job = fake("killed", fault="0 5 slow")
-    wait_until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
+    until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
     fake.cluster.slurm("scontrol", "requeue", job.number)
     finished(job, attempts=2)
     assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
@@ -203,7 +203,7 @@ def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
 @together
 def a_trained_run_is_not_put_back_into_the_queue_for_want_of_a_comparison(fake):
     job = fake("trained", evaluation={"enabled": True})
-    wait_until(lambda: "compare on" in job.text(), WAIT_SECONDS, job.text)
+    until(lambda: "compare on" in job.text(), WAIT_SECONDS, job.text)
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=1)
     assert "but for the comparison" in job.text()
@@ -223,7 +223,7 @@ def cancelled_it_saves_and_does_not_come_back(fake):
     job = fake.held("cancelled", 5)
     stopped(job, "scancel", job.number)
     job.wait("CANCELLED")
-    wait_until(lambda: "saved after step 5" in job.text(), WAIT_SECONDS, job.text)
+    until(lambda: "saved after step 5" in job.text(), WAIT_SECONDS, job.text)
     assert job.attempts == 1
     assert (job.run / "checkpoints" / "checkpoint-5").exists(), job.text()
     assert max(job.steps()) == 5
@@ -248,7 +248,7 @@ def a_killed_supervisor_takes_its_node_along_and_costs_one_attempt(fake):
         pids = fake.cluster.control("exec", node, "pgrep", "-f", pattern).stdout
         fake.cluster.control("exec", node, "kill", "-KILL", *pids.split())
     for job in jobs:
-        wait_until((job.run / "logs" / "attempt-1" / "failure.json").exists, WAIT_SECONDS, job.text)
+        until((job.run / "logs" / "attempt-1" / "failure.json").exists, WAIT_SECONDS, job.text)
         release(job.run)
         finished(job, attempts=2)
 
@@ -260,7 +260,7 @@ def a_node_without_power_costs_one_attempt(fake):
     fake.cluster.control("crash", "node8")
     time.sleep(1)  # its file server, were it one, would not come back at once
     fake.cluster.control("boot", "node8")
-    wait_until(lambda: job.look()["Restarts"] == "1", WAIT_SECONDS, job.text, ASK_SECONDS)
+    until(lambda: job.look()["Restarts"] == "1", WAIT_SECONDS, job.text, ASK_SECONDS)
     release(job.run)
     finished(job, attempts=2)
 
@@ -279,7 +279,7 @@ def a_short_cut_of_the_network_is_borne_and_a_long_one_costs_an_attempt(fake):
 
     cluster.control("unplug", "node10")
     record = job.run / "logs" / "attempt-1" / "failure.json"
-    wait_until(record.exists, WAIT_SECONDS, job.text)
+    until(record.exists, WAIT_SECONDS, job.text)
     cluster.control("plug", "node10")
     release(job.run)
     assert json.loads(record.read_text())["why"] == "is silent or its supervisor ended"
@@ -295,7 +295,7 @@ def on_other_numbers_of_nodes_a_run_continues(fake):
         job.wait_for_step(held - 1)
         (job.run / "stop-request").write_text("terminated")
         hold(job.run, then)
-        wait_until(lambda job=job: job.state == "PENDING", WAIT_SECONDS, job.text)
+        until(lambda job=job: job.state == "PENDING", WAIT_SECONDS, job.text)
         fake.cluster.slurm("scancel", job.number)
         job = fake.again(job.run, f"--nodes={nodes}")
     job.wait()

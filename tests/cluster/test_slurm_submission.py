@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from slurm_jobs import Submit, Together, hold, release, wait_until
+from slurm_jobs import Submit, Together, hold, release, until
 
 pytestmark = pytest.mark.heavy
 
@@ -65,7 +65,7 @@ def a_cancelled_run_is_continued(fake):
     program = Program(fake, "cancelled")
     job_id = program("submit", "run.yaml").stdout.strip()
     hold(program.runs / "run", 5)
-    wait_until(lambda: program.status()[0]["step"] == 4, SECONDS, lambda: "no step")
+    until(lambda: program.status()[0]["step"] == 4, SECONDS, lambda: "no step")
     (running,) = program.status()
     assert (running["state"], running["queue_state"]) == ("running", "RUNNING")
     assert program("cancel", "runs/run").stdout.strip() == job_id
@@ -96,12 +96,12 @@ def a_sweep_is_one_array_with_a_run_each_and_compared_at_its_end(fake):
     first, _, third = sorted(path for path in sweep.iterdir() if path.is_dir())
     hold(first, 5)
     assert program("cancel", str(third)).stdout.strip() == f"{job_id}_2"  # waits for one of the others to end
-    wait_until(lambda: program.status(str(first))[0]["step"] == 4, SECONDS, lambda: "no step")
+    until(lambda: program.status(str(first))[0]["step"] == 4, SECONDS, lambda: "no step")
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", f"{job_id}_0")  # saves, and goes back into the queue
-    wait_until((first / "stop-request").exists, SECONDS, lambda: "no signal")
+    until((first / "stop-request").exists, SECONDS, lambda: "no signal")
     release(first)
     table = sweep / f"compare-{re.search('job ([0-9]+) does it', submitted.stderr)[1]}.out"
-    wait_until(lambda: table.exists() and "report.html" in table.read_text(), SECONDS, lambda: "no comparison")
+    until(lambda: table.exists() and "report.html" in table.read_text(), SECONDS, lambda: "no comparison")
     found = program.status("runs/run-sweep")
     assert [one["job_id"] for one in found] == [f"{job_id}_{task}" for task in range(3)]
     assert [one["state"] for one in found] == ["finished", "finished", "stopped"], found

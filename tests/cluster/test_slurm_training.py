@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from slurm_jobs import HOME, ROOT, Job, Submit, wait_until
+from slurm_jobs import HOME, ROOT, Job, Submit, until
 
 pytestmark = pytest.mark.heavy
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="module")
 def real(cluster, tmp_path_factory):
     """Jobs of eight steps; data and model are made once."""
-    from grpo_dist.embedded.model import build
+    from grpo_dist.embedded.kept import build
 
     home = tmp_path_factory.mktemp("real") / HOME
     home.mkdir()
@@ -66,9 +66,9 @@ def test_interrupted_it_ends_with_the_adapter_of_a_run_that_was_not(real):
     whole, cut, moved = real("whole"), real("cut"), real("moved")
     with ThreadPoolExecutor() as pool:
         list(pool.map(stop_at_its_next_step, (cut, moved)))
-    wait_until(lambda: moved.state == "PENDING" or moved.attempts > 1, 120, moved.text)
+    until(lambda: moved.state == "PENDING" or moved.attempts > 1, 120, moved.text)
     moved.cluster.slurm("scancel", moved.number)
-    wait_until(lambda: moved.state == "CANCELLED", 60, moved.text)
+    until(lambda: moved.state == "CANCELLED", 60, moved.text)
     moved = real.again(moved.run, "--nodes=1")
     for job in (whole, cut, moved):
         job.wait(seconds=240)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from slurm_jobs import HOME, ROOT, Job, Submit, wait_until
+from slurm_jobs import HOME, ROOT, Job, Submit, until
 
 from grpo_dist.rollout.probe import UNREACHED, Address, status
 from grpo_dist.rollout.registry import ReplicaEntry, read_key, read_replicas
@@ -93,5 +93,5 @@ def generating(job: Job, name: str) -> ReplicaEntry:
         except UNREACHED:
             return False
 
-    wait_until(is_generating, SECONDS, job.text, pause=0.005)
+    until(is_generating, SECONDS, job.text, pause=0.005)
     return found[0]

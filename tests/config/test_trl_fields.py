@@ -29,6 +29,7 @@ EXPLICIT = set(GrpoSection.model_fields) - NOT_TRL
 def trl(missing):
     if find_spec("trl") is None:
         missing("trl is not installed")
+    import light_trl  # noqa: F401
 
 
 @pytest.fixture

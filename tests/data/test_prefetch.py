@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from fake_hub import fake_hub
 from test_data_hub import write_gsm8k
+from waiting import until
 
 from grpo_dist.config.model import ModelSection
 
@@ -75,19 +75,12 @@ class Machine:
         return [path.stat().st_size for path in (self.home / "hf").rglob("*.part")]
 
 
-def wait_until(condition, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_cut_off_in_the_middle_it_goes_on_with_the_byte_where_it_ended(tmp_path, hub_root):
     machine, released, served = Machine(tmp_path), threading.Event(), []
     size = (hub_root / WEIGHTS).stat().st_size
     with fake_hub(hub_root, stuck={WEIGHTS: released}, served=served) as endpoint:
         process = machine.start(endpoint, "prefetch", "config.yaml")
-        wait_until(lambda: machine.parts() == [size // 2])
+        until(lambda: machine.parts() == [size // 2], 120)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT
@@ -119,7 +112,7 @@ def test_a_part_that_is_not_what_it_should_be_is_fetched_anew(tmp_path, hub_root
     machine, released = Machine(tmp_path), threading.Event()
     with fake_hub(hub_root, stuck={WEIGHTS: released}) as endpoint:
         process = machine.start(endpoint, "prefetch", "config.yaml")
-        wait_until(lambda: sum(machine.parts()) > 0)
+        until(lambda: sum(machine.parts()) > 0, 120)
         process.kill()
         process.communicate(timeout=60)
         (part,) = (tmp_path / "hf").rglob("*.part")

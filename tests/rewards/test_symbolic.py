@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from waiting import is_gone, until
 
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards import symbolic
@@ -33,21 +33,6 @@ def judge():
     judge = symbolic._Judge()
     yield judge
     judge.stop()
-
-
-def ended(pid: int) -> bool:
-    """Whether the process is gone or a zombie waiting for init."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def wait_until(condition, timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 @needs_math_verify
@@ -149,7 +134,7 @@ def test_a_spent_budget_ends_the_comparing_of_a_batch(monkeypatch, judge):
 def test_a_worker_that_was_killed_is_replaced(judge):
     assert judge.equal("1+x", "x+1", PATIENT_S)
     judge.worker.process.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: ended(judge.worker.process.pid))
+    until(lambda: is_gone(judge.worker.process.pid), 60)
     assert judge.equal("1+x", "x+1", PATIENT_S)
 
 
@@ -203,10 +188,10 @@ def test_the_worker_ends_with_its_parent(busy):
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
     with parent:
         worker = int(parent.stdout.readline())
-        assert not ended(worker)
+        assert not is_gone(worker)
         time.sleep(0.5)
         parent.kill()
-    assert wait_until(lambda: ended(worker))
+    until(lambda: is_gone(worker), 60)
 
 
 def test_long_texts_are_refused_without_a_worker(monkeypatch, judge):

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from engines import server_config, site
+from waiting import is_gone, until
 
 from grpo_dist.cluster.lifeline import adopt_orphans
 from grpo_dist.config.cluster import TimeoutSection
@@ -42,21 +41,6 @@ def supervisor(directory: Path, *behaviour: str, replicas: int = 1, max_restarts
         where,
         program=lambda _, host, port: [sys.executable, str(STUB), host, str(port), *behaviour],
     )
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def entry(kept: Supervisor):
@@ -92,10 +76,10 @@ def test_servers_are_ready_registered_and_gone_without_a_trace(tmp_path):
             assert read_key(kept.site.registry) == kept.key
             assert all("serving" in Path(one.log).read_text() for one in found)
             worker = int(pid_file.read_text())
-            assert alive(worker)
+            assert not is_gone(worker)
             assert segment.exists()
         assert not Path(f"/proc/{worker}").exists()
-        assert not any(alive(one.pid) for one in found)
+        assert all(is_gone(one.pid) for one in found)
         assert not segment.exists()
 
 
@@ -113,7 +97,7 @@ def test_a_killed_or_frozen_replica_is_replaced_at_the_same_port(tmp_path, signu
         before = entry(kept)
         os.kill(before.pid, signum)
         after = until(lambda: (now := entry(kept)).incarnation == 1 and now.state == "ready" and now)
-        assert not alive(before.pid)
+        assert is_gone(before.pid)
         assert after.url == before.url
 
 
@@ -123,7 +107,7 @@ def test_a_replica_that_has_work_and_does_nothing_is_replaced(tmp_path):
         before = entry(kept)
         stall.touch()
         until(lambda: (now := entry(kept)).incarnation == 1 and now.state == "ready")
-        assert not alive(before.pid)
+        assert is_gone(before.pid)
 
 
 def test_a_port_taken_meanwhile_is_exchanged(tmp_path):
@@ -209,11 +193,11 @@ with supervisor(Path({str(tmp_path)!r}), "worker={pid_file}") as kept:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         pid = int(process.stdout.readline())
         worker = int(pid_file.read_text())
-        assert alive(pid)
-        assert alive(worker)
+        assert not is_gone(pid)
+        assert not is_gone(worker)
         assert list(Path(tempfile.gettempdir()).iterdir()) != []
         process.kill()
-    until(lambda: not alive(pid) and not alive(worker))
+    until(lambda: is_gone(pid) and is_gone(worker))
     until(lambda: list(Path(tempfile.gettempdir()).iterdir()) == [])
 
 
@@ -223,7 +207,7 @@ def test_a_killed_leash_takes_its_server_with_it_and_the_replica_is_replaced(tmp
         leash = int(Path(f"/proc/{before.pid}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(leash, signal.SIGKILL)
         until(lambda: (now := entry(kept)).incarnation == 1 and now.state == "ready")
-        assert not alive(before.pid)
+        assert is_gone(before.pid)
 
 
 @pytest.mark.parametrize(

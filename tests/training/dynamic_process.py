@@ -1,4 +1,4 @@
-"""`torchrun … dynamic_process.py MODEL DIRECTORY`: steps of two processes; each writes what it saw.
+"""`dynamic_process.py MODEL DIRECTORY`: steps of two processes; each writes what it saw.
 
 Two with dynamic sampling, then, for each of BESIDE_TRL, TRL's own and ours.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from ranks import in_ranks
 from stub_rollouts import Ours, Steps, checksum, make_trainer, take_steps
 from trl import GRPOTrainer
 
@@ -76,8 +77,12 @@ def beside_trl(model: Path, output: Path, arguments: dict[str, Any]) -> tuple[St
     return stock, ours
 
 
-if __name__ == "__main__":
+def write(model: Path, directory: Path) -> None:
     state = PartialState(cpu=True)
-    found = sampled(Path(sys.argv[1]), Path(sys.argv[2]), state.num_processes, max_num_gen_batches=8)
-    found["beside TRL"] = [beside_trl(Path(sys.argv[1]), Path(sys.argv[2]), arguments) for arguments in BESIDE_TRL]
-    torch.save(found, Path(sys.argv[2]) / f"{state.process_index}.pt")
+    found = sampled(model, directory, state.num_processes, max_num_gen_batches=8)
+    found["beside TRL"] = [beside_trl(model, directory, arguments) for arguments in BESIDE_TRL]
+    torch.save(found, directory / f"{state.process_index}.pt")
+
+
+if __name__ == "__main__":
+    in_ranks(2, lambda: write(*map(Path, sys.argv[1:])))

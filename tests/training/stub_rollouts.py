@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import light_trl  # noqa: F401
 import torch
 from datasets import Dataset
 from peft import LoraConfig

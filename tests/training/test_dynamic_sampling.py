@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks import run_script
 from test_less_work import assert_same_steps
 
 WORKER = Path(__file__).with_name("dynamic_process.py")
@@ -99,16 +97,7 @@ def shares(model, tmp_path_factory) -> list[dict[str, Any]]:
     import torch
 
     tmp_path = tmp_path_factory.mktemp("shares")
-    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    done = subprocess.run(
-        (*launch, str(WORKER), str(model), str(tmp_path)),
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    run_script(WORKER, model, tmp_path)
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
-
 import pytest
+from waiting import is_gone, until
 
 from grpo_dist.config.rewards import RewardFunction
 from grpo_dist.rewards.guard import Batch
@@ -57,14 +54,6 @@ def batch(case: Case) -> Batch:
     return Batch(["?"] * count, list(case.completions), {"answer": ["1"] * count, "completion_ids": [[1, 2]] * count})
 
 
-def gone(pid: int) -> bool:
-    """Ended, or a zombie that its new parent has not collected yet."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-
-
 def test_what_each_did_is_told_and_the_others_go_on(functions, tmp_path):
     cases = [Case("fine", ("a", "b"), (0, 1)), Case("bad", ("a stall", "b"), (0, 1)), Case("after", ("c",), (0,))]
     with Bench(functions, load_rewards(functions), batch, limit_s=2.0) as bench:
@@ -83,7 +72,5 @@ def test_what_each_did_is_told_and_the_others_go_on(functions, tmp_path):
     assert waits.paid["bad"] == (2.0, 2.0)
     assert waits.failures == ()
 
-    child, end = int((tmp_path / "child").read_text()), time.monotonic() + 20
-    while not all(map(gone, (*pids, child))):
-        assert time.monotonic() < end, "a process stayed behind"
-        os.sched_yield()
+    child = int((tmp_path / "child").read_text())
+    until(lambda: all(map(is_gone, (*pids, child))), 20, lambda: "a process stayed behind")

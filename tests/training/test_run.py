@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from program import TRACKED, Program, make_prepared, processes_in
 from safetensors.torch import load_file
+from waiting import until
 
 pytestmark = pytest.mark.heavy
 
@@ -26,13 +26,6 @@ WRITTEN = {
     "environment.json",
     "logs",
 }
-
-
-def wait_until(condition, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def adapter(program: Program, run: str) -> bytes:
@@ -92,10 +85,10 @@ def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, finishe
     run = program.cwd / "killed"
     for steps, victim in ((3, "launcher"), (5, "rank")):
         process = program.start(*arguments)
-        wait_until(lambda steps=steps: len(program.metrics("killed")) >= steps)
+        until(lambda steps=steps: len(program.metrics("killed")) >= steps, 240)
         os.kill(process.pid if victim == "launcher" else rank(run), signal.SIGKILL)
         assert process.wait(60) != 0
-        wait_until(lambda: not processes_in(run), 30)
+        until(lambda: not processes_in(run))
         assert not (run / "adapter").exists()
     program(*arguments)
 
@@ -115,7 +108,7 @@ def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, finishe
 def test_interrupted_by_the_keyboard_it_stops_clean_and_says_how_to_go_on(program, finished):
     make_prepared(program.cwd / "stopped", program.config, by=finished[0].cwd / "run")
     process = program.start("run", str(program.config), "--output", "stopped", "--resume")
-    wait_until(lambda: len(program.metrics("stopped")) >= 1)
+    until(lambda: len(program.metrics("stopped")) >= 1, 240)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
     assert not processes_in(program.cwd / "stopped")
@@ -125,7 +118,7 @@ def test_asked_for_a_checkpoint_it_saves_stops_and_can_go_on(program, finished):
     arguments = ("run", str(program.config), "--output", "asked", "--set", "evaluation.enabled=false", "--resume")
     make_prepared(program.cwd / "asked", program.config, "evaluation.enabled=false", by=finished[0].cwd / "run")
     process = program.start(*arguments)
-    wait_until(lambda: len(program.metrics("asked")) >= 3)
+    until(lambda: len(program.metrics("asked")) >= 3, 240)
     program("checkpoint", "asked")
     assert process.wait(60) == 75
     steps = len(program.metrics("asked"))
@@ -138,7 +131,7 @@ def test_asked_for_a_checkpoint_it_saves_stops_and_can_go_on(program, finished):
 def test_one_process_where_two_were_planned_is_an_error_not_a_slower_run(program):
     process = program.start("run", str(program.config), "--set", "distributed.num_processes=2", "--output", "fallen")
     accelerate = program.cwd / "fallen" / "accelerate.yaml"
-    wait_until(accelerate.exists)
+    until(accelerate.exists, 240)
     accelerate.write_text(accelerate.read_text().replace("MULTI_GPU", "MULTI_CPU"))
     assert process.wait(300) == 1
     log = (program.cwd / "fallen" / "logs" / "attempt-1" / "train.log").read_text()

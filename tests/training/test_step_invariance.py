@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from grpo_dist.cluster.forks import Forks
+from grpo_dist.cluster.process import run_process
 from grpo_dist.config import RunConfig
 from grpo_dist.plan import BatchPlan, plan_run
+from grpo_dist.progress import Terminal
 from grpo_dist.render import render_files
 from grpo_dist.render.accelerate import launch_arguments
 from grpo_dist.run_directory import RunDirectory
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.heavy
 
 STAGE = Path(__file__).parent / "fixed_completions.py"
 LEARNING_RATE = 1.0
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 REWARD = """
 def checksum(completions, **columns):
@@ -91,18 +95,36 @@ def configured(model, tmp_path_factory) -> Callable[[int, str], RunConfig]:
 
 
 @pytest.fixture(scope="module")
-def prepared(model, configured, tmp_path_factory) -> Path:
-    """A run directory up to the training stage, with an adapter whose every tensor gets a gradient."""
+def unprepared(configured, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prepared") / "run"
     config = configured(1, "ddp")
     RunDirectory(path).create(render_files(config, plan_run(config)))
-    execute(sys.executable, "-m", "grpo_dist.training.prepare", str(path))
-    random_adapter(model, RunDirectory(path).warm_start)
     return path
 
 
 @pytest.fixture(scope="module")
-def step(prepared, configured, tmp_path_factory) -> Callable[[int, str], Step]:
+def execute(unprepared) -> Iterator[Callable[..., None]]:
+    """Runs a command to its end; what the commands import is imported once."""
+    log, env = unprepared.with_name("log"), {**os.environ, **ENVIRONMENT}
+    with Forks(unprepared, env) as forks:
+
+        def run(*command: str) -> None:
+            outcome = run_process(command, env=env, log=log, terminal=Terminal(StringIO()), start=forks.start)
+            assert outcome.code == 0, log.read_text()
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def prepared(model, unprepared, execute) -> Path:
+    """A run directory up to the training stage, with an adapter whose every tensor gets a gradient."""
+    execute(sys.executable, "-m", "grpo_dist.training.prepare", str(unprepared))
+    random_adapter(model, RunDirectory(unprepared).warm_start)
+    return unprepared
+
+
+@pytest.fixture(scope="module")
+def step(prepared, configured, execute, tmp_path_factory) -> Callable[[int, str], Step]:
     def take(processes: int, strategy: str) -> Step:
         config = configured(processes, strategy)
         plan = plan_run(config)
@@ -122,12 +144,6 @@ def step(prepared, configured, tmp_path_factory) -> Callable[[int, str], Step]:
 @pytest.fixture(scope="module")
 def alone(step) -> Step:
     return step(1, "ddp")
-
-
-def execute(*command: str) -> None:
-    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 def random_adapter(model: Path, directory: Path) -> None:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fault_rewards import STALE_AFTER
 from leftovers import processes_with, shared_memory
 from program import make_prepared
 from test_vllm_runs import config, metrics, on, same_adapter, sampled
+from waiting import until
 
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutError
@@ -47,12 +49,8 @@ CLOSE = 1e-4
 """Mean difference of log-probabilities between an engine and a trainer with the same adapter, in float32."""
 
 
-def until(condition: Callable[[], Any], seconds: float = 300.0, pause: float = 0.02) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(pause)
-    return found
+wait = partial(until, seconds=300.0)
+"""A replica starts in a minute."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,14 @@ class Pair:
 
     def generating(self, number: int, requests: int) -> ReplicaEntry:
         """Return when the replica is in the middle of so many requests for completions."""
-        until(lambda: self.status(number)["in_flight"] >= requests, pause=0.002)
+        wait(lambda: self.status(number)["in_flight"] >= requests, pause=0.002)
         return self.entry(number)
 
     def both_are_back(self) -> None:
         """Return when both serve, and the run will not wait before it asks them again."""
         asked_last = time.monotonic()
-        until(lambda: all(entry.state == "ready" for entry in self.supervisor.entries()))
-        until(lambda: time.monotonic() > asked_last + BACK_OFF_SECONDS[1])
+        wait(lambda: all(entry.state == "ready" for entry in self.supervisor.entries()))
+        wait(lambda: time.monotonic() > asked_last + BACK_OFF_SECONDS[1])
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +199,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
     with running(pair, stated, run) as process:
 
         def arrive(step: int) -> None:
-            until(lambda: holder.reached(step) or process.poll() is not None)
+            wait(lambda: holder.reached(step) or process.poll() is not None)
             assert process.poll() is None, "".join(log.read_text() for log in run.glob("logs/*/train.log"))
 
         def look() -> None:
@@ -217,11 +215,11 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
         holder.release(1)
         os.kill(pair.generating(0, 1).pid, signal.SIGKILL)
         arrive(2)
-        until(lambda: pair.entry(0).state != "ready")
+        wait(lambda: pair.entry(0).state != "ready")
         holder.release(2)
         os.killpg(pair.generating(1, PROMPTS // 2).pid, signal.SIGSTOP)
         began = time.monotonic()
-        until(lambda: pair.entry(1).state != "ready")
+        wait(lambda: pair.entry(1).state != "ready")
         frozen_seconds = time.monotonic() - began
         arrive(3)
         pair.both_are_back()
@@ -232,7 +230,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
         (before,) = (run / "policies").iterdir()
         os.killpg(pair.entry(1).pid, signal.SIGSTOP)  # the next sync waits for it
         holder.release(5)
-        until(lambda: len(os.listdir(run / "policies")) > 1, pause=0.0005)
+        wait(lambda: len(os.listdir(run / "policies")) > 1, pause=0.0005)
         os.kill(pair.entry(0).pid, signal.SIGKILL)
         assert before.exists()  # the sync is not over
         arrive(6)

@@ -14,6 +14,7 @@ from grpo_dist import metrics
 from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
 from grpo_dist.cluster.debug.findings import of_the_longest_batch, of_the_plan, of_the_rewards, of_the_steps
 from grpo_dist.cluster.debug.machine import this_machine
+from grpo_dist.cluster.forks import can_fork
 from grpo_dist.cluster.local import run_stages
 from grpo_dist.cluster.stages import QUIET, Stage, launched, stages
 from grpo_dist.config import RunConfig
@@ -56,7 +57,8 @@ def debug(config: RunConfig, run: RunDirectory, made: Debug, terminal: Terminal)
     env, failure = {**os.environ, **QUIET}, None
     try:
         again = "run the same command again"
-        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, again=again)
+        forked = can_fork(made.plan, made.config)
+        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, again=again, forked=forked)
     except (LaunchError, RolloutError) as error:
         failure = error
     found = list(_findings(config, run, made))

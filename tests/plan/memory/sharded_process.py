@@ -1,6 +1,8 @@
-"""One of several processes that shard a tiny model for real, on the CPU; writes the bytes it holds as JSON.
+"""Processes that shard a tiny model for real, on the CPU; each writes the bytes it holds to DIRECTORY/KIND-RANK.json.
 
-python sharded_process.py KIND DIRECTORY      with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+python sharded_process.py PROCESSES DIRECTORY KIND…
+
+They are forked from one process that has imported what all of them need.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ranks import in_ranks
 from tiny_models import Case, build
 
 CASE = Case(lora=None, num_hidden_layers=3)
@@ -70,13 +73,17 @@ def fsdp2() -> dict[str, int]:
     return {"weights": size(model.parameters()), "gradients": gradients, "optimizer states": states(optimizer)}
 
 
-def main(kind: str, directory: str) -> None:
+def report(kind: str, directory: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     held = fsdp2() if kind == "fsdp2" else zero(int(kind.removeprefix("zero")))
-    (Path(directory) / f"{os.environ['RANK']}.json").write_text(json.dumps(held))
+    (directory / f"{kind}-{os.environ['RANK']}.json").write_text(json.dumps(held))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    import deepspeed  # noqa: F401
+
+    processes, directory, *kinds = sys.argv[1:]
+    for kind in kinds:
+        in_ranks(int(processes), lambda kind=kind: report(kind, Path(directory)))

@@ -3,66 +3,40 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ranks import run_script
 from sharded_process import CASE
 from tiny_models import build
 
 from grpo_dist.plan.memory import Sharding, TrainerSetup, trainer_memory
 
 PROCESSES = 2
+KINDS = ("fsdp2", "zero1", "zero2", "zero3")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, missing) -> dict[str, list[dict[str, int]]]:
+    """Kind → what each process reported."""
+    if find_spec("deepspeed") is None:
+        missing("deepspeed is not installed")
+    directory = tmp_path_factory.mktemp("sharded")
+    run_script(Path(__file__).with_name("sharded_process.py"), PROCESSES, directory, *KINDS)
+    return {kind: [read(directory / f"{kind}-{rank}.json") for rank in range(PROCESSES)] for kind in KINDS}
 
 
-def run(kind: str, directory: Path) -> list[dict[str, int]]:
-    """What each process reported."""
-    script = str(Path(__file__).with_name("sharded_process.py"))
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": str(PROCESSES),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, kind, str(directory)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(PROCESSES)
-    ]
-    for process in started:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
+def read(path: Path) -> dict[str, int]:
+    return json.loads(path.read_text())
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("kind", ["zero1", "zero2", "zero3", "fsdp2"])
-def test_what_a_process_holds(kind, tmp_path, missing):
-    if kind != "fsdp2":
-        try:
-            import deepspeed  # noqa: F401
-        except ImportError:
-            missing("deepspeed is not installed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_process_holds(kind, reported):
     _, architecture = build(CASE)
     plan = trainer_memory(TrainerSetup(architecture, 2, 12, 12, sharding=Sharding(kind, PROCESSES)))
     expected = {part.name: part.bytes for part in (*plan.resident, *plan.phases[-1].components)}
-    reported = run(kind, tmp_path)
-    for name in reported[0]:
-        held = [process[name] for process in reported]
+    for name in reported[kind][0]:
+        held = [process[name] for process in reported[kind]]
         assert max(held) == pytest.approx(expected[name], rel=0.01), (kind, name, held)
