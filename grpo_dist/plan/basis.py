@@ -13,12 +13,11 @@ from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture, architecture_of
 from grpo_dist.plan.hardware import GPUS, Gpu, Link, gpu, link
+from grpo_dist.plan.texts import Texts, texts
 from grpo_dist.plan.timing import DEFAULTS, Assumption, Efficiencies, Lengths
 
 Found = TypeVar("Found")
 
-LONGEST_PROMPT = 512
-"""Tokens of the longest prompt when nothing stated bounds it; the recipe's are 202."""
 MEAN_SHARE = 0.5
 """Mean over longest, of prompts and of completions, before a run has been measured."""
 
@@ -44,20 +43,23 @@ class Basis:
     gpu: Gpu
     intra: Link
     inter: Link
-    prompt_tokens: int
-    """Longest prompt."""
-    prompt_source: str
+    texts: Texts
     measured: Measured | None
 
     @property
     def assumes_prompts(self) -> bool:
         """Nothing stated bounds the prompts of data not our own."""
-        return self.prompt_source.startswith("assumed") and self.config.data.name_or_path != EMBEDDED
+        return self.texts.assumed and self.config.data.name_or_path != EMBEDDED
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Longest prompt."""
+        return self.texts.prompt
 
     @property
     def completion_tokens(self) -> int:
         """Longest completion."""
-        return self.config.grpo.max_completion_length
+        return self.texts.completion
 
     @property
     def efficiencies(self) -> Efficiencies:
@@ -80,7 +82,7 @@ class Basis:
         if self.measured is not None:
             completion = longest = self.measured.source
         return (
-            Assumption("prompt tokens, longest", self.prompt_tokens, self.prompt_source),
+            Assumption("prompt tokens, longest", self.prompt_tokens, self.texts.prompt_source),
             Assumption("prompt tokens, mean", lengths.prompt, half),
             Assumption("completion tokens, mean", lengths.mean, completion),
             Assumption("completion tokens, longest of a step", lengths.longest, longest),
@@ -97,7 +99,6 @@ def basis_of(config: RunConfig, measured: Measured | None = None) -> Basis:
     if architecture is not None:
         _check_positions(config, architecture.max_position_embeddings)
     hardware, intra, inter = _hardware(config.cluster)
-    tokens, source = _longest_prompt(config, architecture)
     return Basis(
         config=config,
         architecture=architecture,
@@ -105,8 +106,7 @@ def basis_of(config: RunConfig, measured: Measured | None = None) -> Basis:
         gpu=hardware,
         intra=intra,
         inter=inter,
-        prompt_tokens=tokens,
-        prompt_source=source,
+        texts=texts(config, None if architecture is None else architecture.max_position_embeddings),
         measured=measured,
     )
 
@@ -139,18 +139,6 @@ def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
         return find(*stated)
     except PlanError as error:
         raise PlanError(f"{setting}: {error.message}", hint=error.hint) from None
-
-
-def _longest_prompt(config: RunConfig, architecture: Architecture | None) -> tuple[int, str]:
-    completion, stated = config.grpo.max_completion_length, config.data.max_prompt_length
-    if stated is not None:
-        return stated, "data.max_prompt_length"
-    if config.model.max_length is not None:
-        return config.model.max_length - completion, "model.max_length − grpo.max_completion_length"
-    room = LONGEST_PROMPT if architecture is None else architecture.max_position_embeddings - completion
-    if room <= LONGEST_PROMPT and architecture is not None:
-        return room, "the model's positions − grpo.max_completion_length"
-    return LONGEST_PROMPT, "assumed: nothing stated bounds a prompt; set data.max_prompt_length"
 
 
 def _check_positions(config: RunConfig, positions: int) -> None:

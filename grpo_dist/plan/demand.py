@@ -96,7 +96,7 @@ def engine_setup(basis: Basis, architecture: Architecture, tensor_parallel_size:
     return RolloutSetup(
         architecture=architecture,
         gpu_bytes=int(basis.gpu.memory),
-        max_model_len=basis.prompt_tokens + basis.completion_tokens,
+        max_model_len=basis.texts.engine,
         gpu_memory_utilization=SERVER_UTILIZATION if stated == "auto" else stated,
         tensor_parallel_size=tensor_parallel_size,
         dtype=config.model.dtype,

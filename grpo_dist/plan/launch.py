@@ -40,6 +40,11 @@ class LaunchPlan:
     time: dict[str, Any] | None
     """Seconds of a step by part, GPU-hours, and every assumption; None when the model's shape is not known."""
     warnings: tuple[str, ...]
+    max_prompt_length: int | None = None
+    """Tokens of the longest prompt that is planned for."""
+    max_model_len: int | None = None
+    """Tokens an engine has room for in one text; None without vLLM, and where the model is not known and nothing
+    stated bounds a prompt: vLLM then takes the model's positions."""
 
     @property
     def distributed_type(self) -> str:
@@ -115,6 +120,8 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
         memory=_rounded(_memory(basis, choice.fitted)),
         time=_rounded(_time(basis, choice)),
         warnings=tuple(_warnings(basis, choice, where, batch, save_steps)),
+        max_prompt_length=None if _open_ended(basis) else basis.texts.prompt,
+        max_model_len=None if _open_ended(basis) or config.rollout.backend != "vllm" else basis.texts.engine,
     )
 
 
@@ -130,6 +137,11 @@ def _batch(config: RunConfig, where: Topology, fitted: Fit | None) -> BatchPlan:
         num_processes=where.num_processes,
         max_per_device_train_batch_size=fitted.micro_batch if fitted else _limit(config),
     )
+
+
+def _open_ended(basis: Basis) -> bool:
+    """Neither the model nor the configuration says how long a prompt may be."""
+    return basis.architecture is None and basis.texts.assumed
 
 
 def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
@@ -186,9 +198,10 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
     if basis.unknown is not None:
         yield basis.unknown
     elif basis.assumes_prompts and where.device == "cuda":
+        fate = "are left out" if config.rollout.backend == "vllm" else "may not fit"
         yield (
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
-            f"{basis.prompt_tokens} tokens, and longer ones may not fit"
+            f"{basis.prompt_tokens} tokens, and longer ones {fate}"
         )
     if config.model.backend == "unsloth":
         yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"

@@ -18,7 +18,7 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.backend import Backend
 from grpo_dist.training.environment import note_environment
-from grpo_dist.training.preparation import check_columns, data_model, dressed_tokenizer, start_warm
+from grpo_dist.training.preparation import check_columns, dressed_tokenizer, planned_model, start_warm
 from grpo_dist.training.stage import Run
 from grpo_dist.training.world import check_device
 
@@ -42,7 +42,7 @@ def prepare(run: Run, backend: Backend | None) -> None:
     here = {"name_or_path": str(snapshot), "config": None, "revision": None, "split": "train", "eval_split": None}
     prepared = prepare_data(
         config.data.model_copy(update=here),
-        data_model(run, tokenizer),
+        planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers="answer" in scorers[0].columns,
         hold_out=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +19,7 @@ from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError, RewardError
+from grpo_dist.plan.texts import longest_completion
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.run_directory import write_json
@@ -61,7 +63,7 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     scorers = _scorers(config)
     prepared = prepare_data(
         config.data,
-        data_model(run, tokenizer),
+        planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers=any("answer" in reward.columns for reward in scorers),
         hold_out=config.evaluation.enabled,
@@ -87,8 +89,14 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
         render=lambda messages: _render(tokenizer, messages),
         count_tokens=lambda prompts: _lengths(tokenizer, prompts),
         room=room(run),
-        max_completion_length=_longest_completion(run.config),
+        max_completion_length=longest_completion(run.config),
     )
+
+
+def planned_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """With no more room than the engines of the run are started with: one longer prompt would end a step."""
+    model = data_model(run, tokenizer)
+    return model if run.plan.max_model_len is None else replace(model, room=min(model.room, run.plan.max_model_len))
 
 
 def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
@@ -126,11 +134,6 @@ def _scorers(config: RunConfig) -> list[LoadedReward]:
     """Everything that will read the problems: the rewards, and the judge of the comparison."""
     judge = (config.evaluation.scorer,) if config.evaluation.enabled else ()
     return [*load_rewards(config.rewards.functions), *load_rewards(judge)]
-
-
-def _longest_completion(config: RunConfig) -> int:
-    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
-    return max(config.grpo.max_completion_length, judged)
 
 
 def check_columns(scorers: Sequence[LoadedReward], train: Dataset) -> None:
