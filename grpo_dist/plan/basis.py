@@ -70,9 +70,10 @@ class Basis:
         """Of the texts of a step, for the time estimate."""
         limit, prompt = self.completion_tokens, max(1.0, MEAN_SHARE * self.prompt_tokens)
         if self.measured is None:
-            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit)
+            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit, self.prompt_tokens)
         longest = min(limit, max(1.0, self.measured.longest_completion))
-        return Lengths(prompt, min(longest, max(1.0, self.measured.mean_completion)), longest)
+        mean = min(longest, max(1.0, self.measured.mean_completion))
+        return Lengths(prompt, mean, longest, self.prompt_tokens)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """The lengths, and where they come from."""

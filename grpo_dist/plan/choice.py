@@ -85,7 +85,7 @@ def _first_that_fits(basis: Basis, architecture: Architecture, machines: Machine
 
 def _by_time(basis: Basis, work: Workload, machines: Machines) -> Iterator[tuple[Split, str]]:
     """The open splits, fastest first."""
-    engine = engine_setup(basis, work.architecture, machines.tensor_parallel_size)
+    engine = engine_setup(basis, work.architecture, machines.tensor_parallel_size, 1)
     first = next(splits(machines, work.completions))
     found = balance(work, layout(basis, first, engine), basis.efficiencies, colocate=False)
     allowed = {_gpus(split): split for split in reversed(list(splits(machines, work.completions)))}

@@ -41,7 +41,7 @@ def _fewest(basis: Basis, architecture: Architecture, sizes: list[int]) -> int:
     possible = [size for size in sizes if any(splits(machines_of(basis.config, size)))] or sizes[:1]
     if basis.config.rollout.mode == "colocate":
         return _fewest_colocated(basis, architecture, possible)
-    engines = {size: engine_setup(basis, architecture, size) for size in possible}
+    engines = {size: engine_setup(basis, architecture, size, 0) for size in possible}
     for size, engine in engines.items():
         if group_fits(engine, basis.config.grpo.num_generations):
             return size
@@ -54,12 +54,14 @@ def _fewest(basis: Basis, architecture: Architecture, sizes: list[int]) -> int:
 def _fewest_colocated(basis: Basis, architecture: Architecture, possible: list[int]) -> int:
     """Beside a training process with a micro-batch of one. When nothing fits, the last: the trainer says why."""
     group = basis.config.grpo.num_generations
+    completions = basis.config.grpo.prompts_per_step * group
     for sequences in (group, 1):
         for size in possible:
             split = next(splits(machines_of(basis.config, size)), None)
             processes = split.num_processes if split else 1
             trainer = trainer_setup(basis, architecture, processes, 0)
-            engine = with_concurrency(engine_setup(basis, architecture, size), sequences)
+            share = completions // processes
+            engine = with_concurrency(engine_setup(basis, architecture, size, share), min(sequences, max(1, share)))
             demand = Demand(trainer, engine, basis.config.rollout.enable_sleep_mode)
             if max_concurrency(engine) and fits(basis, demand):
                 return size

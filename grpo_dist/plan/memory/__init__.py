@@ -11,6 +11,7 @@ from grpo_dist.plan.memory.colocate import colocated_memory
 from grpo_dist.plan.memory.lora import Lora
 from grpo_dist.plan.memory.rollout import (
     RolloutSetup,
+    kv_cache_bytes,
     kv_cache_tokens,
     max_concurrency,
     minimum_utilization,
@@ -35,6 +36,7 @@ __all__ = [
     "ShardingKind",
     "TrainerSetup",
     "colocated_memory",
+    "kv_cache_bytes",
     "kv_cache_tokens",
     "largest_micro_batch",
     "max_concurrency",

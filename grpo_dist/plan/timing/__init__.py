@@ -10,7 +10,7 @@ from grpo_dist.plan.timing.network import adapter_sync_time, gather_time, gradie
 from grpo_dist.plan.timing.scaling import ScaleRow, scale_rows
 from grpo_dist.plan.timing.setup import Layout, Workload
 from grpo_dist.plan.timing.step import Part, StepTime, step_time
-from grpo_dist.plan.timing.training import Training, training_time
+from grpo_dist.plan.timing.training import Padding, Training, training_time
 
 __all__ = [
     "DEFAULTS",
@@ -21,6 +21,7 @@ __all__ = [
     "Layout",
     "LearningRateAdvice",
     "Lengths",
+    "Padding",
     "Part",
     "ScaleRow",
     "StepTime",
