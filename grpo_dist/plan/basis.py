@@ -12,7 +12,8 @@ from grpo_dist.config.problems import shown, visible
 from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture, architecture_of
-from grpo_dist.plan.hardware import GPUS, Gpu, Link, gpu, link
+from grpo_dist.plan.hardware import GPUS, Gpu, Link, UnknownHardware, gpu, link
+from grpo_dist.plan.refusal import Refused, Way
 from grpo_dist.plan.texts import Texts, texts
 from grpo_dist.plan.timing import DEFAULTS, Assumption, Efficiencies, Lengths
 
@@ -139,31 +140,36 @@ def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
     try:
         return find(*stated)
     except PlanError as error:
-        raise PlanError(f"{setting}: {error.message}", hint=error.hint) from None
+        meant = error.near if isinstance(error, UnknownHardware) else None
+        near = () if meant is None else (Way({setting: meant}),)
+        raise Refused(f"{setting}: {error.message}", near, otherwise=error.hint) from None
 
 
 def _check_positions(config: RunConfig, positions: int) -> None:
     completion, prompt = config.grpo.max_completion_length, config.data.max_prompt_length or 1
     for setting, tokens, fix in _wanted_lengths(config, completion, prompt, positions):
         if tokens > positions:
-            raise PlanError(
+            raise Refused(
                 f"{setting}: {tokens:,} tokens, but {config.model.name_or_path} has {positions:,} positions "
                 f"(max_position_embeddings)",
-                hint=fix,
+                (fix,),
             )
 
 
-def _wanted_lengths(config: RunConfig, completion: int, prompt: int, positions: int) -> Iterator[tuple[str, int, str]]:
+def _wanted_lengths(config: RunConfig, completion: int, prompt: int, positions: int) -> Iterator[tuple[str, int, Way]]:
     longest = positions - prompt
     if longest > 0:
-        fix = f"--set grpo.max_completion_length={longest}"
+        fix = Way({"grpo.max_completion_length": longest})
+    elif positions > completion:
+        fix = Way({"data.max_prompt_length": positions - completion})
     else:
-        fix = f"--set data.max_prompt_length={max(1, positions // 2)}"
+        half = positions // 2
+        fix = Way({"data.max_prompt_length": half, "grpo.max_completion_length": positions - half})
     stated = f"data.max_prompt_length {prompt:,}" if prompt > 1 else "a prompt"
     yield f"{stated} + grpo.max_completion_length {completion:,}", prompt + completion, fix
     if config.model.max_length is not None:
-        yield "model.max_length", config.model.max_length, f"--set model.max_length={positions}"
+        yield "model.max_length", config.model.max_length, Way({"model.max_length": positions})
     compared = config.evaluation.max_completion_length
-    if compared is not None:
-        fix = f"--set evaluation.max_completion_length={max(1, longest)}"
+    if compared is not None and config.evaluation.enabled:
+        fix = Way({"evaluation.max_completion_length": max(1, longest)})
         yield "a prompt + evaluation.max_completion_length", prompt + compared, fix

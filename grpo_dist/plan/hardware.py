@@ -50,6 +50,15 @@ class Gpu:
         return 4 if self.dtype == "float32" else 2
 
 
+class UnknownHardware(PlanError):
+    """A name the tables do not have."""
+
+    def __init__(self, message: str, *, hint: str, near: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.near = near
+        """The name that was probably meant."""
+
+
 def _gib(number: float) -> int:
     return int(number * 2**30)
 
@@ -166,24 +175,26 @@ def link(name: str) -> Link:
     plain = ALIASES.get(plain.removeprefix("ib-"), plain)
     if plain in LINKS:
         return LINKS[plain]
-    raise PlanError(
+    raise UnknownHardware(
         f"link {name!r} is not in the table of {', '.join(LINKS)}",
         hint=_did_you_mean(plain, LINKS) + "take the one whose bytes/s come nearest",
+        near=closest(plain, list(LINKS)),
     )
 
 
-def _unknown(name: str) -> PlanError:
+def _unknown(name: str) -> UnknownHardware:
     figures = "give its memory, flops and bandwidth (bytes, FLOP/s, bytes/s) under cluster.gpu_overrides"
     word = re.split(r"[\s_\-:/.]+", name.strip().lower())[0]
     vendor = next((vendor for pattern, vendor in OTHER_VENDORS.items() if re.fullmatch(pattern, word)), None)
     if vendor is not None:
-        return PlanError(
+        return UnknownHardware(
             f"GPU {name!r} is not in the table: {vendor} makes it, and training here needs an NVIDIA GPU (CUDA, NCCL)",
             hint=f"name an NVIDIA GPU, or, to plan all the same, {figures}",
         )
     near = closest(_canonical(name), list(GPUS))
-    did_you_mean = f"did you mean --set cluster.gpu={near}? Otherwise " if near else ""
-    return PlanError(f"GPU {name!r} is not in the table of {', '.join(GPUS)}", hint=did_you_mean + figures)
+    did_you_mean = f"did you mean {near}? Otherwise " if near else ""
+    message = f"GPU {name!r} is not in the table of {', '.join(GPUS)}"
+    return UnknownHardware(message, hint=did_you_mean + figures, near=near)
 
 
 def _canonical(name: str) -> str:

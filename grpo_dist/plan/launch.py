@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.errors import PlanError
 from grpo_dist.plan.basis import Basis, Measured, basis_of
 from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
 from grpo_dist.plan.choice import Choice, choose
@@ -16,7 +15,7 @@ from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictio
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
-from grpo_dist.plan.refusal import Refused, changed
+from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
 from grpo_dist.plan.topology import Replica, Topology, topology
@@ -89,14 +88,7 @@ def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
     try:
         return _plan(config, measured)
     except Refused as refused:
-        raise refused.find_hint(lambda way: _works(changed(config, way))) from None
-
-
-def _works(config: RunConfig | None) -> bool:
-    try:
-        return config is not None and bool(_plan(config, None))
-    except PlanError:
-        return False
+        raise refused.find_hint(config, lambda other: _plan(other, None)) from None
 
 
 def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:

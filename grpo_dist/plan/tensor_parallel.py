@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.demand import (
@@ -16,6 +15,7 @@ from grpo_dist.plan.demand import (
 )
 from grpo_dist.plan.memory import max_concurrency
 from grpo_dist.plan.oversize import engine_does_not_fit
+from grpo_dist.plan.refusal import Refused, Way
 from grpo_dist.plan.split import machines_of, splits
 
 
@@ -68,8 +68,8 @@ def _fewest_colocated(basis: Basis, architecture: Architecture, possible: list[i
     return possible[0]
 
 
-def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: list[int]) -> PlanError:
-    gpus, nearest = basis.config.cluster.gpus_per_node, min(sizes, key=lambda size: (abs(size - stated), -size))
+def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: list[int]) -> Refused:
+    gpus, nearest = basis.config.cluster.gpus_per_node, sorted(sizes, key=lambda size: (abs(size - stated), -size))
     why = (
         f"a node has {gpus} GPU{'' if gpus == 1 else 's'}, and a replica never spans nodes"
         if stated > gpus
@@ -77,7 +77,8 @@ def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: 
         f"{architecture.num_key_value_heads} key-value heads and an MLP of {architecture.intermediate_size}, "
         f"which do not all divide by {stated}"
     )
-    return PlanError(
+    return Refused(
         f"rollout.tensor_parallel_size: {stated}, but {why}",
-        hint=f"--set rollout.tensor_parallel_size={nearest}; possible here: {', '.join(map(str, sizes))}",
+        (Way({"rollout.tensor_parallel_size": size}) for size in (*nearest, "auto")),
+        otherwise=f"possible here: {', '.join(map(str, sizes))}",
     )

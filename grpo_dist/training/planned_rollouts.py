@@ -25,7 +25,9 @@ class PlannedRollouts(GRPOTrainer):
 
     def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
         self.run = run
-        generation = partial(_bounded, _generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset)
+        generation = partial(
+            _bounded, _generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset
+        )
         # Where the trainer's code is: Unsloth makes a module of its own of TRL's on a GPU.
         with replaced(sys.modules[GRPOTrainer.__module__], "VLLMGeneration", generation):
             super().__init__(train_dataset=train_dataset, **arguments)

@@ -18,7 +18,9 @@ step survive in 8 % more than their peak. With `expandable_segments` less is nee
 
 def process_overhead(num_processes: int) -> tuple[Component, ...]:
     """What a process holds outside PyTorch's allocator."""
-    context = Component("CUDA context", CUDA_CONTEXT, "estimate: gone before anything is loaded (1.1 to 1.55 GiB in vLLM's logs)")
+    context = Component(
+        "CUDA context", CUDA_CONTEXT, "estimate: gone before anything is loaded (1.1 to 1.55 GiB in vLLM's logs)"
+    )
     nccl = Component("NCCL buffers", NCCL_BUFFERS, "estimate: one communicator, 4 MiB × 32 channels × 2")
     return (context, nccl) if num_processes > 1 else (context,)
 

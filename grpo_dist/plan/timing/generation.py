@@ -89,10 +89,7 @@ def generation_time(
     weights = steps * model_work.read_bytes(architecture, gpu) / tensor_parallel / _decode_bandwidth(gpu, efficiencies)
     compute = share * lengths.mean * _forward(architecture, gpu, tensor_parallel, efficiencies)
     attention = (
-        share
-        * (lengths.mean * lengths.prompt + lengths.mean_square / 2)
-        * cache
-        / _decode_bandwidth(gpu, efficiencies)
+        share * (lengths.mean * lengths.prompt + lengths.mean_square / 2) * cache / _decode_bandwidth(gpu, efficiencies)
     )
     fixed = steps * _step_overhead(architecture, tensor_parallel, link, lora, efficiencies)
     decode = max(weights, compute) + attention + fixed

@@ -18,13 +18,13 @@ from grpo_dist.plan.timing import model_work
 from grpo_dist.plan.timing.efficiencies import DEFAULTS, Efficiencies
 from grpo_dist.plan.timing.lengths import Lengths
 
-
 Padding = Literal["step", "batch", "none"]
 """What a micro-batch is cut to (`training/micro_batches.py`): `step`: its own longest completion, those of a step
 sorted by length; `batch`: the same, unsorted; `none`: it is not cut, all are as long as the longest of the step."""
 
 SAMPLED = 64
 """Micro-batches that are looked at where there are more."""
+
 
 @dataclass(frozen=True)
 class Training:
