@@ -18,6 +18,7 @@ from grpo_dist.plan.fitting import Fit
 from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
+from grpo_dist.plan.time_limit import deadline_warnings
 from grpo_dist.plan.topology import Replica, Topology, topology
 
 
@@ -101,6 +102,7 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
     batch = _batch(config, where, choice.fitted)
     refuse_launch(config, where, batch)
     save_steps = aligned_save_steps(config.grpo.save_steps, config.grpo.num_iterations)
+    time = _time(basis, choice)
     return LaunchPlan(
         topology=where,
         batch=batch,
@@ -110,8 +112,8 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
         backend=config.rollout.backend,
         gpu_memory_utilization=_utilization(config, choice.fitted),
         memory=_rounded(_memory(basis, choice.fitted)),
-        time=_rounded(_time(basis, choice)),
-        warnings=tuple(_warnings(basis, choice, where, batch, save_steps)),
+        time=_rounded(time),
+        warnings=(*_warnings(basis, choice, where, batch, save_steps), *_of_time(config, time, save_steps)),
         max_prompt_length=None if _open_ended(basis) else basis.texts.prompt,
         max_model_len=None if _open_ended(basis) or config.rollout.backend != "vllm" else basis.texts.engine,
     )
@@ -218,6 +220,11 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
             f"grpo.{', grpo.'.join(cut)}: truncated sampling biases TRL's importance-sampling correction for vLLM; "
             f"leave it out"
         )
+
+
+def _of_time(config: RunConfig, time: dict[str, Any] | None, save_steps: int) -> Iterator[str]:
+    if time is not None:
+        yield from deadline_warnings(config, time["seconds_per_step"], time["hours"], save_steps)
 
 
 def _limit(config: RunConfig) -> int:

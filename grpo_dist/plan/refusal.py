@@ -21,8 +21,10 @@ SAME = 2
 """Suggestions that change the same settings."""
 TRIED = 120
 """Configurations that are planned to find them."""
-DEEPEST = 3
+DEEPEST = 4
 """Changes in one suggestion."""
+PAIRS = 3
+"""Changes after which another that may make a model fit is no longer added to one that did not."""
 WAYS = 24
 """Changes of one refusal that are looked at."""
 
@@ -57,7 +59,10 @@ class Refused(PlanError):
     """
 
     def __init__(self, message: str, ways: Iterable[Way], *, otherwise: str | None = None, kind: str = "") -> None:
-        super().__init__(message, hint=otherwise or "no change of one to three settings was found that makes it run")
+        super().__init__(
+            message,
+            hint=otherwise or "too much is wrong at once for a few settings to mend it: begin with fewer demands",
+        )
         self.ways = ways
         self.kind = kind or message.partition(":")[0]
 
@@ -102,7 +107,7 @@ def nearest(config: RunConfig, refused: Refused, plan: Callable[[RunConfig], Lau
         try:
             planned = plan(asked)
         except Refused as another:
-            progress = another.kind != candidate.kind or (another.kind == "memory" and candidate.depth == 1)
+            progress = another.kind != candidate.kind or (another.kind == "memory" and candidate.depth < PAIRS)
             if progress and candidate.depth < DEEPEST:
                 _push(heap, numbers, another, way, candidate.depth + 1)
         except PlanError:
@@ -113,10 +118,8 @@ def nearest(config: RunConfig, refused: Refused, plan: Callable[[RunConfig], Lau
 
 
 def _push(heap: list[_Candidate], numbers: Iterator[int], refused: Refused, before: Way, depth: int) -> None:
-    """What may mend a refusal, beside what was changed already, which stays as it is."""
+    """What may mend a refusal, beside what was changed already."""
     for way in islice(refused.ways, WAYS):
-        if way.settings.keys() & before.settings.keys():
-            continue
         both = Way({**before.settings, **way.settings}, way.then if depth == 1 else "")
         heapq.heappush(heap, _Candidate(both.cost, depth, next(numbers), both, refused.kind))
 
