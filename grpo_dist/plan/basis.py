@@ -76,6 +76,15 @@ class Basis:
         mean = min(longest, max(1.0, self.measured.mean_completion))
         return Lengths(prompt, mean, longest, self.prompt_tokens)
 
+    @property
+    def comparison_lengths(self) -> Lengths:
+        """Of the texts of the comparison; its completions may be longer or shorter than those of training."""
+        trained, limit = self.lengths, self.config.evaluation.max_completion_length
+        if limit is None:
+            return trained
+        mean = MEAN_SHARE * limit if self.measured is None else min(trained.mean, limit)
+        return Lengths(trained.prompt, max(1.0, mean), max(1.0, limit), self.prompt_tokens)
+
     def assumptions(self) -> tuple[Assumption, ...]:
         """The lengths, and where they come from."""
         lengths, half = self.lengths, f"{MEAN_SHARE:g} × the longest, no data read"

@@ -68,21 +68,30 @@ def layout(basis: Basis, split: Split, engine: RolloutSetup | None) -> Layout:
     )
 
 
-def time_as_json(basis: Basis, time: StepTime) -> dict[str, Any]:
+def time_as_json(basis: Basis, time: StepTime, comparison: dict[str, Any] | None) -> dict[str, Any]:
     """Parts of a step, and what the run comes to when its steps are stated; GPU-hours are of
-    all GPUs of the nodes, idle ones too, and None on CPU."""
+    all GPUs of the nodes, idle ones too, and None on CPU.
+
+    Args:
+        comparison: of base and trained model, after the last step; None where none is made or timed.
+    """
     cluster, stated = basis.config.cluster, basis.config.grpo.max_steps
     steps = stated if stated > 0 else None
     gpus = cluster.nodes * cluster.gpus_per_node
     gpu_hours = gpus * time.seconds / 3600 if gpus else None
+    hours = None if steps is None else steps * time.seconds / 3600
+    after = comparison["hours"] if comparison else 0.0
     ours = basis.assumptions()
     theirs = (one for one in time.assumptions() if "tokens" not in one.name)
     return {
         **time.to_dict(),
         "steps": steps,
-        "hours": None if steps is None else steps * time.seconds / 3600,
+        "hours": hours,
         "gpu_hours_per_step": gpu_hours,
         "gpu_hours": steps * gpu_hours if steps and gpu_hours is not None else None,
+        "comparison": comparison,
+        "run_hours": None if hours is None else hours + after,
+        "run_gpu_hours": None if hours is None or not gpus else gpus * (hours + after),
         "assumptions": [asdict(assumption) for assumption in (*ours, *theirs)],
     }
 

@@ -11,10 +11,12 @@ from grpo_dist.config import RunConfig
 from grpo_dist.plan.basis import Basis, Measured, basis_of
 from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
 from grpo_dist.plan.choice import Choice, choose
+from grpo_dist.plan.comparison import ComparisonPlan, plan_comparison
 from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictions, refuse_launch
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
+from grpo_dist.plan.memory import MemoryBreakdown
 from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
@@ -102,7 +104,8 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
     batch = _batch(config, where, choice.fitted)
     refuse_launch(config, where, batch)
     save_steps = aligned_save_steps(config.grpo.save_steps, config.grpo.num_iterations)
-    time = _time(basis, choice)
+    compared = _comparison(basis, choice, where)
+    time = _time(basis, choice, compared)
     return LaunchPlan(
         topology=where,
         batch=batch,
@@ -111,7 +114,7 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
         save_steps=save_steps,
         backend=config.rollout.backend,
         gpu_memory_utilization=_utilization(config, choice.fitted),
-        memory=_rounded(_memory(basis, choice.fitted)),
+        memory=_rounded(_memory(basis, choice.fitted, compared)),
         time=_rounded(time),
         warnings=(*_warnings(basis, choice, where, batch, save_steps), *_of_time(config, time, save_steps)),
         max_prompt_length=None if _open_ended(basis) else basis.texts.prompt,
@@ -145,14 +148,21 @@ def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
     return None if stated == "auto" else stated
 
 
-def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
+def _comparison(basis: Basis, choice: Choice, where: Topology) -> ComparisonPlan | None:
+    if basis.architecture is None or choice.fitted is None:
+        return None
+    return plan_comparison(basis, basis.architecture, choice.split, choice.fitted, where)
+
+
+def _memory(basis: Basis, fitted: Fit | None, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     if fitted is None:
         return None
     room = int(basis.gpu.memory) if basis.config.cluster.gpus_per_node else None
-    roles = {
-        role.role: {**role.to_dict(), "headroom_bytes": None if room is None else room - role.total}
-        for role in fitted.roles
-    }
+
+    def with_headroom(role: MemoryBreakdown) -> dict[str, Any]:
+        return {**role.to_dict(), "headroom_bytes": None if room is None else room - role.total}
+
+    roles = {role.role: with_headroom(role) for role in fitted.roles}
     lengths = basis.assumptions()[0]
     assumed = [
         {"name": lengths.name, "value": lengths.value, "source": lengths.source},
@@ -162,15 +172,23 @@ def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
             "source": "grpo.max_completion_length",
         },
     ]
-    return {"gpu": basis.gpu.name, "gpu_bytes": room, "roles": roles, "assumptions": assumed}
+    answering = None if compared is None or compared.memory is None else with_headroom(compared.memory)
+    return {
+        "gpu": basis.gpu.name,
+        "gpu_bytes": room,
+        "roles": roles,
+        "comparison": answering,
+        "assumptions": assumed,
+    }
 
 
-def _time(basis: Basis, choice: Choice) -> dict[str, Any] | None:
+def _time(basis: Basis, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     config = basis.config
     unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
     if basis.architecture is None or choice.fitted is None or unknown:
         return None
-    return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted))
+    comparison = compared and compared.to_dict(config.cluster.nodes * config.cluster.gpus_per_node)
+    return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted), comparison)
 
 
 def _rounded(value: Any) -> Any:
@@ -224,7 +242,7 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
 
 def _of_time(config: RunConfig, time: dict[str, Any] | None, save_steps: int) -> Iterator[str]:
     if time is not None:
-        yield from deadline_warnings(config, time["seconds_per_step"], time["hours"], save_steps)
+        yield from deadline_warnings(config, time["seconds_per_step"], time["run_hours"], save_steps)
 
 
 def _limit(config: RunConfig) -> int:

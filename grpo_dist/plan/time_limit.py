@@ -50,10 +50,10 @@ def deadline_warnings(config: RunConfig, per_step: float, hours: float | None, s
             f"before: only what is saved at its signal is kept; --set grpo.save_steps={fewer}"
         )
     if per_step <= usable and hours is not None and 3600 * hours > usable:
-        jobs = jobs_of(config, 3600 * hours)
+        jobs, enough = jobs_of(config, 3600 * hours), _written(3600 * hours * 1.1 + config.cluster.signal_seconds)
         yield (
-            f"cluster.time: the run takes {_words(3600 * hours)}, a job of {stated} ends before: {_requeued(config, jobs)}; "
-            f"--set cluster.time={_written(3600 * hours * 1.1 + config.cluster.signal_seconds)} runs it in one"
+            f"cluster.time: the run takes {_words(3600 * hours)}, a job of {stated} ends before: "
+            f"{_requeued(config, jobs)}; --set cluster.time={enough} runs it in one"
         )
 
 
