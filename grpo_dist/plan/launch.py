@@ -89,12 +89,12 @@ def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
         PlanError: the stated quantities cannot run together.
     """
     try:
-        return _plan(config, measured)
+        return plan_without_hint(config, measured)
     except Refused as refused:
-        raise refused.find_hint(config, lambda other: _plan(other, None)) from None
+        raise refused.find_hint(config, plan_without_hint) from None
 
 
-def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
+def plan_without_hint(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
     """As `plan_run`; of a refusal the hint is not looked for."""
     basis = basis_of(config, measured)
     refuse_contradictions(basis)

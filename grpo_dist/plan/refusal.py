@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from grpo_dist.plan.launch import LaunchPlan
 
 SHOWN = 3
-SAME = 2
-"""Suggestions that change the same settings."""
 TRIED = 120
 """Configurations that are planned to find them."""
 DEEPEST = 4
@@ -68,12 +66,7 @@ class Refused(PlanError):
 
     def find_hint(self, config: RunConfig, plan: Callable[[RunConfig], LaunchPlan]) -> Refused:
         """With the nearest configurations that can be planned as the hint."""
-        found: list[Way] = []
-        for way in nearest(config, self, plan):
-            if sum(way.settings.keys() == other.settings.keys() for other in found) < SAME:
-                found.append(way)
-            if len(found) == SHOWN:
-                break
+        found = list(islice(nearest(config, self, plan), SHOWN))
         if found:
             self.hint = listed(found)
         return self
@@ -91,11 +84,11 @@ class _Candidate(NamedTuple):
 
 
 def nearest(config: RunConfig, refused: Refused, plan: Callable[[RunConfig], LaunchPlan]) -> Iterator[Way]:
-    """Changes with which the configuration can be planned, the cheapest first.
+    """Changes with which the configuration can be planned, the cheapest first, one of the same settings.
 
     A change that only leads to another refusal is followed by what mends that one.
     """
-    numbers, seen, heap, found = count(), set(), [], False
+    numbers, seen, heap, found = count(), set(), [], set()
     _push(heap, numbers, refused, Way({}), 1)
     for _ in range(TRIED):
         candidate = _pop(heap, seen, found)
@@ -113,7 +106,7 @@ def nearest(config: RunConfig, refused: Refused, plan: Callable[[RunConfig], Lau
         except PlanError:
             continue
         else:
-            found = True
+            found.add(frozenset(way.settings))
             yield way if way.then else way._replace(then=_comes_to(planned))
 
 
@@ -124,12 +117,13 @@ def _push(heap: list[_Candidate], numbers: Iterator[int], refused: Refused, befo
         heapq.heappush(heap, _Candidate(both.cost, depth, next(numbers), both, refused.kind))
 
 
-def _pop(heap: list[_Candidate], seen: set[Any], found: bool) -> _Candidate | None:
+def _pop(heap: list[_Candidate], seen: set[Any], found: set[frozenset[str]]) -> _Candidate | None:
     """The cheapest not tried yet; once something was found only single changes."""
     while heap:
         candidate = heapq.heappop(heap)
         key = frozenset((name, str(value)) for name, value in candidate.way.settings.items())
-        if key not in seen and not (found and candidate.depth > 1):
+        needless = frozenset(candidate.way.settings) in found or (found and candidate.depth > 1)
+        if key not in seen and not needless:
             seen.add(key)
             return candidate
     return None
