@@ -10,6 +10,7 @@ from grpo_dist.cli.options import (
     calibrate_option,
     console,
     json_option,
+    mean_completion_option,
     measured,
     nodes_option,
     overrides_option,
@@ -23,7 +24,15 @@ from grpo_dist.cli.options import (
 @overrides_option
 @json_option
 @calibrate_option
-def plan(config: str, nodes: int | None, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
+@mean_completion_option
+def plan(
+    config: str,
+    nodes: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    calibrate: Path | None,
+    mean_completion: int | None,
+) -> None:
     """Work out what CONFIG comes to.
 
     That is who runs where, the batch, the memory of a GPU, the time of a step. Nothing is started and no network is
@@ -36,7 +45,7 @@ def plan(config: str, nodes: int | None, overrides: tuple[str, ...], as_json: bo
     from grpo_dist.plan import plan_run
 
     stated = load_config(config, with_nodes(overrides, nodes))
-    planned = plan_run(stated, measured(calibrate))
+    planned = plan_run(stated, measured(calibrate, mean_completion))
     if as_json:
         click.echo(planned.to_json(), nl=False)
         return

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import Numbers, calibrate_option, console, json_option, measured, overrides_option
+from grpo_dist.cli.options import (
+    Numbers,
+    calibrate_option,
+    console,
+    json_option,
+    mean_completion_option,
+    measured,
+    overrides_option,
+)
 
 
 @click.command()
@@ -26,6 +34,7 @@ from grpo_dist.cli.options import Numbers, calibrate_option, console, json_optio
 @overrides_option
 @json_option
 @calibrate_option
+@mean_completion_option
 def scale(
     config: str,
     nodes: tuple[int, ...],
@@ -36,6 +45,7 @@ def scale(
     overrides: tuple[str, ...],
     as_json: bool,
     calibrate: Path | None,
+    mean_completion: int | None,
 ) -> None:
     """Work it out for clusters of several sizes.
 
@@ -63,7 +73,7 @@ def scale(
     from grpo_dist.plan.scale import rows as rows_of
 
     stated = load_config(config, overrides)
-    found = list(sizes(stated, nodes, groups or (), keep, measured(calibrate)))
+    found = list(sizes(stated, nodes, groups or (), keep, measured(calibrate, mean_completion)))
     steps = hours_of(stated)
     rows = rows_of(found, steps, problems or stated.data.max_samples, price)
     assumptions = next((size.plan.time["assumptions"] for size in found if size.plan and size.plan.time), [])

@@ -47,8 +47,8 @@ TIMES = (
 
 
 TIMES_CAPTION = (
-    "gen., train, sync: of a step; compare: after the last; linear: tokens/s of a GPU, of those on the fewest; other, its: "
-    "the other mode and its step; hours: with the comparison; jobs: of cluster.time"
+    "gen., train, sync: of a step; compare: after the last; linear: tokens/s of a GPU, of those on the fewest; "
+    "other, its: the other mode and its step; hours: with the comparison; jobs: of cluster.time"
 )
 
 

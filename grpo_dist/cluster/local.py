@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
-from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.devices import allocator_environment, device_environment
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, run_process
 from grpo_dist.cluster.servers import serving
@@ -56,8 +56,9 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
         Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
+    allocator = allocator_environment(config, plan.topology, env)
     again = "run the same command with --resume"
-    run_stages(run, plan, stages(run, plan, config), env=env, terminal=terminal, again=again)
+    run_stages(run, plan, stages(run, plan, config), env=env, of_stages=allocator, terminal=terminal, again=again)
 
 
 def run_stages(
@@ -68,11 +69,13 @@ def run_stages(
     env: Mapping[str, str],
     terminal: Terminal,
     again: str,
+    of_stages: Mapping[str, str] | None = None,
 ) -> None:
     """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
 
     Args:
         again: what to do once the cause of a failure is mended.
+        of_stages: environment that servers do not get.
 
     Raises:
         LaunchError, RolloutsGone: a stage failed.
@@ -92,7 +95,7 @@ def run_stages(
                     until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)
                 log = logs / f"{stage.name}.log"
-                _run_stage(stage, env={**env, **devices}, log=log, terminal=terminal, again=again)
+                _run_stage(stage, env={**env, **devices, **(of_stages or {})}, log=log, terminal=terminal, again=again)
 
 
 def _run_stage(stage: Stage, *, env: dict[str, str], log: Path, terminal: Terminal, again: str) -> None:

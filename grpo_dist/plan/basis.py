@@ -29,8 +29,14 @@ class Measured:
 
     efficiencies: Efficiencies
     mean_completion: float
-    longest_completion: float
+    longest_completion: float | None
+    """None: the limit."""
     source: str
+
+
+def stated_mean(tokens: int) -> Measured:
+    """Nothing measured but a mean length that the user knows."""
+    return Measured(DEFAULTS, float(tokens), None, "stated with --mean-completion")
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Basis:
         limit, prompt = self.completion_tokens, max(1.0, MEAN_SHARE * self.prompt_tokens)
         if self.measured is None:
             return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit, self.prompt_tokens)
-        longest = min(limit, max(1.0, self.measured.longest_completion))
+        longest = min(limit, max(1.0, self.measured.longest_completion or limit))
         mean = min(longest, max(1.0, self.measured.mean_completion))
         return Lengths(prompt, mean, longest, self.prompt_tokens)
 
@@ -91,7 +97,8 @@ class Basis:
         completion = f"{MEAN_SHARE:g} × grpo.max_completion_length; --calibrate RUN takes a run's own"
         longest = "grpo.max_completion_length: one completion of a step usually reaches it"
         if self.measured is not None:
-            completion = longest = self.measured.source
+            completion = self.measured.source
+            longest = longest if self.measured.longest_completion is None else self.measured.source
         return (
             Assumption("prompt tokens, longest", self.prompt_tokens, self.texts.prompt_source),
             Assumption("prompt tokens, mean", lengths.prompt, half),
