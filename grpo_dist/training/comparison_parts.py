@@ -23,6 +23,7 @@ from grpo_dist.training.answering import Answerer, Sampling
 from grpo_dist.training.generation import Completion, Message
 
 POLL_SECONDS = 0.5
+PROGRESS_SECONDS = 2.0
 LAUNCHED = ("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK", "RANK")
 """What torchrun has set, by the start of a name: an engine of one process would wait for the others."""
 
@@ -78,10 +79,11 @@ class Shared:
             yield parts[place % count][place // count]
 
     def _answered(self, prompts: Sequence[list[Message]], how: Sampling) -> list[list[dict[str, object]]]:
-        groups = []
+        groups, shown = [], time.monotonic()
         for group in self.own.answer(prompts, how):
             groups.append([asdict(one) for one in group])
-            if self.part.index == 0:
+            if self.part.index == 0 and time.monotonic() - shown > PROGRESS_SECONDS:
+                shown = time.monotonic()
                 say_passing(f"comparing: {self.name}, {len(groups)} of {len(prompts)} problems in each process")
         return groups
 

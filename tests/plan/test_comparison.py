@@ -49,7 +49,8 @@ def test_the_run_takes_its_steps_and_the_comparison():
 
 
 def test_what_does_not_fit_is_refused_with_what_does():
-    sections = {"cluster": cluster(1, 1, "a10"), "grpo": LONG}
+    few = {"prompts_per_step": 1, "num_generations": 2}
+    sections = {"cluster": cluster(1, 1, "a10"), "grpo": {**few, **LONG}}
     with pytest.raises(PlanError, match=r"evaluation\.batch_size: answering 512 problems at a time") as caught:
         planned(evaluation={"batch_size": 512}, **sections)
     setting = caught.value.hint.split("--set evaluation.batch_size=")[1].split()[0]

@@ -51,7 +51,7 @@ def test_eager_attention_takes_longer_on_long_texts():
     def ratio(longest):
         lengths = Lengths(prompt=0, mean=longest, longest=longest)
         eager, sdpa = (
-            training_time(QWEN3_4B, gpu("h100"), lengths, completions=8, micro_batch=1, eager=eager).seconds
+            training_time(QWEN3_4B, gpu("h100"), lengths, completions=8, micro_batch=8, eager=eager).seconds
             for eager in (True, False)
         )
         return eager / sdpa
