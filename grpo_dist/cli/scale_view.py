@@ -76,9 +76,7 @@ def _times(rows: list[dict[str, Any]]) -> Table:
     """Where the time of each size goes, and what the run comes to."""
     timed = [row for row in rows if "generation_seconds" in row]
     columns = [column for column in TIMES if any(row.get(column.key) is not None for row in timed)]
-    table = Table(
-        caption="per step: generation, training, sync; of a run: comparison, hours with it, jobs of cluster.time"
-    )
+    table = Table(caption=TIMES_CAPTION, caption_justify="left")
     for name in ("nodes", "group", *(column.name for column in columns)):
         table.add_column(name, justify="right")
     for row in timed:

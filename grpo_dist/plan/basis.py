@@ -32,6 +32,8 @@ class Measured:
     longest_completion: float | None
     """None: the limit."""
     source: str
+    longest_prompt: float | None = None
+    """None: not known."""
 
 
 def stated_mean(tokens: int) -> Measured:
@@ -75,12 +77,15 @@ class Basis:
     @property
     def lengths(self) -> Lengths:
         """Of the texts of a step, for the time estimate."""
-        limit, prompt = self.completion_tokens, max(1.0, MEAN_SHARE * self.prompt_tokens)
+        limit, longest_prompt = self.completion_tokens, float(self.prompt_tokens)
+        if self.measured is not None and self.measured.longest_prompt is not None:
+            longest_prompt = min(longest_prompt, max(1.0, self.measured.longest_prompt))
+        prompt = max(1.0, MEAN_SHARE * longest_prompt)
         if self.measured is None:
-            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit, self.prompt_tokens)
+            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit, longest_prompt)
         longest = min(limit, max(1.0, self.measured.longest_completion or limit))
         mean = min(longest, max(1.0, self.measured.mean_completion))
-        return Lengths(prompt, mean, longest, self.prompt_tokens)
+        return Lengths(prompt, mean, longest, longest_prompt)
 
     @property
     def comparison_lengths(self) -> Lengths:
@@ -89,7 +94,7 @@ class Basis:
         if limit is None:
             return trained
         mean = MEAN_SHARE * limit if self.measured is None else min(trained.mean, limit)
-        return Lengths(trained.prompt, max(1.0, mean), max(1.0, limit), self.prompt_tokens)
+        return Lengths(trained.prompt, max(1.0, mean), max(1.0, limit), trained.longest_prompt)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """The lengths, and where they come from."""
