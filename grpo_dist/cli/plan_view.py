@@ -24,6 +24,9 @@ def print_plan(plan: LaunchPlan, console: Console) -> None:
     if plan.memory is not None:
         for name, role in plan.memory["roles"].items():
             console.print(_section(f"memory: {name}", _memory(plan, role)))
+        if host := plan.memory["host_bytes_per_node"]:
+            asleep = f"{_gib(host)} of each node's memory hold the weights of sleeping engines"
+            console.print(_section("host memory", iter([(asleep,)])))
         if compared := plan.memory["comparison"]:
             console.print(_section("comparison", _fullest(plan, compared)))
     if plan.time is not None:

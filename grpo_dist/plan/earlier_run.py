@@ -16,8 +16,8 @@ from grpo_dist.plan.choice import choose
 from grpo_dist.plan.estimate import layout, workload
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
-from grpo_dist.plan.timing import DEFAULTS, calibrate
-from grpo_dist.plan.timing.calibration import LONGEST, MEAN, WARM_UP
+from grpo_dist.plan.timing import DEFAULTS
+from grpo_dist.plan.timing.calibration import LONGEST, MEAN, WARM_UP, calibrate
 from grpo_dist.run_directory import RunDirectory
 
 

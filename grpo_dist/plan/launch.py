@@ -16,7 +16,7 @@ from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictio
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
-from grpo_dist.plan.memory import MemoryBreakdown
+from grpo_dist.plan.memory import MemoryBreakdown, rollout_memory
 from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
@@ -178,8 +178,17 @@ def _memory(basis: Basis, fitted: Fit | None, compared: ComparisonPlan | None) -
         "gpu_bytes": room,
         "roles": roles,
         "comparison": answering,
+        "host_bytes_per_node": _asleep(basis, fitted),
         "assumptions": assumed,
     }
+
+
+def _asleep(basis: Basis, fitted: Fit) -> int:
+    """Weights that the sleeping engines of a node keep in the host's memory."""
+    if fitted.engine is None or not basis.config.rollout.enable_sleep_mode:
+        return 0
+    weights = next(part.bytes for part in rollout_memory(fitted.engine).components if part.name == "weights")
+    return basis.config.cluster.gpus_per_node * weights
 
 
 def _time(basis: Basis, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:

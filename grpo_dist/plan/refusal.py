@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from grpo_dist.plan.launch import LaunchPlan
 
 SHOWN = 3
-TRIED = 120
+TRIED = 90
 """Configurations that are planned to find them."""
 DEEPEST = 4
 """Changes in one suggestion."""

@@ -18,7 +18,13 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.backend import Backend
 from grpo_dist.training.environment import note_environment
-from grpo_dist.training.preparation import check_columns, dressed_tokenizer, planned_model, start_warm
+from grpo_dist.training.preparation import (
+    check_columns,
+    dressed_tokenizer,
+    planned_data,
+    planned_model,
+    start_warm,
+)
 from grpo_dist.training.stage import Run
 from grpo_dist.training.world import check_device
 
@@ -41,7 +47,7 @@ def prepare(run: Run, backend: Backend | None) -> None:
     scorers = load_rewards((config.evaluation.scorer,))
     here = {"name_or_path": str(snapshot), "config": None, "revision": None, "split": "train", "eval_split": None}
     prepared = prepare_data(
-        config.data.model_copy(update=here),
+        planned_data(run).model_copy(update=here),
         planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers="answer" in scorers[0].columns,

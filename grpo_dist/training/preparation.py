@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.data import DataSection
 from grpo_dist.config.section import EMBEDDED
 from grpo_dist.data.messages import Messages, dresser, template_accepts_system
 from grpo_dist.data.prepare import Model, Prepared
@@ -62,7 +63,7 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     embedded = config.data.name_or_path == EMBEDDED
     scorers = _scorers(config)
     prepared = prepare_data(
-        config.data,
+        planned_data(run),
         planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers=any("answer" in reward.columns for reward in scorers),
@@ -91,6 +92,14 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
         room=room(run),
         max_completion_length=longest_completion(run.config),
     )
+
+
+def planned_data(run: Run) -> DataSection:
+    """With the limit that engines were planned with, where nothing stated bounds a prompt."""
+    section, limit = run.config.data, run.plan.max_prompt_length
+    if run.plan.max_model_len is None or section.max_prompt_length or section.max_prompt_length_quantile:
+        return section
+    return section.model_copy(update={"max_prompt_length": limit})
 
 
 def planned_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:

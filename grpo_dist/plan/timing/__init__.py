@@ -1,7 +1,6 @@
 """How long a step takes: a roofline over data sheets and published efficiencies, or fitted to an earlier run."""
 
 from grpo_dist.plan.timing.balance import Balance, balance
-from grpo_dist.plan.timing.calibration import calibrate
 from grpo_dist.plan.timing.efficiencies import DEFAULTS, Assumption, Efficiencies, with_overrides
 from grpo_dist.plan.timing.generation import Generation, generation_time, kv_pool, transformers_time
 from grpo_dist.plan.timing.learning_rate import LearningRateAdvice, learning_rate_advice
@@ -29,7 +28,6 @@ __all__ = [
     "Workload",
     "adapter_sync_time",
     "balance",
-    "calibrate",
     "gather_time",
     "generation_time",
     "gradient_sync_time",
