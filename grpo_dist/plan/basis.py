@@ -163,7 +163,8 @@ def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
     except PlanError as error:
         meant = error.near if isinstance(error, UnknownHardware) else None
         near = () if meant is None else (Way({setting: meant}),)
-        raise Refused(f"{setting}: {error.message}", near, otherwise=error.hint) from None
+        also = error.otherwise if isinstance(error, UnknownHardware) else ""
+        raise Refused(f"{setting}: {error.message}", near, otherwise=error.hint, also=also) from None
 
 
 def _check_positions(config: RunConfig, positions: int) -> None:

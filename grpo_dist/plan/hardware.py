@@ -53,10 +53,12 @@ class Gpu:
 class UnknownHardware(PlanError):
     """A name the tables do not have."""
 
-    def __init__(self, message: str, *, hint: str, near: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, otherwise: str, near: str | None = None) -> None:
+        meant = f"did you mean {near}? Otherwise " if near else ""
+        super().__init__(message, hint=meant + otherwise)
         self.near = near
         """The name that was probably meant."""
+        self.otherwise = f"or {otherwise}"
 
 
 def _gib(number: float) -> int:
@@ -177,7 +179,7 @@ def link(name: str) -> Link:
         return LINKS[plain]
     raise UnknownHardware(
         f"link {name!r} is not in the table of {', '.join(LINKS)}",
-        hint=_did_you_mean(plain, LINKS) + "take the one whose bytes/s come nearest",
+        otherwise="take the one whose bytes/s come nearest",
         near=closest(plain, list(LINKS)),
     )
 
@@ -189,12 +191,11 @@ def _unknown(name: str) -> UnknownHardware:
     if vendor is not None:
         return UnknownHardware(
             f"GPU {name!r} is not in the table: {vendor} makes it, and training here needs an NVIDIA GPU (CUDA, NCCL)",
-            hint=f"name an NVIDIA GPU, or, to plan all the same, {figures}",
+            otherwise=f"name an NVIDIA GPU, or, to plan all the same, {figures}",
         )
     near = closest(_canonical(name), list(GPUS))
-    did_you_mean = f"did you mean {near}? Otherwise " if near else ""
     message = f"GPU {name!r} is not in the table of {', '.join(GPUS)}"
-    return UnknownHardware(message, hint=did_you_mean + figures, near=near)
+    return UnknownHardware(message, otherwise=figures, near=near)
 
 
 def _canonical(name: str) -> str:

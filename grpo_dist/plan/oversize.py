@@ -122,7 +122,9 @@ def _of_sharing_out(basis: Basis) -> Iterator[Way]:
     if rollout.backend == "vllm" and rollout.mode == "colocate":
         awake = {"rollout.enable_sleep_mode": False} if rollout.enable_sleep_mode else {}
         yield Way({"rollout.mode": "server", **awake})
-    elif rollout.backend == "vllm":
+    elif rollout.backend == "transformers":
+        yield Way({"rollout.backend": "vllm"})
+    else:
         yield Way({"rollout.mode": "colocate", "rollout.replicas": "auto", "rollout.nodes": "auto"})
     if rollout.tensor_parallel_size != "auto" and basis.architecture is not None:
         sizes = servable_sizes(basis.architecture, gpus)

@@ -54,21 +54,25 @@ class Refused(PlanError):
         ways: changes that may mend it, nearest first among those of the same cost.
         otherwise: the hint when none is found.
         kind: what is wrong, for telling a new refusal from the same again.
+        also: what else can be done, in words, below what was found.
     """
 
-    def __init__(self, message: str, ways: Iterable[Way], *, otherwise: str | None = None, kind: str = "") -> None:
+    def __init__(
+        self, message: str, ways: Iterable[Way], *, otherwise: str | None = None, kind: str = "", also: str = ""
+    ) -> None:
         super().__init__(
             message,
             hint=otherwise or "too much is wrong at once for a few settings to mend it: begin with fewer demands",
         )
         self.ways = ways
+        self.also = also
         self.kind = kind or message.partition(":")[0]
 
     def find_hint(self, config: RunConfig, plan: Callable[[RunConfig], LaunchPlan]) -> Refused:
         """With the nearest configurations that can be planned as the hint."""
         found = list(islice(nearest(config, self, plan), SHOWN))
         if found:
-            self.hint = listed(found)
+            self.hint = listed(found) + (f"\n    {self.also}" if self.also else "")
         return self
 
 
@@ -106,8 +110,25 @@ def nearest(config: RunConfig, refused: Refused, plan: Callable[[RunConfig], Lau
         except PlanError:
             continue
         else:
-            found.add(frozenset(way.settings))
-            yield way if way.then else way._replace(then=_comes_to(planned))
+            way, planned = _without_needless(config, way, planned, plan)
+            if frozenset(way.settings) not in found:
+                found.add(frozenset(way.settings))
+                yield way if way.then else way._replace(then=_comes_to(planned))
+
+
+def _without_needless(
+    config: RunConfig, way: Way, planned: LaunchPlan, plan: Callable[[RunConfig], LaunchPlan]
+) -> tuple[Way, LaunchPlan]:
+    """Without changes that led there and that it runs without."""
+    for name in list(way.settings) if len(way.settings) > 1 else ():
+        rest = {other: value for other, value in way.settings.items() if other != name}
+        fewer = Way(rest, way.then)
+        asked = changed(config, fewer) if rest else None
+        try:
+            planned, way = (planned, way) if asked is None else (plan(asked), fewer)
+        except PlanError:
+            continue
+    return way, planned
 
 
 def _push(heap: list[_Candidate], numbers: Iterator[int], refused: Refused, before: Way, depth: int) -> None:
