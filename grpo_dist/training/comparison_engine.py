@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.demand import SERVER_UTILIZATION
 from grpo_dist.plan.memory.rollout import RolloutSetup, served_rank
 from grpo_dist.rollout.client import Policy, Prompt, Sampled
@@ -14,6 +15,8 @@ from grpo_dist.training.model import model_path
 from grpo_dist.training.served_model import ServedModel, served_models
 from grpo_dist.training.stage import Run
 
+ON_CPU_SHARE = 0.3
+"""Of a machine's memory, as TRL's engines take it."""
 PORTION = 4 * RolloutSetup.max_num_seqs
 """Completions asked for together."""
 
@@ -22,6 +25,11 @@ def engine_models(run: Run) -> tuple[ServedModel, ServedModel]:
     """Base and trained, side by side on one engine of this process."""
     base, trained = served_models(run, EnginePool(run))
     return replace(base, at_once=PORTION), replace(trained, at_once=PORTION)
+
+
+def _share(plan: LaunchPlan) -> float:
+    """Of a GPU that nothing else uses any more; on CPU of the machine's memory, as in training."""
+    return SERVER_UTILIZATION if plan.topology.device == "cuda" else plan.gpu_memory_utilization or ON_CPU_SHARE
 
 
 class EnginePool:
@@ -44,7 +52,7 @@ class EnginePool:
             seed=config.grpo.seed,
             max_model_len=plan.max_model_len,
             max_num_seqs=RolloutSetup.max_num_seqs,
-            gpu_memory_utilization=SERVER_UTILIZATION,
+            gpu_memory_utilization=_share(plan),
             tensor_parallel_size=plan.topology.tensor_parallel_size,
             generation_config="vllm",
             enable_lora=True,
