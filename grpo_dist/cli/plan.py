@@ -15,6 +15,7 @@ from grpo_dist.cli.options import (
     nodes_option,
     overrides_option,
     with_nodes,
+    without_plugins,
 )
 
 
@@ -41,6 +42,7 @@ def plan(
 
     What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
     """
+    without_plugins()
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
 
