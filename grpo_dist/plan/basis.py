@@ -19,6 +19,8 @@ from grpo_dist.plan.timing import DEFAULTS, Assumption, Efficiencies, Lengths
 
 Found = TypeVar("Found")
 
+USUAL = {"cluster.intra_node_link": (None,), "cluster.inter_node_link": ("infiniband-ndr",)}
+"""What a name that is not known may be replaced with: the GPU's own link, the usual one between nodes."""
 MEAN_SHARE = 0.5
 """Mean over longest, of prompts and of completions, before a run has been measured."""
 
@@ -162,7 +164,8 @@ def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
         return find(*stated)
     except PlanError as error:
         meant = error.near if isinstance(error, UnknownHardware) else None
-        near = () if meant is None else (Way({setting: meant}),)
+        values = (*(() if meant is None else (meant,)), *USUAL.get(setting, ()))
+        near = tuple(Way({setting: value}) for value in values)
         also = error.otherwise if isinstance(error, UnknownHardware) else ""
         raise Refused(f"{setting}: {error.message}", near, otherwise=error.hint, also=also) from None
 

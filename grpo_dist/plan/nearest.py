@@ -27,7 +27,7 @@ EACH = 4
 
 def no_split(machines: Machines) -> Refused:
     """Why there is no way to share them out at all, and what comes nearest."""
-    return Refused(_why(machines), _ways_to_split(machines), kind="machines")
+    return Refused(_why(machines), _ways_to_split(machines))
 
 
 def ways_to_divide(machines: Machines, completions: int) -> Iterator[Way]:

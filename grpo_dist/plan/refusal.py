@@ -77,8 +77,9 @@ class Refused(PlanError):
 
 
 class _Candidate(NamedTuple):
-    """Ordered by what it costs, then by how many changes it takes."""
+    """Ordered by what it costs and how many changes it takes: one more weighs as much as one that costs more."""
 
+    rank: int
     cost: int
     depth: int
     number: int
@@ -135,7 +136,7 @@ def _push(heap: list[_Candidate], numbers: Iterator[int], refused: Refused, befo
     """What may mend a refusal, beside what was changed already."""
     for way in islice(refused.ways, WAYS):
         both = Way({**before.settings, **way.settings}, way.then if depth == 1 else "")
-        heapq.heappush(heap, _Candidate(both.cost, depth, next(numbers), both, refused.kind))
+        heapq.heappush(heap, _Candidate(both.cost + depth, both.cost, depth, next(numbers), both, refused.kind))
 
 
 def _pop(heap: list[_Candidate], seen: set[Any], found: set[frozenset[str]]) -> _Candidate | None:
