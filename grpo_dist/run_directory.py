@@ -119,6 +119,11 @@ class RunDirectory:
         return self.path / "comparison.json"
 
     @property
+    def comparison_parts(self) -> Path:
+        """Answers of each process; gone when the comparison stands."""
+        return self.path / ".comparison"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,17 +56,36 @@ def with_nodes(overrides: tuple[str, ...], nodes: int | None) -> tuple[str, ...]
     return overrides if nodes is None else (*overrides, f"cluster.nodes={nodes}")
 
 
-def measured(calibrate: Path | None) -> Measured | None:
+def measured(calibrate: Path | None, mean_completion: int | None = None) -> Measured | None:
     """What the run given with --calibrate tells.
 
     Raises:
         PlanError: it tells nothing.
     """
+    if mean_completion is not None:
+        if calibrate is not None:
+            raise click.UsageError("--calibrate takes the run's own lengths; leave --mean-completion out")
+        from grpo_dist.plan.basis import stated_mean
+
+        return stated_mean(mean_completion)
     if calibrate is None:
         return None
     from grpo_dist.plan.earlier_run import measured_in
 
     return measured_in(calibrate)
+
+
+mean_completion_option = click.option(
+    "--mean-completion",
+    type=click.IntRange(1),
+    metavar="TOKENS",
+    help="Mean length of completions, for the time; half of the longest otherwise, or what --calibrate finds.",
+)
+
+
+def without_plugins() -> None:
+    """pydantic would look through every installed package for plugins of its own: a tenth of the time a plan takes."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def at_a_terminal() -> bool:

@@ -10,10 +10,12 @@ from grpo_dist.cli.options import (
     calibrate_option,
     console,
     json_option,
+    mean_completion_option,
     measured,
     nodes_option,
     overrides_option,
     with_nodes,
+    without_plugins,
 )
 
 
@@ -23,7 +25,15 @@ from grpo_dist.cli.options import (
 @overrides_option
 @json_option
 @calibrate_option
-def plan(config: str, nodes: int | None, overrides: tuple[str, ...], as_json: bool, calibrate: Path | None) -> None:
+@mean_completion_option
+def plan(
+    config: str,
+    nodes: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    calibrate: Path | None,
+    mean_completion: int | None,
+) -> None:
     """Work out what CONFIG comes to.
 
     That is who runs where, the batch, the memory of a GPU, the time of a step. Nothing is started and no network is
@@ -32,11 +42,12 @@ def plan(config: str, nodes: int | None, overrides: tuple[str, ...], as_json: bo
 
     What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
     """
+    without_plugins()
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
 
     stated = load_config(config, with_nodes(overrides, nodes))
-    planned = plan_run(stated, measured(calibrate))
+    planned = plan_run(stated, measured(calibrate, mean_completion))
     if as_json:
         click.echo(planned.to_json(), nl=False)
         return

@@ -24,6 +24,11 @@ def print_plan(plan: LaunchPlan, console: Console) -> None:
     if plan.memory is not None:
         for name, role in plan.memory["roles"].items():
             console.print(_section(f"memory: {name}", _memory(plan, role)))
+        if host := plan.memory["host_bytes_per_node"]:
+            asleep = f"{_gib(host)} of each node's memory hold the weights of sleeping engines"
+            console.print(_section("host memory", iter([(asleep,)])))
+        if compared := plan.memory["comparison"]:
+            console.print(_section("comparison", _fullest(plan, compared)))
     if plan.time is not None:
         console.print(_section("time", _time(plan.time)))
         console.print(_section("assumed", _assumptions(plan)))
@@ -82,11 +87,15 @@ def _batch(plan: LaunchPlan) -> Iterator[tuple[str]]:
     yield (f"a checkpoint every {plan.save_steps} steps",)
 
 
-def _memory(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    whole = plan.memory["gpu_bytes"] if plan.memory else None
-    total = _gib(role["total_bytes"])
+def _fullest(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[str]]:
+    whole, total = plan.memory["gpu_bytes"], _gib(role["total_bytes"])
     room = "" if whole is None else f" of {_gib(whole)} ({plan.memory['gpu']}), {_gib(role['headroom_bytes'])} left"
     yield (f"{total}{room}; the most while: {role['peak_phase']}",)
+
+
+def _memory(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    whole = plan.memory["gpu_bytes"]
+    yield from _fullest(plan, role)
     parts = sorted(role["components"], key=lambda part: -part["bytes"])
     yield (_bar(parts, whole or role["total_bytes"]),)
     table = Table.grid(padding=(0, 2))
@@ -112,10 +121,16 @@ def _time(time: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     yield (f"{time['seconds_per_step']:,.1f} s per step, {time['tokens_per_second']:,.0f} tokens/s", "")
     for part in time["parts"]:
         yield f"{part['name']:<18}{part['seconds']:>10,.1f} s", Text(part["how"], style="dim")
+    if compared := time["comparison"]:
+        how = f"{compared['completions']:,} completions by {compared['answering']}, after the last step"
+        yield f"{'comparison':<18}{compared['seconds']:>10,.1f} s", Text(how, style="dim")
     hours = time["gpu_hours_per_step"]
     if time["steps"]:
         total = f"{time['steps']:,} steps in {time['hours']:,.1f} h"
         yield (total if hours is None else f"{total}, {time['gpu_hours']:,.1f} GPU-hours"), ""
+        if time["comparison"]:
+            whole = f"with the comparison {time['run_hours']:,.1f} h"
+            yield (whole if hours is None else f"{whole}, {time['run_gpu_hours']:,.1f} GPU-hours"), ""
     elif hours is not None:
         yield f"{100 * hours:,.2f} GPU-hours per 100 steps", ""
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import Numbers, calibrate_option, console, json_option, measured, overrides_option
+from grpo_dist.cli.options import (
+    Numbers,
+    calibrate_option,
+    console,
+    json_option,
+    mean_completion_option,
+    measured,
+    overrides_option,
+    without_plugins,
+)
 
 
 @click.command()
@@ -21,21 +30,29 @@ from grpo_dist.cli.options import Numbers, calibrate_option, console, json_optio
     show_default=True,
     help="What stays the same from size to size; see above.",
 )
+@click.option("--problems", type=click.IntRange(1), help="Problems in the data, for the hours of an epoch.")
+@click.option("--price", type=click.FloatRange(0), help="Of a GPU-hour, for the cost of a run.")
 @overrides_option
 @json_option
 @calibrate_option
+@mean_completion_option
 def scale(
     config: str,
     nodes: tuple[int, ...],
     groups: tuple[int, ...] | None,
     keep: str,
+    problems: int | None,
+    price: float | None,
     overrides: tuple[str, ...],
     as_json: bool,
     calibrate: Path | None,
+    mean_completion: int | None,
 ) -> None:
     """Work it out for clusters of several sizes.
 
-    A row for each: group, batch, learning rate, memory, time, GPU-hours.
+    A row for each: group, batch, learning rate, memory, time, GPU-hours. And where the time goes: generation,
+    training, synchronisation, the comparison; tokens/s of a GPU, and the share of it that is kept as GPUs are added;
+    the step of the other mode, colocated or servers; jobs of cluster.time that the run takes.
 
     \b
     --keep prompts      prompts per step stay: the same step, faster with more nodes;
@@ -52,13 +69,15 @@ def scale(
     """
     if keep == "group" and groups:
         raise click.UsageError("--keep group keeps the group as configured; leave --num-generations out")
+    without_plugins()
     from grpo_dist.config import load_config
     from grpo_dist.plan.scale import hours_of, sizes
+    from grpo_dist.plan.scale import rows as rows_of
 
     stated = load_config(config, overrides)
-    found = list(sizes(stated, nodes, groups or (), keep, measured(calibrate)))
+    found = list(sizes(stated, nodes, groups or (), keep, measured(calibrate, mean_completion)))
     steps = hours_of(stated)
-    rows = [size.to_dict(steps) for size in found]
+    rows = rows_of(found, steps, problems or stated.data.max_samples, price)
     assumptions = next((size.plan.time["assumptions"] for size in found if size.plan and size.plan.time), [])
     if as_json:
         text = json.dumps({"keep": keep, "steps": steps, "sizes": rows, "assumptions": assumptions}, indent=2)

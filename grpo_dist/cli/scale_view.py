@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +24,34 @@ COLUMNS = (
 )
 
 
+class Column(NamedTuple):
+    name: str
+    key: str
+    form: str
+
+
+TIMES = (
+    Column("gen. s", "generation_seconds", "{:,.1f}"),
+    Column("train s", "training_seconds", "{:,.1f}"),
+    Column("sync s", "sync_seconds", "{:,.1f}"),
+    Column("compare s", "comparison_seconds", "{:,.0f}"),
+    Column("tokens/s GPU", "tokens_per_second_per_gpu", "{:,.0f}"),
+    Column("linear", "efficiency", "{:.0%}"),
+    Column("other", "other_mode", "{}"),
+    Column("its s", "other_seconds_per_step", "{:,.1f}"),
+    Column("hours", "run_hours", "{:,.1f}"),
+    Column("h/epoch", "hours_per_epoch", "{:,.1f}"),
+    Column("jobs", "jobs", "{:,}"),
+    Column("cost", "cost", "{:,.0f}"),
+)
+
+
+TIMES_CAPTION = (
+    "gen., train, sync: of a step; compare: after the last; linear: tokens/s of a GPU, of those on the fewest; "
+    "other, its: the other mode and its step; hours: with the comparison; jobs: of cluster.time"
+)
+
+
 def print_sizes(
     rows: list[dict[str, Any]], keep: str, steps: int, assumptions: list[dict[str, Any]], console: Console
 ) -> None:
@@ -34,12 +62,31 @@ def print_sizes(
     for row in rows:
         table.add_row(*(cells(row) if row["runs"] else _refused(row)))
     console.print(table)
+    if any("generation_seconds" in row for row in rows):
+        console.print(_times(rows))
     for text in (*_problems(rows), *_warnings(rows)):
         console.print(Text(text, style="yellow"))
     for source in dict.fromkeys(row["learning_rate"]["source"] for row in rows if row["learning_rate"]):
         console.print(Text(f"learning rate: a value to start from, not a law; {source}", style="dim"))
     for assumed in assumptions:
         console.print(Text(f"assumed: {assumed['name']} {assumed['value']:,.6g} ({assumed['source']})", style="dim"))
+
+
+def _times(rows: list[dict[str, Any]]) -> Table:
+    """Where the time of each size goes, and what the run comes to."""
+    timed = [row for row in rows if "generation_seconds" in row]
+    columns = [column for column in TIMES if any(row.get(column.key) is not None for row in timed)]
+    table = Table(caption=TIMES_CAPTION, caption_justify="left")
+    for name in ("nodes", "group", *(column.name for column in columns)):
+        table.add_column(name, justify="right")
+    for row in timed:
+        shown = (_cell(row.get(column.key), column.form) for column in columns)
+        table.add_row(f"{row['nodes']:,}", f"{row['num_generations']:,}", *shown)
+    return table
+
+
+def _cell(value: Any, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
 
 
 def cells(row: dict[str, Any]) -> Iterator[str]:

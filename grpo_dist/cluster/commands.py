@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.devices import allocator_environment, device_environment
 from grpo_dist.cluster.network import interface_of
 from grpo_dist.cluster.part import Command
 from grpo_dist.cluster.stages import QUIET, Machine, stages
@@ -62,6 +62,7 @@ class Commands:
             return Command(name, argv, env, self._log(name))
         stage = next(stage for stage in stages(self.run, plan, config, machine) if stage.name == name)
         env |= device_environment(plan.topology, env, alone=stage.alone)
+        env |= allocator_environment(config, plan.topology, env)
         return Command(name, stage.argv, env, self._log(name))
 
     def _log(self, name: str) -> Path:

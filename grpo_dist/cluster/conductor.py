@@ -23,6 +23,7 @@ from grpo_dist.cluster.stop import Why, request_stop, stop_requested, stopped_at
 from grpo_dist.cluster.watchdog import Watchdog, beat_in
 from grpo_dist.config import load_config
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.comparison import comparing_processes
 from grpo_dist.progress import Terminal
 from grpo_dist.rollout.registry import remove_replica
 from grpo_dist.rollout.supervisor import replicas_of_node
@@ -109,7 +110,9 @@ class Conductor:
         if not trained:
             await self._train()
         if self.config.evaluation.enabled and not self._is_ending():
-            await self._stage("compare", [0], self.run.comparison)
+            shared = comparing_processes(self.config, self.plan.topology) > 1
+            nodes = range(self.plan.topology.trainer_nodes) if shared else [0]
+            await self._stage("compare", nodes, self.run.comparison)
         await self._stop({"serve"})
         await self._stage("report", [0], self.run.report)
 

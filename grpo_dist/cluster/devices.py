@@ -5,8 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from grpo_dist.config import RunConfig
 from grpo_dist.plan import Topology
 from grpo_dist.plan.gpu_mask import visible_gpus
+
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+ALLOCATORS = (ALLOCATOR, "PYTORCH_ALLOC_CONF")
+"""The variable, and its newer name."""
+
+
+def allocator_environment(config: RunConfig, topology: Topology, environ: Mapping[str, str]) -> dict[str, str]:
+    """Segments that grow, so that memory is not lost between them, where a process has the whole of its GPU's tensors.
+
+    vLLM's sleep mode has an allocator of its own, and engines over several GPUs hand out addresses of their memory:
+    neither goes with it. What the user has set stays.
+    """
+    colocated = topology.mode == "colocate"
+    forbidden = colocated and (config.rollout.enable_sleep_mode or topology.tensor_parallel_size > 1)
+    if topology.device != "cuda" or forbidden or any(name in environ for name in ALLOCATORS):
+        return {}
+    return {ALLOCATOR: "expandable_segments:True"}
 
 
 def device_environment(topology: Topology, environ: Mapping[str, str], *, alone: bool) -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from grpo_dist.cluster.checks import check_backend, check_packages, check_rewards
-from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.devices import allocator_environment, device_environment
 from grpo_dist.cluster.forks import Forks, can_fork
 from grpo_dist.cluster.opening import make_or_take_up
 from grpo_dist.cluster.process import Interrupted, Outcome, run_process, start
@@ -59,9 +59,10 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
         Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
+    allocator = allocator_environment(config, plan.topology, env)
     again = "run the same command with --resume"
-    wanted = stages(run, plan, config)
-    run_stages(run, plan, wanted, env=env, terminal=terminal, again=again, forked=can_fork(plan, config))
+    wanted, forked = stages(run, plan, config), can_fork(plan, config)
+    run_stages(run, plan, wanted, env=env, of_stages=allocator, terminal=terminal, again=again, forked=forked)
 
 
 def run_stages(
@@ -73,12 +74,14 @@ def run_stages(
     terminal: Terminal,
     again: str,
     forked: bool,
+    of_stages: Mapping[str, str] | None = None,
 ) -> None:
     """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
 
     Args:
         again: what to do once the cause of a failure is mended.
         forked: they share what they import.
+        of_stages: environment that servers do not get.
 
     Raises:
         LaunchError, RolloutsGone: a stage failed.
@@ -99,7 +102,8 @@ def run_stages(
                     until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)
                 log = logs / f"{stage.name}.log"
-                outcome = run_process(stage.argv, env={**env, **devices}, log=log, terminal=terminal, start=starts)
+                of_stage = {**env, **devices, **(of_stages or {})}
+                outcome = run_process(stage.argv, env=of_stage, log=log, terminal=terminal, start=starts)
                 _check(stage, outcome, log, again)
 
 

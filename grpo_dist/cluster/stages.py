@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grpo_dist.config import RunConfig
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.comparison import comparing_processes
 from grpo_dist.render.accelerate import launch_arguments
 from grpo_dist.run_directory import RunDirectory
 
@@ -47,8 +48,9 @@ def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Mach
         Stage("train", launched("grpo_dist.training", run, plan, machine), run.adapter, alone=False, generates=True),
     ]
     if config.evaluation.enabled:
-        argv = (python, "-m", "grpo_dist.training.compare", where)
-        found.append(Stage("compare", argv, run.comparison, True, generates=True))
+        module, shared = "grpo_dist.training.compare", comparing_processes(config, plan.topology) > 1
+        argv = launched(module, run, plan, machine) if shared else (python, "-m", module, where)
+        found.append(Stage("compare", argv, run.comparison, alone=not shared, generates=True))
     return found
 
 

@@ -12,13 +12,15 @@ from grpo_dist.config.problems import shown, visible
 from grpo_dist.config.section import EMBEDDED
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture, architecture_of
-from grpo_dist.plan.hardware import GPUS, Gpu, Link, gpu, link
+from grpo_dist.plan.hardware import GPUS, Gpu, Link, UnknownHardware, gpu, link
+from grpo_dist.plan.refusal import Refused, Way
+from grpo_dist.plan.texts import Texts, texts
 from grpo_dist.plan.timing import DEFAULTS, Assumption, Efficiencies, Lengths
 
 Found = TypeVar("Found")
 
-LONGEST_PROMPT = 512
-"""Tokens of the longest prompt when nothing stated bounds it; the recipe's are 202."""
+USUAL = {"cluster.intra_node_link": (None,), "cluster.inter_node_link": ("infiniband-ndr",)}
+"""What a name that is not known may be replaced with: the GPU's own link, the usual one between nodes."""
 MEAN_SHARE = 0.5
 """Mean over longest, of prompts and of completions, before a run has been measured."""
 
@@ -29,8 +31,16 @@ class Measured:
 
     efficiencies: Efficiencies
     mean_completion: float
-    longest_completion: float
+    longest_completion: float | None
+    """None: the limit."""
     source: str
+    longest_prompt: float | None = None
+    """None: not known."""
+
+
+def stated_mean(tokens: int) -> Measured:
+    """Nothing measured but a mean length that the user knows."""
+    return Measured(DEFAULTS, float(tokens), None, "stated with --mean-completion")
 
 
 @dataclass(frozen=True)
@@ -44,20 +54,23 @@ class Basis:
     gpu: Gpu
     intra: Link
     inter: Link
-    prompt_tokens: int
-    """Longest prompt."""
-    prompt_source: str
+    texts: Texts
     measured: Measured | None
 
     @property
     def assumes_prompts(self) -> bool:
         """Nothing stated bounds the prompts of data not our own."""
-        return self.prompt_source.startswith("assumed") and self.config.data.name_or_path != EMBEDDED
+        return self.texts.assumed and self.config.data.name_or_path != EMBEDDED
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Longest prompt."""
+        return self.texts.prompt
 
     @property
     def completion_tokens(self) -> int:
         """Longest completion."""
-        return self.config.grpo.max_completion_length
+        return self.texts.completion
 
     @property
     def efficiencies(self) -> Efficiencies:
@@ -66,11 +79,24 @@ class Basis:
     @property
     def lengths(self) -> Lengths:
         """Of the texts of a step, for the time estimate."""
-        limit, prompt = self.completion_tokens, max(1.0, MEAN_SHARE * self.prompt_tokens)
+        limit, longest_prompt = self.completion_tokens, float(self.prompt_tokens)
+        if self.measured is not None and self.measured.longest_prompt is not None:
+            longest_prompt = min(longest_prompt, max(1.0, self.measured.longest_prompt))
+        prompt = max(1.0, MEAN_SHARE * longest_prompt)
         if self.measured is None:
-            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit)
-        longest = min(limit, max(1.0, self.measured.longest_completion))
-        return Lengths(prompt, min(longest, max(1.0, self.measured.mean_completion)), longest)
+            return Lengths(prompt, max(1.0, MEAN_SHARE * limit), limit, longest_prompt)
+        longest = min(limit, max(1.0, self.measured.longest_completion or limit))
+        mean = min(longest, max(1.0, self.measured.mean_completion))
+        return Lengths(prompt, mean, longest, longest_prompt)
+
+    @property
+    def comparison_lengths(self) -> Lengths:
+        """Of the texts of the comparison; its completions may be longer or shorter than those of training."""
+        trained, limit = self.lengths, self.config.evaluation.max_completion_length
+        if limit is None:
+            return trained
+        mean = MEAN_SHARE * limit if self.measured is None else min(trained.mean, limit)
+        return Lengths(trained.prompt, max(1.0, mean), max(1.0, limit), trained.longest_prompt)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """The lengths, and where they come from."""
@@ -78,9 +104,10 @@ class Basis:
         completion = f"{MEAN_SHARE:g} × grpo.max_completion_length; --calibrate RUN takes a run's own"
         longest = "grpo.max_completion_length: one completion of a step usually reaches it"
         if self.measured is not None:
-            completion = longest = self.measured.source
+            completion = self.measured.source
+            longest = longest if self.measured.longest_completion is None else self.measured.source
         return (
-            Assumption("prompt tokens, longest", self.prompt_tokens, self.prompt_source),
+            Assumption("prompt tokens, longest", self.prompt_tokens, self.texts.prompt_source),
             Assumption("prompt tokens, mean", lengths.prompt, half),
             Assumption("completion tokens, mean", lengths.mean, completion),
             Assumption("completion tokens, longest of a step", lengths.longest, longest),
@@ -97,7 +124,6 @@ def basis_of(config: RunConfig, measured: Measured | None = None) -> Basis:
     if architecture is not None:
         _check_positions(config, architecture.max_position_embeddings)
     hardware, intra, inter = _hardware(config.cluster)
-    tokens, source = _longest_prompt(config, architecture)
     return Basis(
         config=config,
         architecture=architecture,
@@ -105,8 +131,7 @@ def basis_of(config: RunConfig, measured: Measured | None = None) -> Basis:
         gpu=hardware,
         intra=intra,
         inter=inter,
-        prompt_tokens=tokens,
-        prompt_source=source,
+        texts=texts(config, None if architecture is None else architecture.max_position_embeddings),
         measured=measured,
     )
 
@@ -138,43 +163,38 @@ def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
     try:
         return find(*stated)
     except PlanError as error:
-        raise PlanError(f"{setting}: {error.message}", hint=error.hint) from None
-
-
-def _longest_prompt(config: RunConfig, architecture: Architecture | None) -> tuple[int, str]:
-    completion, stated = config.grpo.max_completion_length, config.data.max_prompt_length
-    if stated is not None:
-        return stated, "data.max_prompt_length"
-    if config.model.max_length is not None:
-        return config.model.max_length - completion, "model.max_length − grpo.max_completion_length"
-    room = LONGEST_PROMPT if architecture is None else architecture.max_position_embeddings - completion
-    if room <= LONGEST_PROMPT and architecture is not None:
-        return room, "the model's positions − grpo.max_completion_length"
-    return LONGEST_PROMPT, "assumed: nothing stated bounds a prompt; set data.max_prompt_length"
+        meant = error.near if isinstance(error, UnknownHardware) else None
+        values = (*(() if meant is None else (meant,)), *USUAL.get(setting, ()))
+        near = tuple(Way({setting: value}) for value in values)
+        also = error.otherwise if isinstance(error, UnknownHardware) else ""
+        raise Refused(f"{setting}: {error.message}", near, otherwise=error.hint, also=also) from None
 
 
 def _check_positions(config: RunConfig, positions: int) -> None:
     completion, prompt = config.grpo.max_completion_length, config.data.max_prompt_length or 1
     for setting, tokens, fix in _wanted_lengths(config, completion, prompt, positions):
         if tokens > positions:
-            raise PlanError(
+            raise Refused(
                 f"{setting}: {tokens:,} tokens, but {config.model.name_or_path} has {positions:,} positions "
                 f"(max_position_embeddings)",
-                hint=fix,
+                (fix,),
             )
 
 
-def _wanted_lengths(config: RunConfig, completion: int, prompt: int, positions: int) -> Iterator[tuple[str, int, str]]:
+def _wanted_lengths(config: RunConfig, completion: int, prompt: int, positions: int) -> Iterator[tuple[str, int, Way]]:
     longest = positions - prompt
     if longest > 0:
-        fix = f"--set grpo.max_completion_length={longest}"
+        fix = Way({"grpo.max_completion_length": longest})
+    elif positions > completion:
+        fix = Way({"data.max_prompt_length": positions - completion})
     else:
-        fix = f"--set data.max_prompt_length={max(1, positions // 2)}"
+        half = positions // 2
+        fix = Way({"data.max_prompt_length": half, "grpo.max_completion_length": positions - half})
     stated = f"data.max_prompt_length {prompt:,}" if prompt > 1 else "a prompt"
     yield f"{stated} + grpo.max_completion_length {completion:,}", prompt + completion, fix
     if config.model.max_length is not None:
-        yield "model.max_length", config.model.max_length, f"--set model.max_length={positions}"
+        yield "model.max_length", config.model.max_length, Way({"model.max_length": positions})
     compared = config.evaluation.max_completion_length
-    if compared is not None:
-        fix = f"--set evaluation.max_completion_length={max(1, longest)}"
+    if compared is not None and config.evaluation.enabled:
+        fix = Way({"evaluation.max_completion_length": max(1, longest)})
         yield "a prompt + evaluation.max_completion_length", prompt + compared, fix

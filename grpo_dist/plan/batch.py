@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import gcd
 
 from grpo_dist.plan.divisors import largest_divisor
-from grpo_dist.plan.refusal import Refused, Way
+from grpo_dist.plan.refusal import SHOWN, Refused, Way, listed
 
-SHOWN = 4
+COUNTS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def plan_batch(
     completions = prompts_per_step * num_generations
     if completions % num_processes:
         fewer = Way({"distributed.num_processes": largest_divisor(completions, num_processes)}, "the same completions")
-        raise does_not_divide(prompts_per_step, num_generations, [num_processes], hardware=[fewer]).find_hint()
+        refused = does_not_divide(prompts_per_step, num_generations, [num_processes], hardware=[fewer])
+        refused.hint = listed(list(islice(refused.ways, SHOWN)))
+        raise refused
     per_process = completions // num_processes
     per_device = largest_divisor(per_process, max_per_device_train_batch_size)
     accumulation = per_process // per_device
@@ -86,7 +89,9 @@ def does_not_divide(
     """
     completions = prompts * group
     stated = f"{prompts} prompt{'' if prompts == 1 else 's'} × {group} completions = {completions} completions per step"
-    return Refused(f"{stated} {_mismatch(completions, counts, where)}", _ways(prompts, group, counts, hardware))
+    return Refused(
+        f"{stated} {_mismatch(completions, counts, where)}", _ways(prompts, group, counts, hardware), kind="batch"
+    )
 
 
 def _ways(prompts: int, group: int, counts: Sequence[int], hardware: Iterable[Way]) -> Iterator[Way]:
@@ -112,7 +117,7 @@ def _group(prompts: int, group: int) -> Way:
 
 def _mismatch(completions: int, counts: Sequence[int], where: str) -> str:
     if len(counts) > 1:
-        shown = ", ".join(str(count) for count in counts[:SHOWN]) + (", …" if len(counts) > SHOWN else "")
+        shown = ", ".join(str(count) for count in counts[:COUNTS_SHOWN]) + (", …" if len(counts) > COUNTS_SHOWN else "")
         return f"divide over none of the numbers of training processes that {where} leave: {shown}"
     count = counts[0]
     whole, rest = divmod(completions, count)

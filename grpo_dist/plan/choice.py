@@ -12,7 +12,9 @@ from grpo_dist.plan.batch import does_not_divide
 from grpo_dist.plan.demand import engine_setup
 from grpo_dist.plan.estimate import layout, workload
 from grpo_dist.plan.fitting import Fit, fit
+from grpo_dist.plan.memory import max_concurrency
 from grpo_dist.plan.nearest import no_split, ways_to_divide
+from grpo_dist.plan.oversize import engine_does_not_fit
 from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.split import Machines, Split, splits
 from grpo_dist.plan.timing import StepTime, Workload, balance
@@ -85,7 +87,9 @@ def _first_that_fits(basis: Basis, architecture: Architecture, machines: Machine
 
 def _by_time(basis: Basis, work: Workload, machines: Machines) -> Iterator[tuple[Split, str]]:
     """The open splits, fastest first."""
-    engine = engine_setup(basis, work.architecture, machines.tensor_parallel_size)
+    engine = engine_setup(basis, work.architecture, machines.tensor_parallel_size, 1)
+    if not max_concurrency(engine):
+        raise engine_does_not_fit(basis, engine, [])
     first = next(splits(machines, work.completions))
     found = balance(work, layout(basis, first, engine), basis.efficiencies, colocate=False)
     allowed = {_gpus(split): split for split in reversed(list(splits(machines, work.completions)))}

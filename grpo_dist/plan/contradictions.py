@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
-from grpo_dist.errors import PlanError
 from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.batch import BatchPlan
 from grpo_dist.plan.demand import quantization_of
@@ -22,8 +21,8 @@ UNSERVED_MODULES = ("embed_tokens", "lm_head")
 
 class Contradiction(NamedTuple):
     what: str
-    fix: str | tuple[Way, ...]
-    """Words, or what is tried before it is said."""
+    ways: tuple[Way, ...]
+    """To mend it; each is planned before it is said."""
 
 
 def refuse_contradictions(basis: Basis) -> None:
@@ -45,8 +44,13 @@ def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
 
 
 def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
-    for what, fix in found:
-        raise PlanError(what, hint=fix) if isinstance(fix, str) else Refused(what, fix)
+    for what, ways in found:
+        raise Refused(what, ways)
+
+
+def _set(name: str, *values: Any) -> tuple[Way, ...]:
+    """One setting at each of these values, the nearest first."""
+    return tuple(Way({name: value}) for value in values)
 
 
 def extra(config: RunConfig, name: str, default: Any = None) -> Any:
@@ -71,21 +75,22 @@ def _of_the_device(basis: Basis) -> Iterator[Contradiction]:
         yield Contradiction(
             f"rollout.tensor_parallel_size: {rollout.tensor_parallel_size} GPUs of a replica, and "
             f"cluster.gpus_per_node is 0",
-            "--set rollout.tensor_parallel_size=1",
+            _set("rollout.tensor_parallel_size", 1),
         )
     if on_cpu and config.distributed.strategy == "fsdp2":
         yield Contradiction(
             "distributed.strategy: Accelerate runs fsdp2 on CPU as plain DDP without a word",
-            "--set distributed.strategy=ddp (or zero2, zero3, which do shard on CPU)",
+            _set("distributed.strategy", "ddp", "zero2", "zero3"),
         )
     if on_cpu and extra(config, "tf32"):
-        yield Contradiction("grpo.tf32: TensorFloat-32 needs an NVIDIA GPU from Ampere on", "remove it")
+        yield Contradiction("grpo.tf32: TensorFloat-32 needs an NVIDIA GPU from Ampere on", _set("grpo.tf32", False))
     if not on_cpu and basis.gpu.name == "cpu":
-        yield Contradiction("cluster.gpu: cpu is no GPU", "--set cluster.gpus_per_node=0, or name the kind of GPU")
+        ways = (*_set("cluster.gpus_per_node", 0), *_set("cluster.gpu", "h100"))
+        yield Contradiction("cluster.gpu: cpu is no GPU", ways)
     if not on_cpu and dtype == "bfloat16" and basis.gpu.dtype == "float16":
         yield Contradiction(
             f"model.dtype: {basis.gpu.name} has no bfloat16; Transformers and vLLM refuse it there",
-            "--set model.dtype=float16",
+            _set("model.dtype", "float16"),
         )
 
 
@@ -102,18 +107,18 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
     if config.rollout.sync == "adapter" and unserved:
         yield Contradiction(
             f"lora.target_modules: vLLM serves no adapter on {', '.join(unserved)}",
-            "--set lora.target_modules=all-linear adapts every linear layer between them",
+            (*_set("lora.target_modules", "all-linear"), _whole_weights(config)),
         )
     mode = config.grpo.vllm_importance_sampling_mode
     if config.grpo.loss_type == "vespo" and corrects_sampling(config) and mode not in TOKEN_MODES:
         yield Contradiction(
             f"grpo.loss_type: vespo with vLLM weighs single tokens, and vllm_importance_sampling_mode is {mode}",
-            f"--set grpo.vllm_importance_sampling_mode={TOKEN_MODES[0]} (or {TOKEN_MODES[1]})",
+            _set("grpo.vllm_importance_sampling_mode", *TOKEN_MODES),
         )
     if extra(config, "use_transformers_continuous_batching"):
         yield Contradiction(
             "grpo.use_transformers_continuous_batching: rollout.backend is vllm, so Transformers generates nothing",
-            "remove it, or --set rollout.backend=transformers",
+            _set("grpo.use_transformers_continuous_batching", False),
         )
 
 
@@ -121,6 +126,12 @@ def _whole_weights(config: RunConfig) -> Way:
     """Merged into the model, any adapter can be sent: by TRL, to one server or to colocated engines."""
     one = {"rollout.replicas": 1} if config.rollout.mode == "server" else {}
     return Way({"rollout.sync": "merged", **one}, "sends whole weights")
+
+
+def _more_processes(config: RunConfig) -> tuple[Way, ...]:
+    return (
+        _set("cluster.gpus_per_node", 2, 4, 8) if config.cluster.gpus_per_node else _set("distributed.num_processes", 2)
+    )
 
 
 def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
@@ -131,18 +142,18 @@ def _of_the_model(basis: Basis) -> Iterator[Contradiction]:
         yield Contradiction(
             f"distributed.strategy: {strategy} shards weights, and those of {config.model.name_or_path} are {kind} "
             f"ones of bitsandbytes, which stay whole",
-            "--set distributed.strategy=zero2 (or zero1, ddp)",
+            _set("distributed.strategy", "zero2", "zero1", "ddp"),
         )
     if basis.architecture is not None and extra(config, "router_aux_loss_coef"):
         yield Contradiction(
             f"grpo.router_aux_loss_coef: {config.model.name_or_path} is no mixture of experts and has no router",
-            "remove it",
+            _set("grpo.router_aux_loss_coef", 0.0),
         )
     fused = (extra(config, "liger_kernel_config") or {}).get("fused_linear_cross_entropy")
     if fused and extra(config, "use_liger_kernel"):
         yield Contradiction(
             "grpo.liger_kernel_config: fused_linear_cross_entropy replaces the output head that TRL fuses itself",
-            "--set grpo.liger_kernel_config.fused_linear_cross_entropy=false",
+            _set("grpo.liger_kernel_config.fused_linear_cross_entropy", False),
         )
 
 
@@ -153,12 +164,12 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
             (Way({"rollout.sync": "adapter"}), Way({"rollout.replicas": 1})),
         )
     if config.model.backend == "unsloth" and (found := obstacle(config, where)):
-        yield Contradiction(f"model.backend: {found.what}", found.fix)
+        yield Contradiction(f"model.backend: {found.what}", found.ways)
     strategy, optim = config.distributed.strategy, config.grpo.optim
     if strategy != "ddp" and where.num_processes == 1:
         yield Contradiction(
             f"distributed.strategy: {strategy} shards over the training processes, and there is 1: nothing is saved",
-            "--set distributed.strategy=ddp, or plan for more GPUs",
+            (*_set("distributed.strategy", "ddp"), *_more_processes(config)),
         )
     if not optim.endswith("layerwise"):
         return
@@ -166,11 +177,11 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
     if where.num_processes > 1:
         yield Contradiction(
             f"grpo.optim: {optim} updates layer by layer in one process, and {where.num_processes} train",
-            f"--set grpo.optim={plain}",
+            _set("grpo.optim", plain),
         )
     if batch.gradient_accumulation_steps > 1:
         yield Contradiction(
             f"grpo.optim: {optim} cannot accumulate gradients, and a step accumulates "
             f"{batch.gradient_accumulation_steps} micro-batches of {batch.per_device_train_batch_size}",
-            f"--set grpo.optim={plain}",
+            _set("grpo.optim", plain),
         )

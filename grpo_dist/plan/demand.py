@@ -26,6 +26,12 @@ SERVER_UTILIZATION = 0.9
 """vLLM's own default; a server has its GPUs to itself."""
 MOST_UTILIZATION = 0.9
 """Of a colocated engine."""
+NO_GAIN = 1.005
+"""Times the fewest seconds of generation: what costs no more leaves the memory free."""
+MOST_SEQUENCES = 1024
+"""A colocated engine runs at a time; vLLM refuses more than `max_num_batched_tokens`."""
+COLOCATED = {"max_num_batched_tokens": 4096, "max_loras": 1}
+"""As TRL starts an engine in a training process, and as many adapters as it is given at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,28 +96,44 @@ def trainer_setup(basis: Basis, architecture: Architecture, processes: int, per_
     )
 
 
-def engine_setup(basis: Basis, architecture: Architecture, tensor_parallel_size: int) -> RolloutSetup:
-    """A vLLM replica at the stated utilization, or a server's where none is stated."""
+def engine_setup(basis: Basis, architecture: Architecture, tensor_parallel_size: int, share: int) -> RolloutSetup:
+    """A vLLM replica at the stated utilization, or a server's where none is stated.
+
+    Args:
+        share: completions of a training process in a step: a colocated engine runs at most those of its processes.
+    """
     config, stated = basis.config, basis.config.rollout.gpu_memory_utilization
+    colocated = config.rollout.mode == "colocate"
+    how = {**COLOCATED, "max_num_seqs": min(MOST_SEQUENCES, max(1, share) * tensor_parallel_size)} if colocated else {}
     return RolloutSetup(
         architecture=architecture,
         gpu_bytes=int(basis.gpu.memory),
-        max_model_len=basis.prompt_tokens + basis.completion_tokens,
+        max_model_len=basis.texts.engine,
         gpu_memory_utilization=SERVER_UTILIZATION if stated == "auto" else stated,
         tensor_parallel_size=tensor_parallel_size,
         dtype=config.model.dtype,
         max_lora_rank=config.lora.r if config.rollout.sync == "adapter" else 0,
+        **how,
     )
 
 
-def engine_utilization(demand: Demand, micro_batch: int, sequences: int) -> float:
-    """The largest share of a training GPU that a colocated engine can have beside this micro-batch, in hundredths,
-    and no more than holds all the sequences it is ever given."""
+def engine_utilization(demand: Demand, micro_batch: int, seconds: Callable[[RolloutSetup], float]) -> float:
+    """The share of a training GPU that a colocated engine gets beside this micro-batch, in hundredths: as much as
+    makes generation faster, of what there is.
+
+    Args:
+        seconds: that generation takes with such an engine.
+    """
     engine, gpu_bytes = demand.engine, demand.engine.gpu_bytes
+
+    def with_share(hundredths: int) -> RolloutSetup:
+        return replace(engine, gpu_memory_utilization=hundredths / 100)
+
     low = round(100 * engine.gpu_memory_utilization)
-    useful = min(MOST_UTILIZATION, minimum_utilization(engine, min(sequences, engine.max_num_seqs)))
-    best = largest(lambda u: demand.memory(micro_batch, u / 100).fits(gpu_bytes), low, max(low, round(100 * useful)))
-    return best / 100
+    useful = min(MOST_UTILIZATION, minimum_utilization(engine, engine.max_num_seqs))
+    most = largest(lambda u: demand.memory(micro_batch, u / 100).fits(gpu_bytes), low, max(low, round(100 * useful)))
+    enough = NO_GAIN * seconds(with_share(most))
+    return (1 + largest(lambda u: seconds(with_share(u)) > enough, low, most - 1)) / 100
 
 
 def group_fits(engine: RolloutSetup, group: int) -> bool:

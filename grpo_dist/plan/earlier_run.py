@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,8 +16,8 @@ from grpo_dist.plan.choice import choose
 from grpo_dist.plan.estimate import layout, workload
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
-from grpo_dist.plan.timing import calibrate
-from grpo_dist.plan.timing.calibration import LONGEST, MEAN, WARM_UP
+from grpo_dist.plan.timing import DEFAULTS
+from grpo_dist.plan.timing.calibration import LONGEST, MEAN, WARM_UP, calibrate
 from grpo_dist.run_directory import RunDirectory
 
 
@@ -32,16 +34,24 @@ def measured_in(path: Path) -> Measured:
             f"{path}: no run to calibrate with; it holds no {run.config.name} and {run.metrics.name}",
             hint="give the directory of a run that has trained some steps, or leave --calibrate out",
         )
-    basis = basis_of(load_config(run.config))
+    lines = metrics.read(run.metrics)
+    source = f"median of {path / run.metrics.name} after warm-up"
+    mean, longest = _median(lines, MEAN), _median(lines, LONGEST)
+    texts = None if mean is None else Measured(DEFAULTS, mean, max(mean, longest or 0.0), source, _longest_prompt(run))
+    basis = basis_of(load_config(run.config), texts)
     choice = choose(basis, machines_of(basis.config, tensor_parallel_size(basis)))
     if basis.architecture is None or choice.fitted is None:
         raise PlanError(f"{path}: cannot calibrate: {basis.unknown}", hint="leave --calibrate out")
-    lines = metrics.read(run.metrics)
     work = workload(basis, basis.architecture, choice.fitted.micro_batch)
     fitted = calibrate(lines, work, layout(basis, choice.split, choice.fitted.engine))
-    source = f"median of {path / run.metrics.name} after warm-up"
-    mean = _median(lines, MEAN) or basis.lengths.mean
-    return Measured(fitted, mean, max(mean, _median(lines, LONGEST) or 0.0), source)
+    return replace(texts, efficiencies=fitted) if texts else Measured(fitted, basis.lengths.mean, None, source)
+
+
+def _longest_prompt(run: RunDirectory) -> float | None:
+    """As the prepare stage counted it; None where it did not."""
+    if not run.prepared.is_file():
+        return None
+    return json.loads(run.prepared.read_text(encoding="utf-8")).get("longest_prompt") or None
 
 
 def _median(lines: list[dict[str, Any]], key: str) -> float | None:

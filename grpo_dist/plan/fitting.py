@@ -16,9 +16,11 @@ from grpo_dist.plan.demand import (
     with_concurrency,
 )
 from grpo_dist.plan.divisors import largest_divisor
+from grpo_dist.plan.estimate import layout, workload
 from grpo_dist.plan.memory import MemoryBreakdown, RolloutSetup, max_concurrency, rollout_memory
 from grpo_dist.plan.oversize import engine_does_not_fit, trainer_does_not_fit
 from grpo_dist.plan.split import Split
+from grpo_dist.plan.timing.step import generation
 
 ON_GPUS_ONLY = ("CUDA context", "NCCL buffers")
 
@@ -52,7 +54,7 @@ def fit(basis: Basis, architecture: Architecture, split: Split, completions: int
         return Fit(micro_batch, limit, (_on_cpu(Demand(trainer).memory(micro_batch)),), None)
     engine = None
     if config.rollout.backend == "vllm":
-        engine = engine_setup(basis, architecture, split.tensor_parallel_size)
+        engine = engine_setup(basis, architecture, split.tensor_parallel_size, share)
     if split.replicas and engine is not None:
         most = _most(basis, Demand(trainer), limit)
         micro_batch = largest_divisor(share, most)
@@ -61,7 +63,12 @@ def fit(basis: Basis, architecture: Architecture, split: Split, completions: int
     most = _most(basis, demand, limit)
     micro_batch = largest_divisor(share, most)
     if demand.engine is not None and config.rollout.gpu_memory_utilization == "auto":
-        utilization = engine_utilization(demand, micro_batch, share * split.tensor_parallel_size)
+        work = workload(basis, architecture, micro_batch)
+        utilization = engine_utilization(
+            demand,
+            micro_batch,
+            lambda engine: generation(work, layout(basis, split, engine), basis.efficiencies).seconds,
+        )
         demand = replace(demand, engine=replace(demand.engine, gpu_memory_utilization=utilization))
     return Fit(micro_batch, most, (demand.memory(micro_batch),), demand.engine)
 

@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.errors import PlanError
 from grpo_dist.plan.basis import Basis, Measured, basis_of
 from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
 from grpo_dist.plan.choice import Choice, choose
+from grpo_dist.plan.comparison import ComparisonPlan, plan_comparison
 from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictions, refuse_launch
 from grpo_dist.plan.demand import quantization_of
 from grpo_dist.plan.estimate import estimate, time_as_json
 from grpo_dist.plan.fitting import Fit
-from grpo_dist.plan.refusal import Refused, changed
+from grpo_dist.plan.memory import MemoryBreakdown, rollout_memory
+from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.rounding import rounding_warnings
 from grpo_dist.plan.split import machines_of
 from grpo_dist.plan.tensor_parallel import tensor_parallel_size
+from grpo_dist.plan.time_limit import deadline_warnings
 from grpo_dist.plan.topology import Replica, Topology, topology
 
 
@@ -41,6 +43,11 @@ class LaunchPlan:
     time: dict[str, Any] | None
     """Seconds of a step by part, GPU-hours, and every assumption; None when the model's shape is not known."""
     warnings: tuple[str, ...]
+    max_prompt_length: int | None = None
+    """Tokens of the longest prompt that is planned for."""
+    max_model_len: int | None = None
+    """Tokens an engine has room for in one text; None without vLLM, and where the model is not known and nothing
+    stated bounds a prompt: vLLM then takes the model's positions."""
 
     @property
     def distributed_type(self) -> str:
@@ -83,19 +90,12 @@ def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
         PlanError: the stated quantities cannot run together.
     """
     try:
-        return _plan(config, measured)
+        return plan_without_hint(config, measured)
     except Refused as refused:
-        raise refused.find_hint(lambda way: _works(changed(config, way))) from None
+        raise refused.find_hint(config, plan_without_hint) from None
 
 
-def _works(config: RunConfig | None) -> bool:
-    try:
-        return config is not None and bool(_plan(config, None))
-    except PlanError:
-        return False
-
-
-def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
+def plan_without_hint(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
     """As `plan_run`; of a refusal the hint is not looked for."""
     basis = basis_of(config, measured)
     refuse_contradictions(basis)
@@ -105,6 +105,8 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
     batch = _batch(config, where, choice.fitted)
     refuse_launch(config, where, batch)
     save_steps = aligned_save_steps(config.grpo.save_steps, config.grpo.num_iterations)
+    compared = _comparison(basis, choice, where)
+    time = _time(basis, choice, compared)
     return LaunchPlan(
         topology=where,
         batch=batch,
@@ -113,9 +115,11 @@ def _plan(config: RunConfig, measured: Measured | None) -> LaunchPlan:
         save_steps=save_steps,
         backend=config.rollout.backend,
         gpu_memory_utilization=_utilization(config, choice.fitted),
-        memory=_rounded(_memory(basis, choice.fitted)),
-        time=_rounded(_time(basis, choice)),
-        warnings=tuple(_warnings(basis, choice, where, batch, save_steps)),
+        memory=_rounded(_memory(basis, choice.fitted, compared)),
+        time=_rounded(time),
+        warnings=(*_warnings(basis, choice, where, batch, save_steps), *_of_time(config, time, save_steps)),
+        max_prompt_length=None if _open_ended(basis) else basis.texts.prompt,
+        max_model_len=None if _open_ended(basis) or config.rollout.backend != "vllm" else basis.texts.engine,
     )
 
 
@@ -133,6 +137,11 @@ def _batch(config: RunConfig, where: Topology, fitted: Fit | None) -> BatchPlan:
     )
 
 
+def _open_ended(basis: Basis) -> bool:
+    """Neither the model nor the configuration says how long a prompt may be."""
+    return basis.architecture is None and basis.texts.assumed
+
+
 def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
     if fitted is not None and fitted.engine is not None:
         return fitted.engine.gpu_memory_utilization
@@ -140,14 +149,21 @@ def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
     return None if stated == "auto" else stated
 
 
-def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
+def _comparison(basis: Basis, choice: Choice, where: Topology) -> ComparisonPlan | None:
+    if basis.architecture is None or choice.fitted is None:
+        return None
+    return plan_comparison(basis, basis.architecture, choice.split, choice.fitted, where)
+
+
+def _memory(basis: Basis, fitted: Fit | None, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     if fitted is None:
         return None
     room = int(basis.gpu.memory) if basis.config.cluster.gpus_per_node else None
-    roles = {
-        role.role: {**role.to_dict(), "headroom_bytes": None if room is None else room - role.total}
-        for role in fitted.roles
-    }
+
+    def with_headroom(role: MemoryBreakdown) -> dict[str, Any]:
+        return {**role.to_dict(), "headroom_bytes": None if room is None else room - role.total}
+
+    roles = {role.role: with_headroom(role) for role in fitted.roles}
     lengths = basis.assumptions()[0]
     assumed = [
         {"name": lengths.name, "value": lengths.value, "source": lengths.source},
@@ -157,15 +173,32 @@ def _memory(basis: Basis, fitted: Fit | None) -> dict[str, Any] | None:
             "source": "grpo.max_completion_length",
         },
     ]
-    return {"gpu": basis.gpu.name, "gpu_bytes": room, "roles": roles, "assumptions": assumed}
+    answering = None if compared is None or compared.memory is None else with_headroom(compared.memory)
+    return {
+        "gpu": basis.gpu.name,
+        "gpu_bytes": room,
+        "roles": roles,
+        "comparison": answering,
+        "host_bytes_per_node": _asleep(basis, fitted),
+        "assumptions": assumed,
+    }
 
 
-def _time(basis: Basis, choice: Choice) -> dict[str, Any] | None:
+def _asleep(basis: Basis, fitted: Fit) -> int:
+    """Weights that the sleeping engines of a node keep in the host's memory."""
+    if fitted.engine is None or not basis.config.rollout.enable_sleep_mode:
+        return 0
+    weights = next(part.bytes for part in rollout_memory(fitted.engine).components if part.name == "weights")
+    return basis.config.cluster.gpus_per_node * weights
+
+
+def _time(basis: Basis, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     config = basis.config
     unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
     if basis.architecture is None or choice.fitted is None or unknown:
         return None
-    return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted))
+    comparison = compared and compared.to_dict(config.cluster.nodes * config.cluster.gpus_per_node)
+    return time_as_json(basis, estimate(basis, basis.architecture, choice.split, choice.fitted), comparison)
 
 
 def _rounded(value: Any) -> Any:
@@ -187,9 +220,10 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
     if basis.unknown is not None:
         yield basis.unknown
     elif basis.assumes_prompts and where.device == "cuda":
+        fate = "are left out" if config.rollout.backend == "vllm" else "may not fit"
         yield (
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
-            f"{basis.prompt_tokens} tokens, and longer ones may not fit"
+            f"{basis.prompt_tokens} tokens, and longer ones {fate}"
         )
     if config.model.backend == "unsloth":
         yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"
@@ -215,6 +249,11 @@ def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, s
             f"grpo.{', grpo.'.join(cut)}: truncated sampling biases TRL's importance-sampling correction for vLLM; "
             f"leave it out"
         )
+
+
+def _of_time(config: RunConfig, time: dict[str, Any] | None, save_steps: int) -> Iterator[str]:
+    if time is not None:
+        yield from deadline_warnings(config, time["seconds_per_step"], time["run_hours"], save_steps)
 
 
 def _limit(config: RunConfig) -> int:

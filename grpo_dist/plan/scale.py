@@ -10,10 +10,13 @@ from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.basis import Measured
 from grpo_dist.plan.estimate import nodes_of_a_group
-from grpo_dist.plan.launch import LaunchPlan, plan_run
+from grpo_dist.plan.launch import LaunchPlan, plan_run, plan_without_hint
+from grpo_dist.plan.time_limit import jobs_of
 from grpo_dist.plan.timing import LearningRateAdvice, learning_rate_advice
 
 Keep = Literal["prompts", "completions", "group"]
+SYNC = ("gradient sync", "policy sync", "weight gathering", "sleep and wake")
+"""Parts of a step that bring weights or gradients from one place to another."""
 STEPS = 100
 """Optimizer steps the hours are given for when grpo.max_steps is not stated."""
 
@@ -29,9 +32,18 @@ class Size:
     learning_rate: LearningRateAdvice | None
     plan: LaunchPlan | None
     problem: PlanError | None
+    config: RunConfig | None = None
+    """Of this size."""
+    other: LaunchPlan | None = None
+    """The same machines with the other way to generate, colocated or on GPUs of its own; None where it cannot run."""
 
-    def to_dict(self, steps: int) -> dict[str, Any]:
-        """Ready for JSON; the hours are of so many steps."""
+    def to_dict(self, steps: int, problems: int | None = None, price: float | None = None) -> dict[str, Any]:
+        """Ready for JSON; hours and cost are of so many steps and the comparison.
+
+        Args:
+            problems: of the data, for the hours of an epoch.
+            price: of a GPU-hour.
+        """
         completions = self.prompts_per_step and self.prompts_per_step * self.num_generations
         return {
             "nodes": self.nodes,
@@ -42,6 +54,30 @@ class Size:
             "runs": self.plan is not None,
             "problem": None if self.problem is None else {"message": self.problem.message, "hint": self.problem.hint},
             **({} if self.plan is None else _planned(self.plan, steps)),
+            **({} if self.plan is None or self.plan.time is None else self._of_time(steps, problems, price)),
+        }
+
+    def _of_time(self, steps: int, problems: int | None, price: float | None) -> dict[str, Any]:
+        """What takes how long, and what it comes to."""
+        time, compared = self.plan.time, self.plan.time["comparison"]
+        seconds = steps * time["seconds_per_step"] + (compared["seconds"] if compared else 0.0)
+        gpus = self.plan.topology.nodes * self.plan.topology.gpus_per_node
+        gpu_hours = gpus * seconds / 3600 if gpus else None
+        parts = {part["name"]: part["seconds"] for part in time["parts"]}
+        return {
+            "generation_seconds": parts.pop("generation", 0.0),
+            "sync_seconds": sum(parts.pop(name, 0.0) for name in SYNC),
+            "training_seconds": sum(parts.values()),
+            "comparison_seconds": compared and compared["seconds"],
+            "tokens_per_second_per_gpu": time["tokens_per_second"] / (gpus or 1),
+            "mode": self.plan.topology.mode,
+            "other_mode": self.other and self.other.topology.mode,
+            "other_seconds_per_step": self.other and self.other.time and self.other.time["seconds_per_step"],
+            "run_hours": seconds / 3600,
+            "run_gpu_hours": gpu_hours,
+            "hours_per_epoch": problems and problems / self.prompts_per_step * time["seconds_per_step"] / 3600,
+            "jobs": jobs_of(self.config, seconds),
+            "cost": None if price is None or gpu_hours is None else price * gpu_hours,
         }
 
 
@@ -66,6 +102,17 @@ def sizes(
             yield _size(config, count, group, keep, measured)
 
 
+def rows(found: Iterable[Size], steps: int, problems: int | None, price: float | None) -> list[dict[str, Any]]:
+    """All sizes ready for JSON, with their efficiency: tokens/s of a GPU over those on the fewest GPUs."""
+    made = [size.to_dict(steps, problems, price) for size in found]
+    timed = [row for row in made if row.get("tokens_per_second_per_gpu")]
+    if timed:
+        first = min(timed, key=lambda row: row["gpus"])["tokens_per_second_per_gpu"]
+        for row in timed:
+            row["efficiency"] = row["tokens_per_second_per_gpu"] / first
+    return made
+
+
 def hours_of(config: RunConfig) -> int:
     """Steps the hours of a size are given for."""
     return config.grpo.max_steps if config.grpo.max_steps > 0 else STEPS
@@ -78,10 +125,27 @@ def _size(config: RunConfig, nodes: int, group: int, keep: Keep, measured: Measu
         return Size(nodes, group, None, None, None, problem)
     grpo, before = config.grpo, config.grpo.prompts_per_step * config.grpo.num_generations
     advice = learning_rate_advice(grpo.learning_rate, before, prompts * group, grpo.optim)
+    sized = _sized(config, nodes, group, prompts)
     try:
-        return Size(nodes, group, prompts, advice, plan_run(_sized(config, nodes, group, prompts), measured), None)
+        plan = plan_run(sized, measured)
     except PlanError as problem:
         return Size(nodes, group, prompts, advice, None, problem)
+    return Size(nodes, group, prompts, advice, plan, None, sized, _other_mode(sized, measured))
+
+
+def _other_mode(config: RunConfig, measured: Measured | None) -> LaunchPlan | None:
+    """Servers where engines are colocated, and colocated engines where servers are apart."""
+    if config.rollout.backend != "vllm" or not config.cluster.gpus_per_node:
+        return None
+    colocated = config.rollout.mode == "colocate"
+    mode = {"mode": "server" if colocated else "colocate", "replicas": "auto", "nodes": "auto"}
+    own = {"tensor_parallel_size": "auto", "gpu_memory_utilization": "auto", "enable_sleep_mode": False}
+    rollout = config.rollout.model_copy(update={**mode, **own})
+    distributed = config.distributed.model_copy(update={"num_processes": None})
+    try:
+        return plan_without_hint(config.model_copy(update={"rollout": rollout, "distributed": distributed}), measured)
+    except PlanError:
+        return None
 
 
 def _prompts(config: RunConfig, nodes: int, group: int, keep: Keep) -> int:

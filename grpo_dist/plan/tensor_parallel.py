@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.basis import Basis
 from grpo_dist.plan.demand import (
@@ -16,6 +15,7 @@ from grpo_dist.plan.demand import (
 )
 from grpo_dist.plan.memory import max_concurrency
 from grpo_dist.plan.oversize import engine_does_not_fit
+from grpo_dist.plan.refusal import Refused, Way
 from grpo_dist.plan.split import machines_of, splits
 
 
@@ -41,7 +41,7 @@ def _fewest(basis: Basis, architecture: Architecture, sizes: list[int]) -> int:
     possible = [size for size in sizes if any(splits(machines_of(basis.config, size)))] or sizes[:1]
     if basis.config.rollout.mode == "colocate":
         return _fewest_colocated(basis, architecture, possible)
-    engines = {size: engine_setup(basis, architecture, size) for size in possible}
+    engines = {size: engine_setup(basis, architecture, size, 0) for size in possible}
     for size, engine in engines.items():
         if group_fits(engine, basis.config.grpo.num_generations):
             return size
@@ -54,20 +54,22 @@ def _fewest(basis: Basis, architecture: Architecture, sizes: list[int]) -> int:
 def _fewest_colocated(basis: Basis, architecture: Architecture, possible: list[int]) -> int:
     """Beside a training process with a micro-batch of one. When nothing fits, the last: the trainer says why."""
     group = basis.config.grpo.num_generations
+    completions = basis.config.grpo.prompts_per_step * group
     for sequences in (group, 1):
         for size in possible:
             split = next(splits(machines_of(basis.config, size)), None)
             processes = split.num_processes if split else 1
             trainer = trainer_setup(basis, architecture, processes, 0)
-            engine = with_concurrency(engine_setup(basis, architecture, size), sequences)
+            share = completions // processes
+            engine = with_concurrency(engine_setup(basis, architecture, size, share), min(sequences, max(1, share)))
             demand = Demand(trainer, engine, basis.config.rollout.enable_sleep_mode)
             if max_concurrency(engine) and fits(basis, demand):
                 return size
     return possible[0]
 
 
-def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: list[int]) -> PlanError:
-    gpus, nearest = basis.config.cluster.gpus_per_node, min(sizes, key=lambda size: (abs(size - stated), -size))
+def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: list[int]) -> Refused:
+    gpus, nearest = basis.config.cluster.gpus_per_node, sorted(sizes, key=lambda size: (abs(size - stated), -size))
     why = (
         f"a node has {gpus} GPU{'' if gpus == 1 else 's'}, and a replica never spans nodes"
         if stated > gpus
@@ -75,7 +77,8 @@ def _not_servable(basis: Basis, architecture: Architecture, stated: int, sizes: 
         f"{architecture.num_key_value_heads} key-value heads and an MLP of {architecture.intermediate_size}, "
         f"which do not all divide by {stated}"
     )
-    return PlanError(
+    return Refused(
         f"rollout.tensor_parallel_size: {stated}, but {why}",
-        hint=f"--set rollout.tensor_parallel_size={nearest}; possible here: {', '.join(map(str, sizes))}",
+        (Way({"rollout.tensor_parallel_size": size}) for size in (*nearest, "auto")),
+        otherwise=f"possible here: {', '.join(map(str, sizes))}",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_dist.config import RunConfig
-from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.gpu_mask import visible_gpus
 from grpo_dist.plan.memory.rollout import RolloutSetup, served_rank
 from grpo_dist.plan.topology import Topology
@@ -69,7 +69,7 @@ def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: 
         revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
         dtype=config.model.dtype,
-        max_model_len=longest_text(config),
+        max_model_len=plan.max_model_len,
         max_num_seqs=RolloutSetup.max_num_seqs,
         gpu_memory_utilization=plan.gpu_memory_utilization,
         tensor_parallel_size=plan.topology.tensor_parallel_size,
@@ -138,13 +138,8 @@ def environment(
 
 
 def longest_text(config: RunConfig) -> int | None:
-    """Tokens an engine must have room for in one text; None when nothing stated bounds them."""
-    if config.model.max_length is not None:
-        return config.model.max_length
-    if config.data.max_prompt_length is None:
-        return None
-    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
-    return config.data.max_prompt_length + max(config.grpo.max_completion_length, judged)
+    """Tokens the engines of a configuration have room for in one text; None: vLLM takes the model's positions."""
+    return plan_run(config).max_model_len
 
 
 def _option(name: str, value: object) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from grpo_dist.rollout.command import longest_text
 from grpo_dist.training.stage import Run
 from grpo_dist.training.unsloth_arguments import build
 
@@ -54,7 +53,7 @@ def _vllm(run: Run) -> dict[str, Any]:
     return {
         "use_vllm": True,
         "vllm_mode": plan.topology.mode,
-        "vllm_max_model_length": longest_text(run.config),
+        "vllm_max_model_length": plan.max_model_len,
         "vllm_tensor_parallel_size": plan.topology.tensor_parallel_size,
         "vllm_gpu_memory_utilization": plan.gpu_memory_utilization or 0.3,
         "vllm_enable_sleep_mode": rollout.enable_sleep_mode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import torch
@@ -11,9 +12,11 @@ from grpo_dist.config import RunConfig
 from grpo_dist.data.identity import problem_key
 from grpo_dist.evaluation.comparison import Answered, Problem, compare
 from grpo_dist.evaluation.statistics import Paired
+from grpo_dist.plan.comparison import generates_on_engines
 from grpo_dist.progress import say_passing
 from grpo_dist.run_directory import write_json
 from grpo_dist.training.answering import Answerer, LocalModel, Sampling, greedy, sampled
+from grpo_dist.training.comparison_parts import Part, Shared, take_part
 from grpo_dist.training.generation import Completion
 from grpo_dist.training.judging import Judge
 from grpo_dist.training.model import load_adapter, load_model
@@ -27,9 +30,15 @@ PROGRESS_SECONDS = 2.0
 
 def compare_models(run: Run) -> None:
     """Answer every held-out problem with both models, greedily and k times sampled, and write `comparison.json`."""
-    evaluation = run.config.evaluation
+    evaluation, part = run.config.evaluation, Part(0, 1) if has_pool(run) else take_part(run.plan)
+    if part is None:
+        return
     contest = Contest(run.config, Dataset.from_parquet(str(run.directory.heldout_data), keep_in_memory=True))
-    base_model, trained_model = _models(run)
+    base_model, trained_model = (_shared(run, model, part) for model in _models(run))
+    if part.index > 0:
+        for model in (base_model, trained_model):
+            contest.answer_only(model)
+        return
     base, base_seconds = contest.answers(base_model)
     trained, trained_seconds = contest.answers(trained_model)
     write_json(
@@ -40,12 +49,25 @@ def compare_models(run: Run) -> None:
             "seconds": {"base": base_seconds, "trained": trained_seconds},
         },
     )
+    shutil.rmtree(run.directory.comparison_parts, ignore_errors=True)
+
+
+def _shared(run: Run, model: Answerer, part: Part) -> Answerer:
+    if part.count == 1:
+        return model
+    run.directory.comparison_parts.mkdir(exist_ok=True)
+    return Shared(model, part, run.directory.comparison_parts, run.config.grpo.seed)
 
 
 def _models(run: Run) -> tuple[Answerer, Answerer]:
-    """Base and trained: the same weights, with the adapter off and on; on the run's servers where it has any."""
+    """Base and trained: the same weights, with the adapter off and on; on the run's servers where it has any, on an
+    engine of this process where training had one."""
     if has_pool(run):
         return served_models(run, pool_of(run))
+    if generates_on_engines(run.config):
+        from grpo_dist.training.comparison_engine import engine_models
+
+        return engine_models(run)
     device = torch.device(run.plan.topology.device)
     model = load_adapter(load_model(run), run.directory.adapter).to(device).eval()
     renderer, size = renderer_in(run), run.config.evaluation.batch_size
@@ -77,6 +99,12 @@ class Contest:
             Answered(one.text, bool(right), one.tokens, one.clipped, samples_right, k)
             for [one], right, samples_right in zip(first, greedy_right, sampled_right, strict=True)
         ], seconds
+
+    def answer_only(self, answerer: Answerer) -> None:
+        """For another process to judge."""
+        prompts = list(self.rows["prompt"])
+        for how in (greedy(self.config), *([sampled(self.config)] if self.config.evaluation.num_samples else [])):
+            list(answerer.answer(prompts, how))
 
     def _complete(self, answerer: Answerer, how: Sampling, what: str) -> list[list[Completion]]:
         prompts, done, shown = list(self.rows["prompt"]), [], time.monotonic()

@@ -24,11 +24,12 @@ from grpo_dist.training.backend import Backend
 from grpo_dist.training.environment import note_environment
 from grpo_dist.training.preparation import (
     check_columns,
-    data_model,
     keep_tokenizer,
     looked_at,
     note_prepared,
     noted,
+    planned_data,
+    planned_model,
     reads,
     start_warm,
 )
@@ -53,8 +54,8 @@ def prepare(run: Run, backend: Backend | None) -> None:
     scorers = load_rewards((config.evaluation.scorer,))
     here = {"name_or_path": str(snapshot), "config": None, "revision": None, "split": "train", "eval_split": None}
     prepared = prepare_data(
-        config.data.model_copy(update=here),
-        data_model(run, tokenizer),
+        planned_data(run).model_copy(update=here),
+        planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers="answer" in scorers[0].columns,
         hold_out=False,

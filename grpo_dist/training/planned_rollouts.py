@@ -12,6 +12,7 @@ from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration
 
+from grpo_dist.plan.demand import MOST_SEQUENCES
 from grpo_dist.training.backend import is_unsloth
 from grpo_dist.training.replaced import replaced
 from grpo_dist.training.stage import Run
@@ -24,7 +25,9 @@ class PlannedRollouts(GRPOTrainer):
 
     def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
         self.run = run
-        generation = partial(_generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset)
+        generation = partial(
+            _bounded, _generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset
+        )
         # Where the trainer's code is: Unsloth makes a module of its own of TRL's on a GPU.
         with replaced(sys.modules[GRPOTrainer.__module__], "VLLMGeneration", generation):
             super().__init__(train_dataset=train_dataset, **arguments)
@@ -53,6 +56,13 @@ class PlannedRollouts(GRPOTrainer):
             self.policy_version = perf["perf/policy_version"]
             self._log_completion_extra("policy_version", [int(self.policy_version)] * len(prompt_ids))
         return answer
+
+
+def _bounded(build: type[VLLMGeneration], *arguments: Any, max_num_seqs: int | None = None, **keywords: Any) -> Any:
+    """With as many sequences at a time as were planned: TRL would run all of a step, which vLLM refuses beyond
+    `max_num_batched_tokens`."""
+    bound = None if max_num_seqs is None else min(max_num_seqs, MOST_SEQUENCES)
+    return build(*arguments, max_num_seqs=bound, **keywords)
 
 
 def _generation_of(run: Run) -> type[VLLMGeneration]:

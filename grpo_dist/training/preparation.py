@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.data import DataSection
 from grpo_dist.config.section import EMBEDDED
 from grpo_dist.data.columns import guess_column
 from grpo_dist.data.identity import Problems
@@ -23,6 +24,7 @@ from grpo_dist.data.wording import set_option
 from grpo_dist.embedded.kept import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError, RewardError
+from grpo_dist.plan.texts import longest_completion
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.rewards.names import is_users
@@ -79,8 +81,8 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     embedded = config.data.name_or_path == EMBEDDED
     scorers = _scorers(config)
     prepared = prepare_data(
-        config.data,
-        data_model(run, tokenizer),
+        planned_data(run),
+        planned_model(run, tokenizer),
         seed=config.grpo.seed,
         need_answers=any("answer" in reward.columns for reward in scorers),
         hold_out=config.evaluation.enabled,
@@ -107,7 +109,7 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
         render=renderer.text,
         count_tokens=renderer.lengths,
         room=room(run),
-        max_completion_length=_longest_completion(run.config),
+        max_completion_length=longest_completion(run.config),
     )
 
 
@@ -128,6 +130,20 @@ def note_prepared(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepar
     """`prepared.json`: counts, notes, and the first prompt as the model reads it."""
     first = renderer_of(run.config, tokenizer).text(prepared.train[0]["prompt"])
     write_json(run.directory.prepared, {**prepared.counts, "notes": list(prepared.notes), "first_prompt": first})
+
+
+def planned_data(run: Run) -> DataSection:
+    """With the limit that engines were planned with, where nothing stated bounds a prompt."""
+    section, limit = run.config.data, run.plan.max_prompt_length
+    if run.plan.max_model_len is None or section.max_prompt_length or section.max_prompt_length_quantile:
+        return section
+    return section.model_copy(update={"max_prompt_length": limit})
+
+
+def planned_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """With no more room than the engines of the run are started with: one longer prompt would end a step."""
+    model = data_model(run, tokenizer)
+    return model if run.plan.max_model_len is None else replace(model, room=min(model.room, run.plan.max_model_len))
 
 
 def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
@@ -165,11 +181,6 @@ def _scorers(config: RunConfig) -> list[LoadedReward]:
     """Everything that will read the problems: the rewards, and the judge of the comparison."""
     judge = (config.evaluation.scorer,) if config.evaluation.enabled else ()
     return [*load_rewards(config.rewards.functions), *load_rewards(judge)]
-
-
-def _longest_completion(config: RunConfig) -> int:
-    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
-    return max(config.grpo.max_completion_length, judged)
 
 
 def reads(scorers: Sequence[LoadedReward]) -> Callable[[str], bool]:

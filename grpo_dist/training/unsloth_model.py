@@ -10,7 +10,6 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from unsloth import FastLanguageModel
 
 from grpo_dist.plan.memory.rollout import served_rank
-from grpo_dist.rollout.command import longest_text
 from grpo_dist.training.model import check_target_modules, explained, model_path, origin, room
 from grpo_dist.training.stage import Run
 
@@ -26,7 +25,7 @@ def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
     with explained(section):
         model, _ = FastLanguageModel.from_pretrained(
             model_path(run),
-            max_seq_length=longest_text(run.config) or room(run),
+            max_seq_length=run.plan.max_model_len or room(run),
             dtype=getattr(torch, section.dtype),
             load_in_4bit=False,
             use_exact_model_name=True,  # not its own copy under another name

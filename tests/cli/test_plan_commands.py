@@ -73,7 +73,7 @@ def test_a_refusal_is_words_and_exit_2(stated):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Error: 32 prompts × 16 completions = 512" in result.stderr
-    assert "→ nearest that can run:\n      --set grpo." in result.stderr
+    assert "→ nearest that can run:\n      --set rollout.replicas=" in result.stderr
 
 
 def test_sizes_in_a_table_and_in_json(stated):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_dist.cluster import checks
-from grpo_dist.cluster.devices import device_environment
+from grpo_dist.cluster.devices import allocator_environment, device_environment
 from grpo_dist.cluster.trackers import tracker_environment
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import ConfigError, LaunchError, PlanError
@@ -71,3 +71,28 @@ def test_trackers_write_into_the_run_unless_the_user_says_otherwise(tmp_path, mo
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="float16 needs a GPU"):
         config(model={"name_or_path": "embedded", "dtype": "float16"}, cluster={"gpus_per_node": 0})
+
+
+@pytest.mark.parametrize(
+    ("rollout", "grows"),
+    [
+        ({"backend": "transformers"}, True),
+        ({"backend": "vllm"}, True),
+        ({"backend": "vllm", "mode": "server"}, True),
+        ({"backend": "vllm", "enable_sleep_mode": True}, False),
+        ({"backend": "vllm", "tensor_parallel_size": 2}, False),
+    ],
+)
+def test_segments_grow_where_vllm_allows_it(rollout, grows):
+    stated = RunConfig.model_validate(
+        {
+            "model": {"name_or_path": "Qwen/Qwen3-0.6B"},
+            "data": {"name_or_path": "some/where"},
+            "cluster": {"gpus_per_node": 2},
+            "rollout": rollout,
+        }
+    )
+    topology = plan_run(stated).topology
+    assert ("PYTORCH_CUDA_ALLOC_CONF" in allocator_environment(stated, topology, {})) == grows
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        assert allocator_environment(stated, topology, {name: "max_split_size_mb:512"}) == {}

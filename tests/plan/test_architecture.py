@@ -143,7 +143,7 @@ class TestLora:
         phi = from_config(AutoConfig.for_model("phi3", **TINY).to_dict(), "phi")
         with pytest.raises(PlanError, match="phi3 layer has no linear layer named k_proj, q_proj") as caught:
             phi.lora_parameters(8, ("q_proj", "k_proj", "o_proj"))
-        assert "qkv_proj, o_proj, gate_up_proj, down_proj" in caught.value.hint
+        assert "qkv_proj, o_proj, gate_up_proj, down_proj" in caught.value.message
 
     def test_the_head_is_no_target(self):
         with pytest.raises(PlanError, match="lm_head"):

@@ -24,7 +24,7 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
     (
         "the model fits nowhere",
         {"model": BIG},
-        r"Qwen3-32B does not fit: .* 85\.1 GiB.* 79\.1 GiB; the most is weights: 61",
+        r"Qwen3-32B does not fit: .* 88\.6 GiB.* 79\.1 GiB; the most is weights: 61",
     ),
     ("nor beside an engine", {"model": BIG, "cluster": NODE, "rollout": COLOCATE}, r"beside a vLLM engine"),
     (
@@ -109,7 +109,7 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
     (
         "too large for one GPU and an engine of one",
         {"model": BIG, "cluster": cluster(1, 1, "a100-40gb"), "rollout": COLOCATE},
-        r"beside a vLLM engine for one sequence needs 134",
+        r"beside a vLLM engine for one sequence needs 135\.8",
     ),
     (
         "vespo",
@@ -249,3 +249,73 @@ def test_what_is_wrong_whatever_the_machines(sections, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
     assert caught.value.exit_code == 2
+
+
+def typed_back(wish: dict[str, Any], path: Path) -> list[list[str]]:
+    """Every suggestion, each planned as it would be typed."""
+    suggested = fixes(refusal(wish).hint)
+    path.write_text(dump_config(config(**{"model": QWEN3_4B, **wish})))
+    for overrides in suggested:
+        plan_run(load_config(path, overrides))
+    return suggested
+
+
+LONG = {"prompts_per_step": 64, "num_generations": 16, "max_completion_length": 7168}
+
+
+@pytest.mark.parametrize(
+    ("wish", "first"),
+    [
+        (
+            {"model": BIG, "cluster": cluster(2, 8), "rollout": COLOCATE, "grpo": LONG},
+            ["distributed.strategy=zero3"],
+        ),
+        (
+            {"cluster": cluster(1, 8, "a10"), "rollout": COLOCATE, "grpo": {**LONG, "gradient_checkpointing": False}},
+            ["grpo.gradient_checkpointing=true"],
+        ),
+        (
+            {"cluster": cluster(2, 8), "rollout": {**COLOCATE, "gpu_memory_utilization": 0.9}, "grpo": LONG},
+            ["rollout.gpu_memory_utilization=auto"],
+        ),
+        (
+            {
+                "model": BIG,
+                "cluster": cluster(1, 8, "l40s"),
+                "rollout": {**SERVER, "tensor_parallel_size": 1},
+                "distributed": {"strategy": "zero3"},
+            },
+            ["rollout.tensor_parallel_size=auto"],
+        ),
+        ({"cluster": cluster(1, 8, "H10O"), "rollout": COLOCATE}, ["cluster.gpu=h100"]),
+    ],
+    ids=["sharding", "checkpointing", "utilization", "tensor parallel", "a misspelt GPU"],
+)
+def test_a_single_free_setting_comes_first(wish, first, tmp_path):
+    assert typed_back(wish, tmp_path / "config.yaml")[0] == first
+
+
+def test_two_faults_are_mended_at_once(tmp_path):
+    wish = {"cluster": cluster(3, 6, "t4"), "rollout": {**SERVER, "tensor_parallel_size": 5}}
+    found = typed_back(wish, tmp_path / "config.yaml")
+    assert found
+    assert all(len(overrides) > 1 for overrides in found)
+
+
+def test_a_stated_utilization_is_in_the_numbers():
+    grpo, rollout = LONG, {**COLOCATE, "gpu_memory_utilization": 0.9}
+    message = refusal({"cluster": cluster(2, 8), "rollout": rollout, "grpo": grpo}).message
+    needed, has = (float(number) for number in re.findall(r"([\d.]+) GiB", message)[:2])
+    assert needed > has
+    assert "rollout.gpu_memory_utilization 0.9" in message
+
+
+def test_the_utilization_stops_where_seconds_stop_falling():
+    def at(utilization):
+        rollout = {**COLOCATE, "gpu_memory_utilization": utilization}
+        return planned(cluster=cluster(2, 8), rollout=rollout, grpo={**LONG, "max_completion_length": 2048})
+
+    chosen = at("auto")
+    share, seconds = chosen.gpu_memory_utilization, chosen.time["seconds_per_step"]
+    assert seconds <= 1.01 * at(round(share + 0.1, 2)).time["seconds_per_step"]
+    assert seconds < 0.999 * at(round(share - 0.05, 2)).time["seconds_per_step"]

@@ -7,6 +7,7 @@ from planning import COLOCATE, SERVER, cluster, config
 
 from grpo_dist.plan import plan_run
 from grpo_dist.plan.scale import hours_of, sizes
+from grpo_dist.plan.scale import rows as rows_of
 
 RECIPE = config(
     cluster=cluster(2, 8),
@@ -93,3 +94,48 @@ def test_processes_on_cpu_grow_with_the_nodes():
 
 def test_without_stated_steps_the_hours_are_of_a_hundred():
     assert hours_of(config()) == 100
+
+
+def made(nodes=(1, 2, 8), **sections):
+    stated = config(
+        cluster=cluster(2, 8, time="4:00:00"),
+        rollout=sections.pop("rollout", COLOCATE),
+        grpo={"prompts_per_step": 64, "num_generations": 16, "max_completion_length": 2048, "max_steps": 400},
+        **sections,
+    )
+    return rows_of(sizes(stated, nodes), hours_of(stated), problems=6400, price=2.5)
+
+
+def test_the_time_of_a_step_is_told_apart():
+    for row in made():
+        parts = row["generation_seconds"] + row["training_seconds"] + row["sync_seconds"]
+        assert parts == pytest.approx(row["seconds_per_step"])
+        assert row["comparison_seconds"] > 0
+
+
+def test_efficiency_is_of_the_fewest_gpus_and_falls():
+    found = [row["efficiency"] for row in made(nodes=(8, 1, 2))]
+    assert found[1] == 1
+    assert found[0] < found[2] < 1
+
+
+def test_cost_and_epoch_follow_from_the_hours():
+    for row in made():
+        whole = 400 * row["seconds_per_step"] + row["comparison_seconds"]
+        assert row["run_hours"] == pytest.approx(whole / 3600)
+        assert row["cost"] == pytest.approx(2.5 * row["gpus"] * whole / 3600)
+        assert row["hours_per_epoch"] == pytest.approx(100 * row["seconds_per_step"] / 3600)
+        assert row["jobs"] == -(-whole // (4 * 3600 - 300))
+
+
+@pytest.mark.parametrize(("rollout", "other"), [(COLOCATE, "server"), (SERVER, "colocate")])
+def test_the_other_mode_stands_beside(rollout, other):
+    [row] = made(nodes=(2,), rollout=rollout)
+    assert row["other_mode"] == other
+    assert row["other_seconds_per_step"] > 0
+
+
+def test_where_the_other_mode_cannot_run_it_is_left_out():
+    [row] = rows_of(sizes(config(cluster=cluster(1, 1), rollout=COLOCATE), (1,)), 100, None, None)
+    assert row["runs"]
+    assert row["other_mode"] is row["cost"] is row["hours_per_epoch"] is None

@@ -107,7 +107,7 @@ def test_auto_says_why_with_numbers():
 
 def test_auto_leaves_gpus_idle_where_that_is_faster():
     """A node of 6 holds one replica of 4; three such would leave 2 training GPUs a node."""
-    stated = {"prompts_per_step": 48, "num_generations": 14, "max_completion_length": 2000}
+    stated = {"prompts_per_step": 48, "num_generations": 14, "max_completion_length": 500}
     plan = planned(cluster=cluster(3, 6), rollout={**SERVER, "tensor_parallel_size": 4}, grpo=stated)
     assert (plan.topology.num_processes, plan.topology.replicas) == (12, (Replica(2, (2, 3, 4, 5)),))
     assert "2 of 18 GPUs are used by nothing" in plan.warnings

@@ -67,7 +67,7 @@ def test_merged_weights_come_over_nccl_and_no_adapter_is_served():
         ({}, "1202"),
         ({"model": {"name_or_path": "Qwen/Qwen3-4B-Base", "max_length": 1500}}, "1500"),
         ({"evaluation": {"enabled": True, "max_completion_length": 3000}}, "3202"),
-        ({"data": {"name_or_path": "somewhere/problems"}}, None),
+        ({"data": {"name_or_path": "somewhere/problems"}}, "1512"),
     ],
 )
 def test_the_longest_text_is_the_longest_planned(sections, length):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -159,3 +160,13 @@ def test_a_plan_for_a_gpu_does_not_fall_to_the_cpu(program):
     result = program("run", str(program.config), "--set", "cluster.gpus_per_node=1", code=1)
     assert "PyTorch sees no GPU on this machine" in result.stderr
     assert "--set cluster.gpus_per_node=0" in result.stderr
+
+
+@pytest.mark.heavy
+def test_all_processes_of_a_run_compare(program):
+    overrides = ("distributed.num_processes=2", "grpo.max_steps=1", "grpo.save_steps=1", "evaluation.num_problems=7")
+    settings = [part for override in overrides for part in ("--set", override)]
+    program("run", str(program.config), *settings, "--output", "shared")
+    run = program.cwd / "shared"
+    assert len(json.loads((run / "comparison.json").read_text())["per_problem"]) == 7
+    assert not (run / ".comparison").exists()

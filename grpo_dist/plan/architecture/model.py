@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from grpo_dist.errors import PlanError
+from grpo_dist.plan.refusal import Refused, Way
 
 Quantization = Literal["8bit", "4bit"]
 """By bitsandbytes."""
@@ -158,9 +158,10 @@ class Architecture:
         names = [linear.name for linear in linears]
         missing = sorted(wanted - set(names))
         if missing:
-            raise PlanError(
-                f"lora.target_modules: a {self.model_type} layer has no linear layer named {', '.join(missing)}",
-                hint=f"it has {', '.join(names)}; --set lora.target_modules={ALL_LINEAR} adapts all of them",
+            raise Refused(
+                f"lora.target_modules: a {self.model_type} layer has no linear layer named {', '.join(missing)}; "
+                f"it has {', '.join(names)}",
+                (Way({"lora.target_modules": ALL_LINEAR}, "adapts all of them"),),
             )
         return tuple(linear for linear in linears if linear.name in wanted)
 

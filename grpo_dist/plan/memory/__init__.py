@@ -11,6 +11,7 @@ from grpo_dist.plan.memory.colocate import colocated_memory
 from grpo_dist.plan.memory.lora import Lora
 from grpo_dist.plan.memory.rollout import (
     RolloutSetup,
+    kv_cache_bytes,
     kv_cache_tokens,
     max_concurrency,
     minimum_utilization,
@@ -18,7 +19,7 @@ from grpo_dist.plan.memory.rollout import (
 )
 from grpo_dist.plan.memory.search import largest_micro_batch
 from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
-from grpo_dist.plan.memory.trainer import trainer_memory
+from grpo_dist.plan.memory.trainer import answering_memory, trainer_memory
 from grpo_dist.plan.memory.trainer_setup import TrainerSetup
 from grpo_dist.plan.memory.weights import Dtype, Quantization
 
@@ -34,7 +35,9 @@ __all__ = [
     "Sharding",
     "ShardingKind",
     "TrainerSetup",
+    "answering_memory",
     "colocated_memory",
+    "kv_cache_bytes",
     "kv_cache_tokens",
     "largest_micro_batch",
     "max_concurrency",

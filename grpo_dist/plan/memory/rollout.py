@@ -84,7 +84,7 @@ def rollout_memory(setup: RolloutSetup) -> MemoryBreakdown:
     """All of a replica's GPU. The KV cache is what the rest of the budget leaves, possibly nothing: see
     `max_concurrency` for whether a single sequence fits."""
     fixed = without_zeros(_fixed(setup))
-    cache = kv_cache_tokens(setup) * _kv_bytes_per_token(setup)
+    cache = kv_cache_bytes(setup)
     share = f"{setup.gpu_memory_utilization:g} × {setup.gpu_bytes:,} bytes, less the rest"
     pool = Component("KV cache", cache, f"{kv_cache_tokens(setup):,} tokens: {share}")
     return MemoryBreakdown(
@@ -96,6 +96,11 @@ def kv_cache_tokens(setup: RolloutSetup) -> int:
     """Tokens whose keys and values the replica holds, in whole blocks."""
     room = setup.budget - _fixed_bytes(setup)
     return max(0, room // (_kv_bytes_per_token(setup) * BLOCK_TOKENS) * BLOCK_TOKENS)
+
+
+def kv_cache_bytes(setup: RolloutSetup) -> int:
+    """Of those tokens."""
+    return kv_cache_tokens(setup) * _kv_bytes_per_token(setup)
 
 
 def max_concurrency(setup: RolloutSetup) -> int:
@@ -186,12 +191,14 @@ def _activation_peak(setup: RolloutSetup) -> int:
 
 def _captured_graphs(setup: RolloutSetup) -> int:
     """Sizes 1, 2, 4, every 8 below 256, every 16 up to the largest: piecewise for all, whole for decoding
-    (`VllmConfig._set_cudagraph_sizes`, FULL_AND_PIECEWISE)."""
+    (`VllmConfig._set_cudagraph_sizes`, FULL_AND_PIECEWISE); with an adapter all of them twice, with it and without
+    (`cudagraph_specialize_lora`)."""
     if setup.enforce_eager:
         return 0
     largest = min(2 * setup.max_num_seqs, LARGEST_GRAPH)
     sizes = [n for n in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if n <= largest]
-    return len(sizes) + sum(size <= setup.max_num_seqs for size in sizes)
+    captured = len(sizes) + sum(size <= setup.max_num_seqs for size in sizes)
+    return 2 * captured if setup.max_lora_rank else captured
 
 
 def _kv_bytes_per_token(setup: RolloutSetup) -> int:

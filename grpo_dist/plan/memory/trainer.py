@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from grpo_dist.plan.memory.breakdown import MemoryBreakdown, Phase, without_zeros
+from grpo_dist.plan.memory.generation import generation_components
 from grpo_dist.plan.memory.overhead import process_overhead, with_margin
 from grpo_dist.plan.memory.phases import phases
 from grpo_dist.plan.memory.states import resident
 from grpo_dist.plan.memory.trainer_setup import TrainerSetup
+
+
+def answering_memory(setup: TrainerSetup, sequences: int) -> MemoryBreakdown:
+    """A process of the comparison: the model with its adapter, and so many completions generated at once."""
+    names = ("weights", "adapter")
+    held = without_zeros(component for component in resident(setup) if component.name in names)
+    prefill = setup.batch(sequences, setup.prompt_tokens)
+    parts = (Phase("generate", without_zeros(generation_components(prefill, setup.completion_tokens))),)
+    return MemoryBreakdown("comparison", held + process_overhead(1), with_margin(held, parts))
 
 
 def trainer_memory(setup: TrainerSetup) -> MemoryBreakdown:

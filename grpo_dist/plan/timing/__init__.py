@@ -1,7 +1,6 @@
 """How long a step takes: a roofline over data sheets and published efficiencies, or fitted to an earlier run."""
 
 from grpo_dist.plan.timing.balance import Balance, balance
-from grpo_dist.plan.timing.calibration import calibrate
 from grpo_dist.plan.timing.efficiencies import DEFAULTS, Assumption, Efficiencies, with_overrides
 from grpo_dist.plan.timing.generation import Generation, generation_time, kv_pool, transformers_time
 from grpo_dist.plan.timing.learning_rate import LearningRateAdvice, learning_rate_advice
@@ -10,7 +9,7 @@ from grpo_dist.plan.timing.network import adapter_sync_time, gather_time, gradie
 from grpo_dist.plan.timing.scaling import ScaleRow, scale_rows
 from grpo_dist.plan.timing.setup import Layout, Workload
 from grpo_dist.plan.timing.step import Part, StepTime, step_time
-from grpo_dist.plan.timing.training import Training, training_time
+from grpo_dist.plan.timing.training import Padding, Training, training_time
 
 __all__ = [
     "DEFAULTS",
@@ -21,6 +20,7 @@ __all__ = [
     "Layout",
     "LearningRateAdvice",
     "Lengths",
+    "Padding",
     "Part",
     "ScaleRow",
     "StepTime",
@@ -28,7 +28,6 @@ __all__ = [
     "Workload",
     "adapter_sync_time",
     "balance",
-    "calibrate",
     "gather_time",
     "generation_time",
     "gradient_sync_time",

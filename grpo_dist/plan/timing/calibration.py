@@ -137,7 +137,8 @@ def _wall(before: Mapping[str, Any], line: Mapping[str, Any]) -> float | None:
 
 def _lengths(line: Mapping[str, Any], stated: Lengths) -> Lengths:
     mean = float(line[MEAN])
-    return Lengths(stated.prompt, mean, max(mean, float(line.get(LONGEST) or stated.longest)))
+    longest = max(mean, float(line.get(LONGEST) or stated.longest))
+    return Lengths(stated.prompt, mean, longest, stated.longest_prompt)
 
 
 def _check(metrics: Sequence[Mapping[str, Any]]) -> None:

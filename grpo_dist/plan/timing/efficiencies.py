@@ -42,6 +42,11 @@ class Efficiencies:
     """Scheduling and sampling per vLLM decode step, not hidden behind the GPU."""
     lora_layer_seconds: float = 60e-6
     """Extra time per layer and vLLM decode step while an unmerged adapter is served."""
+    eager_score_bytes: float = 24.0
+    """Bytes moved per attention score and pass where attention is `eager`: written, scaled, masked, normalised in
+    float32, cast and read."""
+    sleep_bytes_per_second: float = 2.6e9
+    """Weights of a colocated engine on their way to the host's memory, or back."""
     link: float = 0.82
     """Fraction of a link's line rate that NCCL reaches."""
     collective_seconds: float = 6.8e-6
@@ -83,6 +88,8 @@ SOURCES = {
     "eager_lora_layer_seconds": f"{_QWEN}: 1.0 s however short the text, Qwen-1.8B, 24 layers × 3 passes × 8",
     "decode_step_seconds": "our own figure: what asynchronous scheduling leaves of some tenths of a millisecond",
     "lora_layer_seconds": "our own figure: 2.2 ms a token over the 36 layers of an 8B model, on H200",
+    "eager_score_bytes": "counted in Transformers' `eager_attention_forward`, 16 bit",
+    "sleep_bytes_per_second": "12.8 s to sleep and wake an 8B model at level 1: vLLM issue 48337",
     "link": "370 of 450 GB/s on NVLink 4: NCCL's authors, nccl-tests issue 212",
     "collective_seconds": "baseLatencies (tree, LL) of NCCL's src/graph/tuning.cc",
     "adapter_load_seconds": "about 200 ms per adapter-only synchronisation: axolotl's documentation, vLLM serving",
@@ -94,7 +101,7 @@ SOURCES = {
 DEFAULTS = Efficiencies()
 
 _FRACTIONS = {"decode_bandwidth", "matmul", "streaming", "link"}
-_MAY_BE_ZERO = {name for name in SOURCES if name.endswith("_seconds")} | {"activation_passes"}
+_MAY_BE_ZERO = {name for name in SOURCES if name.endswith("_seconds")} | {"activation_passes", "eager_score_bytes"}
 
 
 def with_overrides(overrides: Mapping[str, Any], base: Efficiencies = DEFAULTS) -> Efficiencies:

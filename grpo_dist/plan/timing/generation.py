@@ -20,6 +20,10 @@ RESERVE = 2 * 2**30
 """Bytes vLLM keeps per GPU beside weights and KV cache: CUDA graphs and the activations of a full prefill."""
 
 
+LONGEST_SHARE = 0.75
+"""Of generation, from which on its longest completion is what it waits for."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """One step's generation on the replica with most to do."""
@@ -33,11 +37,14 @@ class Generation:
     """Sequences a replica runs at a time."""
     completions: int
     """Sequences the replica has to finish."""
+    bound_by_longest: bool = False
+    """One completion alone takes most of it: more replicas do not help."""
 
     @property
     def how(self) -> str:
         """In words."""
-        return f"{self.completions} completions a replica, {self.concurrency} at a time, {self.steps:,.0f} decode steps"
+        text = f"{self.completions} completions a replica, {self.concurrency} at a time, {self.steps:,.0f} decode steps"
+        return f"{text}; bound by the longest: more nodes do not help" if self.bound_by_longest else text
 
 
 def kv_pool(architecture: Architecture, gpu: Gpu, *, utilization: float, tensor_parallel: int = 1) -> float:
@@ -82,14 +89,24 @@ def generation_time(
     weights = steps * model_work.read_bytes(architecture, gpu) / tensor_parallel / _decode_bandwidth(gpu, efficiencies)
     compute = share * lengths.mean * _forward(architecture, gpu, tensor_parallel, efficiencies)
     attention = (
-        share * lengths.mean * (lengths.prompt + lengths.mean / 2) * cache / _decode_bandwidth(gpu, efficiencies)
+        share * (lengths.mean * lengths.prompt + lengths.mean_square / 2) * cache / _decode_bandwidth(gpu, efficiencies)
     )
     fixed = steps * _step_overhead(architecture, tensor_parallel, link, lora, efficiencies)
     decode = max(weights, compute) + attention + fixed
     prompts = ceil(share / num_generations)
     prefill = prompts * lengths.prompt * _forward(architecture, gpu, tensor_parallel, efficiencies)
     scale = efficiencies.generation_scale
-    return Generation(scale * (prefill + decode), scale * prefill, scale * decode, steps, concurrency, share)
+    # What one completion alone would take: no number of replicas makes it less.
+    floor = (max(weights, 0.0) + fixed) * lengths.longest / steps
+    return Generation(
+        scale * (prefill + decode),
+        scale * prefill,
+        scale * decode,
+        steps,
+        concurrency,
+        share,
+        bound_by_longest=floor > LONGEST_SHARE * (prefill + decode),
+    )
 
 
 def transformers_time(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, lgamma
 
 from grpo_dist.errors import PlanError
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of one sequence. Generation of a batch ends with its longest completion, so the mean alone says little."""
+    """Tokens of one sequence. Generation of a batch ends with its longest completion, so the mean alone says little.
+
+    Between nothing and the longest, lengths are taken to be longest × u^shape, u uniform: the family with these two
+    numbers whose order statistics are known. With a mean of half the longest all lengths are as likely.
+    """
 
     prompt: float
     """Mean prompt."""
@@ -17,6 +22,8 @@ class Lengths:
     """Mean completion."""
     longest: float
     """Longest completion of a step's batch; the length limit where at least one reaches it, which is usual."""
+    longest_prompt: float | None = None
+    """None: all prompts are as long as the mean."""
 
     def __post_init__(self) -> None:
         if not (self.prompt >= 0 and 0 < self.mean <= self.longest):
@@ -28,5 +35,28 @@ class Lengths:
 
     @property
     def padded(self) -> float:
-        """Tokens a training pass computes for each sequence: TRL pads a generation batch to its longest completion."""
-        return self.prompt + self.longest
+        """Tokens of each sequence of a generation batch: TRL pads it to its longest prompt and completion."""
+        return (self.longest_prompt or self.prompt) + self.longest
+
+    @property
+    def mean_square(self) -> float:
+        """Of completions."""
+        return self.longest**2 / (2 * self.longest / self.mean - 1)
+
+    def completion(self, rank: int, count: int) -> float:
+        """Expected length of the rank-th shortest of so many completions."""
+        return _order_statistic(self.longest, self.mean, rank, count)
+
+    def prompt_of(self, count: int) -> float:
+        """Expected length of the longest of so many prompts."""
+        if not self.prompt or self.longest_prompt is None:
+            return self.prompt
+        return _order_statistic(self.longest_prompt, self.prompt, count, count)
+
+
+def _order_statistic(longest: float, mean: float, rank: int, count: int) -> float:
+    """Of u^shape, u uniform: E[u_(k)^s] = Γ(k + s) Γ(n + 1) / (Γ(k) Γ(n + 1 + s))."""
+    shape = longest / mean - 1
+    if shape <= 0:
+        return longest
+    return longest * exp(lgamma(rank + shape) + lgamma(count + 1) - lgamma(rank) - lgamma(count + 1 + shape))

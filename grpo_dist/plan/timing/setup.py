@@ -10,6 +10,7 @@ from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.hardware import Gpu, Link
 from grpo_dist.plan.timing.lengths import Lengths
+from grpo_dist.plan.timing.training import Padding
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Workload:
     vLLM's correction where the loss cannot give it), one more with beta > 0."""
     num_iterations: int = 1
     """Optimizer steps per generation."""
+    padding: Padding = "step"
+    eager: bool = False
+    """Attention writes its scores to memory."""
 
     @property
     def completions(self) -> int:
@@ -68,6 +72,8 @@ class Layout:
     partitioned: bool = False
     """ZeRO-3 or FSDP2: weights are gathered for every pass."""
     sync: Literal["adapter", "merged"] = "adapter"
+    sleeps: bool = False
+    """Colocated engines give their memory back while the model trains."""
     overlap: bool = False
     """The next completions are generated while this step trains (off-policy by one step)."""
 

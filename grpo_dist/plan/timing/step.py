@@ -95,6 +95,7 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
         Part("training", trained.seconds, trained.how),
         Part("weight gathering", scale * _gather_seconds(workload, layout, trained, efficiencies), "ZeRO-3 or FSDP2"),
         Part("gradient sync", scale * _gradient_seconds(workload, layout, efficiencies), "all-reduce, once a step"),
+        Part("sleep and wake", share * _sleep_seconds(workload, layout, efficiencies), "weights to the host and back"),
         Part("policy sync", share * scale * _sync_seconds(workload, layout, efficiencies), f"{layout.sync} weights"),
         Part("other", efficiencies.other_seconds, "rewards, logging, optimizer"),
     ]
@@ -149,8 +150,17 @@ def training(workload: Workload, layout: Layout, efficiencies: Efficiencies = DE
         lora=workload.lora,
         checkpointing=workload.gradient_checkpointing,
         scoring_forwards=workload.scoring_forwards,
+        padding=workload.padding,
+        eager=workload.eager,
         efficiencies=efficiencies,
     )
+
+
+def _sleep_seconds(workload: Workload, layout: Layout, efficiencies: Efficiencies) -> float:
+    if not layout.sleeps:
+        return 0.0
+    held = layout.gpu.dtype_bytes * workload.architecture.parameters() / layout.tensor_parallel
+    return efficiencies.generation_scale * 2 * held / efficiencies.sleep_bytes_per_second
 
 
 def _gather_seconds(workload: Workload, layout: Layout, trained: Training, efficiencies: Efficiencies) -> float:

@@ -72,7 +72,9 @@ class TestReplica:
     def test_graphs_are_those_vllm_captures(self, replica):
         """vLLM's log for 256 sequences: PIECEWISE=51, FULL=35."""
         per_graph = 36 * 180_000
-        assert parts(rollout_memory(replace(replica, max_num_seqs=256)))["CUDA graphs"] == (51 + 35) * per_graph
+        plain = replace(replica, max_num_seqs=256, max_lora_rank=0)
+        assert parts(rollout_memory(plain))["CUDA graphs"] == (51 + 35) * per_graph
+        assert parts(rollout_memory(replace(plain, max_lora_rank=32)))["CUDA graphs"] == 2 * (51 + 35) * per_graph
         assert "CUDA graphs" not in parts(rollout_memory(replace(replica, enforce_eager=True)))
 
     @pytest.mark.parametrize("size", [2, 4, 8])

@@ -13,6 +13,7 @@ from grpo_dist.errors import PlanError
 from grpo_dist.plan.architecture import Architecture
 from grpo_dist.plan.architecture.known import EMBEDDED, KNOWN
 from grpo_dist.plan.memory import Lora, Sharding, TrainerSetup, largest_micro_batch, trainer_memory
+from grpo_dist.plan.memory.overhead import MARGIN
 from grpo_dist.plan.memory.sharding import ONE_PROCESS
 from grpo_dist.plan.memory.weights import quantized_bytes, weight_bytes
 
@@ -178,7 +179,7 @@ class TestBreakdown:
         memory = trainer_memory(setup(qwen3_4b, lora=SEVEN))
         named = {part.name: part.bytes for part in memory.components}
         allocated = memory.total - named["margin"] - named["CUDA context"]
-        assert named["margin"] == int(0.05 * allocated)
+        assert named["margin"] == int(MARGIN * allocated)
 
     def test_the_largest_component_is_named(self, qwen3_4b):
         assert trainer_memory(setup(qwen3_4b, lora=SEVEN)).largest().name == "weights"

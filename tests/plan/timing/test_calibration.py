@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from timing_setups import layout, workload
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.timing import DEFAULTS, Lengths, calibrate, step_time, with_overrides
+from grpo_dist.plan.timing import DEFAULTS, Lengths, step_time, with_overrides
+from grpo_dist.plan.timing.calibration import calibrate
 
 
 def run(truth, steps=12, setup=None, where=None, uncounted=0.0, generation=True):

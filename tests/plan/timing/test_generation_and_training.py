@@ -62,7 +62,8 @@ def test_one_decode_step_is_weights_over_bandwidth():
 def test_full_fine_tuning_takes_eight_flops_per_weight_and_lora_six():
     """At the FLOP/s roof, with checkpointing: 4/3; the head, which is not recomputed, moves it towards 3/2."""
     efficiencies = DEFAULTS.with_values("ideal", activation_passes=0.0, matmul=1.0)
-    full, lora = (train(lora=lora, efficiencies=efficiencies).seconds for lora in (False, True))
+    whole = Lengths(200, 1846, 1846)
+    full, lora = (train(lora=lora, lengths=whole, efficiencies=efficiencies).seconds for lora in (False, True))
     assert 4 / 3 < full / lora < 1.36
     tokens = 64 * (200 + 1846)
     assert lora * H100.flops / (tokens * matmul_parameters(QWEN3_4B)) == pytest.approx(6, rel=0.1)
@@ -130,7 +131,8 @@ def test_longer_is_never_faster(completions, lengths, prompt, mean, longest):
     longer = Lengths(lengths.prompt + prompt, lengths.mean + mean, lengths.longest + mean + longest)
     at = {"completions": completions}
     assert generate(**at, lengths=longer).seconds >= generate(**at, lengths=lengths).seconds * (1 - 1e-9)
-    assert train(**at, lengths=longer).seconds >= train(**at, lengths=lengths).seconds
+    # Of many micro-batches some are looked at: a hundredth may go either way.
+    assert train(**at, lengths=longer).seconds >= 0.99 * train(**at, lengths=lengths).seconds
 
 
 @settings(deadline=None)

@@ -152,3 +152,14 @@ def test_colocation_against_a_server_in_trl():
     together = step_time(step, shared).seconds
     apart = step_time(step, replace(shared, trainer_gpus=7, rollout_gpus=1)).seconds * 7 / 8
     assert within(apart / together, 1.43, 1.3), apart / together
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "tokens_per_second"),
+    [("h100", 16_384, 6230), ("h100", 65_536, 4160), ("rtx-a6000", 16_384, 1230)],
+)
+def test_prime_rl_trains_qwen3_4b_with_lora_on_one_gpu(name, tokens, tokens_per_second):
+    """prime-rl, benchmarks/results/BENCHMARKS.md (2026): trainer alone, LoRA r = 16; within 1.35, nothing fitted."""
+    lengths = Lengths(prompt=0, mean=tokens, longest=tokens)
+    estimate = training_time(QWEN3_4B, gpu(name), lengths, completions=1, micro_batch=1)
+    assert within(tokens / estimate.seconds, tokens_per_second, 1.35)

@@ -1,0 +1,57 @@
+"""How long texts may be: decided once, for training, for the engines, and for the prompts that are kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from grpo_dist.config import RunConfig
+
+LONGEST_PROMPT = 512
+"""Tokens of the longest prompt when nothing stated bounds it; the recipe's are 202."""
+
+
+class Texts(NamedTuple):
+    """Tokens."""
+
+    prompt: int
+    """Longest prompt."""
+    prompt_source: str
+    completion: int
+    """Longest completion that is trained on."""
+    engine: int
+    """Room of an engine for one text: vLLM's `max_model_len`."""
+
+    @property
+    def assumed(self) -> bool:
+        """Nothing stated bounds a prompt."""
+        return self.prompt_source.startswith("assumed")
+
+
+def longest_completion(config: RunConfig) -> int:
+    """Of training and of the comparison."""
+    judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
+    return max(config.grpo.max_completion_length, judged)
+
+
+def texts(config: RunConfig, positions: int | None) -> Texts:
+    """As stated, or assumed where nothing is.
+
+    Args:
+        positions: `max_position_embeddings` of the model; None when it is not known.
+    """
+    longest, room = longest_completion(config), config.model.max_length
+    prompt, source = _longest_prompt(config, longest, positions)
+    engine = prompt + longest if room is None else room
+    return Texts(prompt, source, config.grpo.max_completion_length, engine)
+
+
+def _longest_prompt(config: RunConfig, completion: int, positions: int | None) -> tuple[int, str]:
+    room, stated = config.model.max_length, config.data.max_prompt_length
+    left = None if room is None else max(1, room - completion)
+    if stated is not None:
+        return (stated if left is None else min(stated, left)), "data.max_prompt_length"
+    if left is not None:
+        return left, "model.max_length − the longest completion"
+    if positions is not None and positions - completion <= LONGEST_PROMPT:
+        return max(1, positions - completion), "the model's positions − the longest completion"
+    return LONGEST_PROMPT, "assumed: nothing stated bounds a prompt; set data.max_prompt_length"
