@@ -103,6 +103,12 @@ class Forked:
         self._wait_for("code", timeout)
         return self._known.setdefault("code", -signal.SIGKILL)
 
+    def poll(self) -> int | None:
+        """Its exit code, as `wait`; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
     def _wait_for(self, what: str, timeout: float | None) -> None:
         """Until this is known, or the forking process has ended, and with it whom it had forked."""
         self._told.settimeout(timeout)

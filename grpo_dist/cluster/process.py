@@ -77,6 +77,8 @@ class Started(Protocol):
 
     def wait(self, timeout: float | None = None) -> int: ...
 
+    def poll(self) -> int | None: ...
+
 
 def start(argv: Sequence[str], env: Mapping[str, str]) -> Started:
     """Start argv in its own process group."""
@@ -116,7 +118,7 @@ def run_process(
         terminal.finish()
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+def _lines(process: Started) -> Iterator[bytes]:
     """Its lines, until all who hold its output have ended, or the process has and the others keep silent."""
     rest, silent = b"", 0.0
     while silent < LEFT_SECONDS:

@@ -50,6 +50,7 @@ TESTED = (
     Tested("accelerate", "train", "1.12"),
     Tested("datasets", "train", "4.4", "6"),
     Tested("math-verify", "train", "0.9", "0.10"),
+    Tested("mpmath", "train", "1.3"),
     Tested("vllm", "vllm", "0.22", "0.32"),
     Tested("deepspeed", "deepspeed", "0.19"),
     UNSLOTH,
