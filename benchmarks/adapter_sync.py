@@ -32,22 +32,21 @@ from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
 from grpo_dist.config.cluster import TimeoutSection
-from grpo_dist.config.model import LoraSection
-from grpo_dist.embedded.tokenizer import character_tokenizer
-from grpo_dist.plan.architecture.known import EMBEDDED, KNOWN
-from grpo_dist.plan.architecture.model import Architecture
-from grpo_dist.plan.memory.rollout import RolloutSetup, served_rank
+from grpo_dist.config.sections import LoraSection
+from grpo_dist.embedded.model import character_tokenizer
+from grpo_dist.inference.client import Policy, Prompt
+from grpo_dist.inference.pool import Pool
+from grpo_dist.inference.server import ServerSettings
+from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
+from grpo_dist.plan.memory.vllm import RolloutSetup, served_rank
+from grpo_dist.plan.specs.architecture import Architecture
+from grpo_dist.plan.specs.lookup import EMBEDDED, KNOWN
 from grpo_dist.plan.topology import Replica, Topology
-from grpo_dist.rollout.client import Policy, Prompt
-from grpo_dist.rollout.command import ServerSettings
-from grpo_dist.rollout.keeper import Site
-from grpo_dist.rollout.pool import Pool
-from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
-from grpo_dist.training.merged_rollouts import KeyedClient
-from grpo_dist.training.model import lora_config
-from grpo_dist.training.policy import discard_others, gather_adapter, write_policy
-from grpo_dist.training.replaced import replaced
-from grpo_dist.training.run_pool import MOST_PER_REQUEST
+from grpo_dist.training.models.adapter import discard_others, gather_adapter, write_policy
+from grpo_dist.training.models.load import lora_config
+from grpo_dist.training.models.served import MOST_PER_REQUEST
+from grpo_dist.training.rollouts.base import replaced
+from grpo_dist.training.rollouts.merged import KeyedClient
 
 PROMPT_TOKENS = 12
 """So few that all prompts fit one step of the engine (2,048 tokens on CPU): vLLM 0.31 on CPU ends when a request with a
@@ -212,7 +211,7 @@ def server(bench: Bench, sync: str) -> Iterator[Path]:
         device=topology.device,
     )
     where = bench.work / sync
-    site = Site(topology, where / "replicas", where / "logs", "127.0.0.1", TimeoutSection(), max_restarts=0)
+    site = NodeSettings(topology, where / "replicas", where / "logs", "127.0.0.1", TimeoutSection(), max_restarts=0)
     say(f"starting a server for {sync} weights")
     with Supervisor(settings, replicas_of_node(topology, 0), site, say=say):
         yield site.registry

@@ -2,7 +2,7 @@
 
     python benchmarks/job_start.py
 
-A job with real stages on the Slurm cluster of tests/cluster: two nodes train the embedded model, one serves it with
+A job with real stages on the Slurm cluster of tests/slurm: two nodes train the embedded model, one serves it with
 vLLM. Needs root and what CONTRIBUTING.md says of that cluster. Prints JSON, and writes it to
 `benchmarks/results/job_start-MACHINE.json`.
 """
@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT / "tests" / "cluster"))
 
 from slurm_jobs import HOME, Cluster, Job, Submit, started  # noqa: E402
 
-from grpo_dist import metrics  # noqa: E402
 from grpo_dist.embedded.model import build  # noqa: E402
-from grpo_dist.rollout.registry import read_replicas  # noqa: E402
+from grpo_dist.inference.registry import read_replicas  # noqa: E402
+from grpo_dist.run import metrics  # noqa: E402
 
 LIMIT_SECONDS = 900
 LOOK_SECONDS = 0.02

@@ -27,10 +27,10 @@ from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from grpo_dist.embedded.tokenizer import character_tokenizer
-from grpo_dist.plan.architecture.known import EMBEDDED
-from grpo_dist.training.micro_batches import TightMicroBatches
-from grpo_dist.training.scoring import DeferredScoring
+from grpo_dist.embedded.model import character_tokenizer
+from grpo_dist.plan.specs.lookup import EMBEDDED
+from grpo_dist.training.trainer.deferred_scoring import DeferredScoring
+from grpo_dist.training.trainer.micro_batches import TightMicroBatches
 
 GROUP = 8
 
@@ -94,7 +94,7 @@ class FixedRollouts:
 
 
 class Ours(TightMicroBatches, DeferredScoring):
-    """What saves work in `grpo_dist.training.trainer.Trainer`, without a run."""
+    """What saves work in `grpo_dist.training.trainer.trainer.Trainer`, without a run."""
 
 
 class Timer(TrainerCallback):

@@ -28,14 +28,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.embedded.model import build
+from grpo_dist.inference.client import Prompt, Sampled
+from grpo_dist.inference.pool import Pool
+from grpo_dist.inference.server import ServerSettings
+from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
 from grpo_dist.plan.effective_sample import effective_share
 from grpo_dist.plan.topology import Replica, Topology
-from grpo_dist.rollout.client import Prompt, Sampled
-from grpo_dist.rollout.command import ServerSettings
-from grpo_dist.rollout.keeper import Site
-from grpo_dist.rollout.pool import Pool
-from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
-from grpo_dist.training.correction import Correction
+from grpo_dist.training.trainer.correction import Correction
 
 LENGTHS = (128, 512, 1024, 2048, 4096)
 MODES = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
@@ -129,7 +128,7 @@ def server(model: Path, dtype: str, longest: int, together: int, work: Path) -> 
         seed=0,
         device=device,
     )
-    site = Site(topology, work / "replicas", work / "logs", "127.0.0.1", TimeoutSection(), max_restarts=0)
+    site = NodeSettings(topology, work / "replicas", work / "logs", "127.0.0.1", TimeoutSection(), max_restarts=0)
     say("starting a server")
     with Supervisor(settings, replicas_of_node(topology, 0), site, say=say):
         yield site.registry

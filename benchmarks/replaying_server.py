@@ -23,9 +23,9 @@ from vllm.entrypoints.openai.completion.protocol import (
 )
 from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
-from grpo_dist.cluster.lifeline import die_with_parent
-from grpo_dist.rollout.engine import STREAM_INTERVAL
-from grpo_dist.rollout.frames import LENGTH, RUNNING, encode
+from grpo_dist.inference.engine import STREAM_INTERVAL
+from grpo_dist.inference.wire_format import LENGTH, RUNNING, encode
+from grpo_dist.procs.parent_death import die_with_parent
 
 VOCABULARY = 151_936
 """Qwen3's."""

@@ -36,13 +36,13 @@ from replaying_server import Recording, record, serve
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
-from grpo_dist.cluster.lifeline import die_with_parent
 from grpo_dist.config.cluster import TimeoutSection
-from grpo_dist.plan.memory.rollout import RolloutSetup
-from grpo_dist.rollout.pool import Pool
-from grpo_dist.rollout.ports import free_port
-from grpo_dist.rollout.registry import ReplicaEntry, make_key, write_replica
-from grpo_dist.training.server_rollouts import ServerRollouts, Utilization
+from grpo_dist.inference.pool import Pool
+from grpo_dist.inference.registry import ReplicaEntry, make_key, write_replica
+from grpo_dist.plan.memory.vllm import RolloutSetup
+from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.ports import free_port
+from grpo_dist.training.rollouts.server import ServerRollouts, Utilization
 
 HOST = "127.0.0.1"
 GROUP = 16

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.config import RunConfig
+from grpo_dist.inference.server import ServerSettings, server_settings
+from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
 from grpo_dist.plan import LaunchPlan, plan_run
-from grpo_dist.rollout.command import ServerSettings, server_settings
-from grpo_dist.rollout.keeper import Site
-from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 MAX_LORA_RANK = 32
 
@@ -44,8 +43,8 @@ def server_config(model: Path, **rollout: object) -> RunConfig:
     )
 
 
-def site(config: RunConfig, plan: LaunchPlan, directory: Path) -> Site:
-    return Site(
+def site(config: RunConfig, plan: LaunchPlan, directory: Path) -> NodeSettings:
+    return NodeSettings(
         topology=plan.topology,
         registry=directory / "replicas",
         logs=directory / "logs",
@@ -58,7 +57,7 @@ def site(config: RunConfig, plan: LaunchPlan, directory: Path) -> Site:
 @pytest.fixture(scope="session")
 def engine_model(tmp_path_factory) -> Path:
     """The embedded model, trained just enough to write something of the right form."""
-    from grpo_dist.embedded.kept import build
+    from grpo_dist.embedded.base_cache import build
 
     path = tmp_path_factory.mktemp("served") / "model"
     build(path, 11, lambda _: None, _steps=60)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from grpo_dist.rollout.frames import LENGTH, RUNNING, encode
-from grpo_dist.rollout.registry import ReplicaEntry, make_key, write_replica
-from grpo_dist.rollout.work import Work
+from grpo_dist.inference.engine import EngineActivity
+from grpo_dist.inference.registry import ReplicaEntry, make_key, write_replica
+from grpo_dist.inference.wire_format import LENGTH, RUNNING, encode
 
 
 def tokens(prompt: list[int], seed: int, count: int) -> list[int]:
@@ -38,7 +38,7 @@ class FakeServer:
         self.refuse_adapters: tuple[int, str] | None = None
         """Status and words of the answer to every adapter."""
         self.incarnation = self.loads = self.most_in_flight = 0
-        self.work = Work()
+        self.work = EngineActivity()
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -55,7 +55,7 @@ class FakeServer:
         self.adapters.clear()
         self.pushed.clear()
         self.events.clear()
-        self.incarnation, self.work = self.incarnation + 1, Work()
+        self.incarnation, self.work = self.incarnation + 1, EngineActivity()
         self.register("ready")
 
     def stop(self) -> None:

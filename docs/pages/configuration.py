@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from writing import code, sentence, table
 
+from grpo_dist.config.base import choices, describe, is_section, members
+from grpo_dist.config.cluster import SiteSection
 from grpo_dist.config.json_schema import documentation
-from grpo_dist.config.kinds import choices, describe, is_section, members
-from grpo_dist.config.problems import Path
-from grpo_dist.config.run import RunConfig
-from grpo_dist.config.schema import section_at
-from grpo_dist.config.site import SiteSection
+from grpo_dist.config.messages import section_at
+from grpo_dist.config.problems import DottedPath
+from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
 
 INTRODUCTION = """# Configuration
@@ -54,7 +54,7 @@ def page() -> str:
     return "\n\n".join([*parts, "## Site settings", SITE_TEXT, _about(SiteSection), _settings(SiteSection), ""])
 
 
-def _sections(section: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+def _sections(section: Any, path: DottedPath) -> Iterator[tuple[DottedPath, Any]]:
     """Each section after the one that holds it; those of a list as its entry 0."""
     yield path, section
     for name in section.model_fields:
@@ -63,7 +63,7 @@ def _sections(section: Any, path: Path) -> Iterator[tuple[Path, Any]]:
                 yield from _sections(inner, (*path, name, *end))
 
 
-def _name(path: Path) -> str:
+def _name(path: DottedPath) -> str:
     if not path:
         return "The sections"
     return ".".join(str(key) for key in path if key != 0) + ("[]" if path[-1] == 0 else "")

@@ -11,10 +11,11 @@ from types import ModuleType
 from writing import code, table
 
 from grpo_dist import errors
-from grpo_dist.cluster import failure
+from grpo_dist.inference import supervisor
 from grpo_dist.rewards.preflight import answers, checks, scorer
-from grpo_dist.rollout import causes
-from grpo_dist.training import alerts, reward_trial, reward_worker
+from grpo_dist.supervisor import failure
+from grpo_dist.training.rewards import trial, worker
+from grpo_dist.training.trainer import callbacks
 
 INTRODUCTION = """# Troubleshooting
 
@@ -57,13 +58,13 @@ KNOWN_HEAD = ("words in the log", "likely cause", "what to do")
 def page() -> str:
     """The whole page."""
     by_job = ((_words(pattern), cause, hint) for pattern, cause, hint in failure.CAUSES)
-    by_server = ((_words(cause.pattern), cause.what, cause.hint) for cause in causes.CAUSES)
-    signs = ((code(sign.metric), sign.text) for sign in alerts.SIGNS)
+    by_server = ((_words(cause.pattern), cause.what, cause.hint) for cause in supervisor.CAUSES)
+    signs = ((code(sign.metric), sign.text) for sign in callbacks.SIGNS)
     parts = [
         *(INTRODUCTION, table(("error", "exit code", "meaning"), _errors())),
         *(JOB_TEXT, table(KNOWN_HEAD, by_job)),
         *(SERVER_TEXT, table(KNOWN_HEAD, by_server)),
-        *(TRAINING_TEXT.format(patience=alerts.PATIENCE), table(("metric", "what it means, what to do"), signs)),
+        *(TRAINING_TEXT.format(patience=callbacks.PATIENCE), table(("metric", "what it means, what to do"), signs)),
         *(PREFLIGHT_TEXT, table(("name", "what is wrong", "what to do"), _findings())),
     ]
     return "\n\n".join([*parts, ""])
@@ -97,7 +98,7 @@ def _alternatives(pattern: str) -> Iterator[str]:
 
 def _findings() -> Iterator[tuple[str, str, str]]:
     """Name, what and hint as they stand in the source of what finds them."""
-    for module in (reward_worker, reward_trial, checks, answers, scorer):
+    for module in (worker, trial, checks, answers, scorer):
         for call in _calls(module):
             name, _, what, hint = (_text(argument, module) for argument in call.args)
             yield code(name), what, hint

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from textwrap import wrap
 
-from grpo_dist.advice.tree import OUTCOMES, START, STEPS
+from grpo_dist.advice.rules import OUTCOMES, START, STEPS
 
 DOCS = Path(__file__).parent.parent
 PICTURE, PAGE = DOCS / "images" / "advise.svg", DOCS / "advise.md"

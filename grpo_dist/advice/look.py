@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_dist.advice.tree import label_answer
-from grpo_dist.config.data import DataSection
-from grpo_dist.config.section import EMBEDDED
-from grpo_dist.data.answers import EXTRACTORS
+from grpo_dist.advice.rules import label_answer
+from grpo_dist.config.base import EMBEDDED
+from grpo_dist.config.sections import DataSection
 from grpo_dist.data.columns import USUAL_NAMES
+from grpo_dist.data.problems import EXTRACTORS
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
-from grpo_dist.data.text import as_text, is_missing
-from grpo_dist.data.wording import listing
+from grpo_dist.data.text import as_text, is_missing, listing
 from grpo_dist.embedded.problems import TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
 from grpo_dist.rewards.latex import plain

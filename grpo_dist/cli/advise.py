@@ -12,7 +12,7 @@ from grpo_dist.cli.options import console, json_option, overrides_option
 
 if TYPE_CHECKING:
     from grpo_dist.advice.look import Seen
-    from grpo_dist.advice.tree import Step
+    from grpo_dist.advice.rules import Step
     from grpo_dist.config import RunConfig
 
 OPTIONS = {
@@ -61,7 +61,7 @@ def advise(
     grpo-dist advise --config my.yaml --samples 8
     grpo-dist advise --labels 0 --verifiable
     """
-    from grpo_dist.advice.tree import Step, decide, label_answer
+    from grpo_dist.advice.rules import Step, decide, label_answer
     from grpo_dist.cli.advise_view import print_advice, to_json, told
 
     if config is None and (samples or overrides):
@@ -105,7 +105,7 @@ def _stated(config: str | None, data: str | None, overrides: tuple[str, ...]) ->
 def _look(stated: RunConfig | None, data: str | None, answer: str | None) -> Seen | None:
     """None where there is nothing to look at."""
     from grpo_dist.advice.look import look
-    from grpo_dist.config.data import DataSection
+    from grpo_dist.config.sections import DataSection
 
     if stated is not None:
         return look(stated.data, stated.grpo.seed, answer)
@@ -120,7 +120,7 @@ def _word(flag: bool | None) -> str | None:
 
 def _ask(step: Step) -> str:
     """The person's answer; a UsageError that names the options where nobody sits at a terminal."""
-    from grpo_dist.advice.tree import label_answer
+    from grpo_dist.advice.rules import label_answer
 
     if not options.at_a_terminal():
         raise click.UsageError(f"{step.question} Not known, and nobody to ask: give {OPTIONS[step.fact]}")
@@ -131,9 +131,9 @@ def _ask(step: Step) -> str:
 
 def _measure(stated: RunConfig, samples: int, problems: int) -> dict[str, Any]:
     """What `samples` completions of some of the problems come to."""
-    from grpo_dist.cli.stopping import until_stopped
-    from grpo_dist.cluster.filter import few_pass_rates
+    from grpo_dist.cli.options import until_stopped
     from grpo_dist.evaluation.pass_rates import default_band, overview
+    from grpo_dist.launch.commands import few_pass_rates
     from grpo_dist.progress import Terminal
 
     with until_stopped():

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from grpo_dist.advice.look import Seen
-from grpo_dist.advice.tree import Advice
-from grpo_dist.data.wording import listing
+from grpo_dist.advice.rules import Advice
+from grpo_dist.data.text import listing
 from grpo_dist.report.numbers import percent
 
 

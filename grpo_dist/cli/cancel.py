@@ -16,8 +16,8 @@ def cancel(run: Path) -> None:
 
     What the run has done stays; `grpo-dist submit … --resume` continues it.
     """
-    from grpo_dist.cluster.slurm.queue import cancel as cancel_job
-    from grpo_dist.cluster.status import active_jobs
+    from grpo_dist.slurm.client import cancel as cancel_job
+    from grpo_dist.slurm.status import active_jobs
 
     for job_id in active_jobs(run):
         cancel_job(job_id)

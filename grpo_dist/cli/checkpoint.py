@@ -14,9 +14,9 @@ def checkpoint(run: Path) -> None:
 
     A Slurm job then goes back into the queue and continues from there; `grpo-dist run` ends with exit code 75.
     """
-    from grpo_dist.cluster.stop import Why, request_stop
     from grpo_dist.errors import RunDirectoryError
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.control import Why, request_stop
+    from grpo_dist.run.directory import RunDirectory
 
     directory = RunDirectory(run.absolute())
     if not directory.exists():

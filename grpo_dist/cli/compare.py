@@ -12,7 +12,7 @@ import click
 from grpo_dist.cli.options import console, json_option, overrides_option
 
 if TYPE_CHECKING:
-    from grpo_dist.models import ModelSource
+    from grpo_dist.run.models import ModelSource
 
 
 @click.command()
@@ -52,9 +52,9 @@ def compare(
     grpo-dist compare runs/a --checkpoints             the way of the training
     grpo-dist compare base runs/a --data more.jsonl --set 'data.columns={prompt: question}'
     """
-    from grpo_dist.cli.stopping import until_stopped
-    from grpo_dist.cluster.beside import run_beside
-    from grpo_dist.evaluation.request import CompareRequest
+    from grpo_dist.cli.options import until_stopped
+    from grpo_dist.evaluation.comparison import CompareRequest
+    from grpo_dist.launch.local import run_alongside
     from grpo_dist.progress import Terminal
 
     sources = _sources(models, checkpoints, judge)
@@ -65,7 +65,9 @@ def compare(
     other = any(setting.lstrip().startswith("data") for setting in settings)
     request = CompareRequest(str(run), tuple(sources), settings, other, str(result))
     with until_stopped():
-        run_beside("grpo_dist.training.compare_any", request.to_json(), run=run, result=result, terminal=Terminal())
+        run_alongside(
+            "grpo_dist.training.stages.compare_any", request.to_json(), run=run, result=result, terminal=Terminal()
+        )
     found = json.loads(result.read_text(encoding="utf-8"))
     if as_json:
         click.echo(json.dumps({"file": str(result), **found}, indent=2, ensure_ascii=False))
@@ -78,18 +80,18 @@ def compare(
 
 def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> list[ModelSource]:
     """Raises ModelError, or UsageError when there are not two of them."""
-    from grpo_dist.models import BASE, base_of, checkpoints_of, find_model, told_apart
+    from grpo_dist.run.models import BASE, base_of, checkpoints_of, disambiguate, find_model
 
     if checkpoints:
         found = [source for name in models if name != BASE for source in checkpoints_of(Path(name))]
         if not found:
             raise click.UsageError("--checkpoints needs a run: grpo-dist compare RUN --checkpoints")
-        return told_apart([base_of(judge or Path(found[0].run)), *found])
+        return disambiguate([base_of(judge or Path(found[0].run)), *found])
     named = [None if name == BASE else find_model(Path(name)) for name in models]
     run = judge or next((Path(source.run) for source in named if source and source.run), None)
     if None in named and run is None:
         raise click.UsageError("base of which run? name one beside it, or with --run RUN")
-    sources = told_apart([source or base_of(run) for source in named])
+    sources = disambiguate([source or base_of(run) for source in named])
     if len(sources) < 2:
         raise click.UsageError(f"one model is nothing to compare; for example: grpo-dist compare base {models[0]}")
     return sources
@@ -97,7 +99,7 @@ def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> 
 
 def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
     """The run directory whose settings hold."""
-    from grpo_dist.models import check_run
+    from grpo_dist.run.models import check_run
 
     known = judge or next((Path(source.run) for source in sources if source.run), None)
     if known is None:
@@ -111,7 +113,7 @@ def data_settings(data: str | None) -> tuple[str, ...]:
 
     So do columns and answer extractor where those of the other data are known.
     """
-    from grpo_dist.config.known_data import KNOWN_DATA
+    from grpo_dist.config.sections import KNOWN_DATA
 
     if data is None:
         return ()
@@ -129,10 +131,10 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
     Raises:
         ConfigError: a setting is wrong, or concerns neither data nor evaluation.
     """
-    from grpo_dist.cluster.checks import check_rewards
     from grpo_dist.config import load_config
     from grpo_dist.errors import ConfigError
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.launch.checks import check_rewards
+    from grpo_dist.run.directory import RunDirectory
 
     for setting in settings:
         if setting.partition("=")[0].strip().partition(".")[0] not in ("data", "evaluation"):

@@ -22,16 +22,16 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
 
     Exit 1 when CONFIG could not run.
     """
-    from grpo_dist.cluster.doctor import case_of, examine
+    from grpo_dist.doctor import doctor_context, examine
     from grpo_dist.findings import Finding, any_error
 
     if config is None and overrides:
         raise click.UsageError("--set changes a configuration; give CONFIG too")
     stated, plan, refused = None, None, []
     if config is not None:
-        from grpo_dist.cluster.checks import check_rewards
         from grpo_dist.config import load_config
         from grpo_dist.errors import ConfigError
+        from grpo_dist.launch.checks import check_rewards
         from grpo_dist.plan import plan_run
 
         stated = load_config(config, overrides)
@@ -40,7 +40,7 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
             plan = plan_run(stated)
         except ConfigError as error:
             refused = [Finding("plan", "error", error.message, error.hint)]
-    found = [*refused, *examine(case_of(stated, plan))]
+    found = [*refused, *examine(doctor_context(stated, plan))]
     if as_json:
         click.echo(json.dumps([finding.to_dict() for finding in found], indent=2, ensure_ascii=False))
     else:

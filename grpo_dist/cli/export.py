@@ -12,8 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from grpo_dist.config import RunConfig
-    from grpo_dist.export.request import ExportRequest
-    from grpo_dist.models import ModelSource
+    from grpo_dist.export.push import ExportRequest
+    from grpo_dist.run.models import ModelSource
 
 FORMS = ("adapter", "merged", "vllm")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -40,7 +40,7 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
 
     --push takes the token from HF_TOKEN or from `hf auth login`.
     """
-    from grpo_dist.models import find_model
+    from grpo_dist.run.models import find_model
 
     source = find_model(run)
     request = _request(source, to, dtype, output)
@@ -61,7 +61,7 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
 def _request(source: ModelSource, to: str, dtype: str | None, output: Path | None) -> ExportRequest:
     """Raises ModelError for what is no run or checkpoint, UsageError for --dtype with an adapter."""
     from grpo_dist.errors import ModelError
-    from grpo_dist.export.request import ExportRequest, export_dtype
+    from grpo_dist.export.push import ExportRequest, export_dtype
 
     if source.kind not in ("run", "checkpoint"):
         raise ModelError(f"{source.path}: no run and no checkpoint of one", hint="give RUN or RUN/checkpoints/…")
@@ -77,17 +77,17 @@ def _request(source: ModelSource, to: str, dtype: str | None, output: Path | Non
 
 def _config(source: ModelSource) -> RunConfig:
     from grpo_dist.config import load_config
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.directory import RunDirectory
 
     return load_config(RunDirectory(Path(source.run)).config)
 
 
 def _check_push(request: ExportRequest) -> None:
     """What can be told before anything is made."""
-    from grpo_dist.cluster.checks import check_packages
     from grpo_dist.errors import PushError
     from grpo_dist.export.card import on_the_hub
     from grpo_dist.export.push import check_token
+    from grpo_dist.launch.checks import check_packages
 
     check_packages(())  # huggingface_hub comes with them
     base = _config(request.source).model.name_or_path
@@ -105,8 +105,8 @@ def _stands(request: ExportRequest) -> bool:
         RunDirectoryError: something else stands in its place.
     """
     from grpo_dist.errors import RunDirectoryError
-    from grpo_dist.export.request import made_from
-    from grpo_dist.models import EXPORT_RECORD
+    from grpo_dist.export.push import made_from
+    from grpo_dist.run.models import EXPORT_RECORD
 
     place = Path(request.output)
     if not place.exists():
@@ -123,8 +123,8 @@ def _stands(request: ExportRequest) -> bool:
 
 
 def _make(request: ExportRequest) -> None:
-    from grpo_dist.cli.stopping import until_stopped
-    from grpo_dist.cluster.beside import run_beside
+    from grpo_dist.cli.options import until_stopped
+    from grpo_dist.launch.local import run_alongside
     from grpo_dist.progress import Terminal
 
     output, draft = Path(request.output), Path(request.draft)
@@ -132,8 +132,8 @@ def _make(request: ExportRequest) -> None:
         shutil.rmtree(left)
     try:
         with until_stopped():
-            run_beside(
-                "grpo_dist.training.export",
+            run_alongside(
+                "grpo_dist.training.stages.export",
                 request.to_json(),
                 run=Path(request.source.run),
                 result=output,

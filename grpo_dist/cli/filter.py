@@ -14,7 +14,7 @@ from grpo_dist.cli.options import console, json_option, overrides_option
 if TYPE_CHECKING:
     from grpo_dist.config import RunConfig
     from grpo_dist.evaluation.pass_rates import Band, PassRate
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.directory import RunDirectory
 
 WORK = ".work"
 """Follows the name of the file in that of the directory with the answers."""
@@ -51,12 +51,12 @@ def filter_problems(
     Cut off, the same command goes on where it ended, with the same result. The answers stay in FILE.work: another
     band over the same answers costs nothing.
     """
-    from grpo_dist.cluster.filter import as_in_training, pass_rates
-    from grpo_dist.cluster.process import Interrupted
     from grpo_dist.config import load_config
     from grpo_dist.evaluation.pass_rates import overview
+    from grpo_dist.launch.commands import as_in_training, pass_rates
+    from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.directory import RunDirectory
 
     band = _band(samples, low, high)
     file = output or Path(f"{Path(config).stem}-filtered.jsonl")
@@ -89,7 +89,7 @@ def _band(samples: int, low: float | None, high: float | None) -> Band:
 
 def _check_output(file: Path, work: RunDirectory) -> None:
     """Raises BadParameter for a suffix that says no format, RunDirectoryError for a file that is not ours."""
-    from grpo_dist.data.writing import SUFFIXES
+    from grpo_dist.data.filtered import SUFFIXES
     from grpo_dist.errors import RunDirectoryError
 
     if file.suffix not in SUFFIXES:

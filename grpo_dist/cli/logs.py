@@ -18,15 +18,15 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
 
     Without --stage that is the last stage that has begun. Names of files go to standard error.
     """
-    from grpo_dist.cluster import logs as run_logs
-    from grpo_dist.cluster.status import going_on, state_in_words
     from grpo_dist.errors import RunDirectoryError
-    from grpo_dist.report.locate import is_run, not_a_run
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.report.record import is_run, not_a_run
+    from grpo_dist.run.directory import RunDirectory
+    from grpo_dist.slurm import logs as run_logs
+    from grpo_dist.slurm.status import going_on, state_in_words
 
     if not is_run(run):
         raise not_a_run(run)
-    directory, wanted = RunDirectory(run), run_logs.Wanted(attempt, stage)
+    directory, wanted = RunDirectory(run), run_logs.LogFilter(attempt, stage)
     log = run_logs.find(directory, wanted)
     if log is None and not (follow and going_on(run)):
         raise RunDirectoryError(

@@ -1,9 +1,14 @@
-"""Options that several commands take, and the console they print to."""
+"""Options that several commands take, and the console they print to.
+
+What a command does when the person, or the system, stops it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from grpo_dist.plan import Measured
+
 
 WIDTH_OF_A_FILE = 140
 """Columns when nobody's terminal says how many there are."""
@@ -65,12 +71,12 @@ def measured(calibrate: Path | None, mean_completion: int | None = None) -> Meas
     if mean_completion is not None:
         if calibrate is not None:
             raise click.UsageError("--calibrate takes the run's own lengths; leave --mean-completion out")
-        from grpo_dist.plan.basis import stated_mean
+        from grpo_dist.plan.inputs import stated_mean
 
         return stated_mean(mean_completion)
     if calibrate is None:
         return None
-    from grpo_dist.plan.earlier_run import measured_in
+    from grpo_dist.plan.calibrate import measured_in
 
     return measured_in(calibrate)
 
@@ -99,3 +105,15 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_A_FILE, highlight=False)
+
+
+@contextmanager
+def until_stopped() -> Iterator[None]:
+    """Exit with 128 + the signal's number, as shells have it, and say that nothing is left."""
+    from grpo_dist.launch.process import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        click.echo(f"stopped by {stop}; nothing was written", err=True)
+        raise click.exceptions.Exit(128 + stop.signum) from stop

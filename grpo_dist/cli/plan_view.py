@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grpo_dist.plan import LaunchPlan, Topology
-from grpo_dist.plan.estimate import nodes_of_a_group
+from grpo_dist.plan.fit import nodes_of_a_group
 
 BAR = 40
 """Characters of a whole GPU."""

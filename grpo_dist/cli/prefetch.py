@@ -21,10 +21,10 @@ def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Exit 1 when something could not be fetched, or would not load.
     """
-    from grpo_dist.cluster.prefetch import prefetch as fetch
-    from grpo_dist.cluster.process import Interrupted
     from grpo_dist.config import load_config
     from grpo_dist.findings import any_error
+    from grpo_dist.launch.commands import prefetch as fetch
+    from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
 
     stated = load_config(config, overrides)

@@ -54,7 +54,7 @@ def render(config: str, overrides: tuple[str, ...], output: Path | None, script:
 
 
 def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
-    from grpo_dist.render.differences import differences
+    from grpo_dist.render.files import differences
 
     found = differences(_there(directory, files), files)
     if not found:
@@ -71,7 +71,7 @@ def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
 def _write(directory: Path, files: Mapping[str, str]) -> None:
     """Write what differs, each file whole or not at all, and remove what belongs to another plan."""
     from grpo_dist.errors import RunDirectoryError
-    from grpo_dist.render.differences import differences
+    from grpo_dist.render.files import differences
 
     changed = differences(_there(directory, files), files)
     if changed and _started(directory):
@@ -93,7 +93,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
 
 
 def _settle(path: Path, text: str | None) -> None:
-    from grpo_dist.run_directory import write_atomically
+    from grpo_dist.run.directory import write_atomically
 
     if text is None:
         path.unlink()
@@ -103,7 +103,7 @@ def _settle(path: Path, text: str | None) -> None:
 
 
 def _started(directory: Path) -> bool:
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.directory import RunDirectory
 
     run = RunDirectory(directory)
     return any(path.exists() for path in (run.logs, run.prepared, run.metrics, run.checkpoints))

@@ -26,7 +26,7 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
     which they differ, and what became of each. Of a sweep DIR/report.html is written too.
     """
     from grpo_dist.report import read_run
-    from grpo_dist.report.locate import is_run, is_sweep, runs_below
+    from grpo_dist.report.record import is_run, is_sweep, runs_below
 
     if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
         return _one(read_run(runs[0]), as_json)
@@ -48,7 +48,7 @@ def _one(record: RunRecord, as_json: bool) -> None:
 
 
 def _several(records: list[RunRecord], as_json: bool, page: Path | None) -> None:
-    from grpo_dist.report.several import print_several, rows, write_several
+    from grpo_dist.report.terminal import print_several, rows, write_several
 
     compared = rows(records)
     if page:

@@ -24,10 +24,10 @@ def rewards(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Exit 1 when something is wrong that rewards.allow does not name.
     """
-    from grpo_dist.cluster.process import Interrupted
-    from grpo_dist.cluster.rewards import preflight
     from grpo_dist.config import load_config
     from grpo_dist.findings import Finding, any_error
+    from grpo_dist.launch.commands import preflight
+    from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
 
     stated = load_config(config, overrides)

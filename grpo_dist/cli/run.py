@@ -35,11 +35,12 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
         raise click.UsageError("a debug run takes minutes and starts anew each time; leave out --resume")
     if debug:
         return _debug(config, overrides, output, as_json)
-    from grpo_dist.cluster.local import Interrupted, Stopped, execute, open_run
-    from grpo_dist.cluster.outcome import TRY_AGAIN
     from grpo_dist.config import load_config
+    from grpo_dist.launch.local import execute, open_run
+    from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
     from grpo_dist.report import read_run, summary, write_html
+    from grpo_dist.run.control import TRY_AGAIN, Stopped
 
     stated = load_config(config, overrides)
     path = output or Path("runs") / Path(config).stem
@@ -65,10 +66,10 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
 def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     from grpo_dist.cli.debug_view import lines
     from grpo_dist.cli.options import console
-    from grpo_dist.cluster.debug import debug, open_debug
-    from grpo_dist.cluster.local import Interrupted
     from grpo_dist.config import load_config
+    from grpo_dist.debug import debug, open_debug
     from grpo_dist.findings import any_error
+    from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
     from grpo_dist.report import read_run, write_html
 

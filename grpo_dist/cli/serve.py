@@ -19,11 +19,11 @@ def serve(run: Path, node: int, host: str) -> None:
     RUN is a prepared run directory. When all servers are ready, one line of JSON says where they are and where their
     key lies. A server that fails is started again.
     """
-    from grpo_dist.cluster.process import Interrupted, signals_raise
-    from grpo_dist.cluster.serve import supervisor_of
+    from grpo_dist.inference.registry import KEY
+    from grpo_dist.launch.process import Interrupted, signals_raise
+    from grpo_dist.launch.serve import supervisor_of
     from grpo_dist.progress import Terminal
-    from grpo_dist.rollout.registry import KEY
-    from grpo_dist.run_directory import ATTEMPT_VARIABLE
+    from grpo_dist.run.directory import ATTEMPT_VARIABLE
 
     logs = Path(os.environ.get(ATTEMPT_VARIABLE, run.absolute() / "logs" / "serve"))
     try:

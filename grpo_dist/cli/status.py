@@ -19,9 +19,9 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
     A RUN is a run directory, or a directory with runs in it, for example a sweep's; without any, runs/. Slurm is asked
     where there is one; runs of this machine need none.
     """
-    from grpo_dist.cluster.status import queue, status_of
     from grpo_dist.errors import SlurmError
-    from grpo_dist.report.locate import runs_below
+    from grpo_dist.report.record import runs_below
+    from grpo_dist.slurm.status import queue, status_of
 
     paths = [found for run in runs or (Path("runs"),) for found in runs_below(run)]
     try:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grpo_dist.cluster.status import RunStatus
 from grpo_dist.report.numbers import NOTHING, duration, number
+from grpo_dist.slurm.status import RunStatus
 
 COLUMNS = ("run", "state", "job", "nodes", "step", "reward", "tokens/s", "attempts", "steps' time left", "limit's")
 COLOURS = {"running": "green", "finished": "bold green", "queued": "yellow", "stopped": "yellow", "failed": "red"}

@@ -34,10 +34,10 @@ def submit(
     What the configuration's cluster: does not state is taken from the site's settings: ~/.config/grpo-dist/site.yaml,
     or the file that GRPO_DIST_SITE names. CONFIG is planned first; what cannot run does not reach the queue.
     """
-    from grpo_dist.cluster.slurm import sbatch
-    from grpo_dist.cluster.submission import planned, submit_run
     from grpo_dist.config import load_config, load_site
-    from grpo_dist.run_directory import RunDirectory
+    from grpo_dist.run.directory import RunDirectory
+    from grpo_dist.slurm import client
+    from grpo_dist.slurm.submit import planned, submit_run
 
     what = planned(load_config(config, with_nodes(overrides, nodes), load_site()))
     for warning in what.warnings:
@@ -46,12 +46,12 @@ def submit(
         click.echo(what.script, nl=False)
         return
     if test_only:
-        click.echo(sbatch.test_only(what.script))
+        click.echo(client.test_only(what.script))
         return
     path = output or Path("runs") / Path(config).stem
     job_id = submit_run(RunDirectory(path.absolute()), what, resume=resume)
     click.echo(job_id)
-    if why := sbatch.never_starts(what.script):
+    if why := client.never_starts(what.script):
         click.echo(f"warning: it is queued, and may wait there for ever: {why}", err=True)
     where = shlex.quote(str(path))
     click.echo(f"run directory: {path}; logs: {path / 'logs'} and {path / f'slurm-{job_id}.out'}", err=True)

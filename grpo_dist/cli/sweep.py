@@ -38,10 +38,10 @@ def sweep(
     submitted; together they are one job array, whose id is printed. When it has ended, a job of its own compares them;
     `grpo-dist report DIR` does so at any time.
     """
-    from grpo_dist.cluster.sweep import array_script, members, submit_sweep
     from grpo_dist.config import load_site
+    from grpo_dist.slurm.sweep import array_script, submit_sweep, sweep_runs
 
-    found = members(config, with_nodes(overrides, nodes), load_site())
+    found = sweep_runs(config, with_nodes(overrides, nodes), load_site())
     for warning in dict.fromkeys(warning for member in found for warning in member.planned.warnings):
         click.echo(f"warning: {warning}", err=True)
     path = output or Path("runs") / f"{Path(config).stem}-sweep"
@@ -59,8 +59,8 @@ def sweep(
 
 
 def _compared(path: Path, job_id: str) -> str:
-    from grpo_dist.cluster.sweep import submit_comparison
     from grpo_dist.errors import SlurmError
+    from grpo_dist.slurm.sweep import submit_comparison
 
     try:
         comparison = submit_comparison(path, job_id)

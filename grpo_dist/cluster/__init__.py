@@ -1,1 +1,1 @@
-"""Effects outside the training process: starting it, watching it, ending it."""
+"""Where job scripts that were rendered before the rooms were redrawn find their two programs."""

@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
+from grpo_dist.config.base import Conflict, NonNegative, Positive, Section, accept
 from grpo_dist.config.generation_fields import OWN_IN_BOTH, SHORTEST
-from grpo_dist.config.kinds import accept
-from grpo_dist.config.section import Conflict, NonNegative, Positive, Section
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON, CorrectionMode, LossType, OptimizerName, SchedulerName
 
 SCHEDULER_ARGUMENTS = {

@@ -18,11 +18,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from grpo_dist.config.base import Name, is_section, members
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.kinds import is_section, members
-from grpo_dist.config.rewards import FunctionOrName, as_function, as_functions
-from grpo_dist.config.run import RunConfig, Tracker, as_trackers
-from grpo_dist.config.section import Name
+from grpo_dist.config.sections import FunctionOrName, RunConfig, Tracker, as_function, as_functions, as_trackers
 from grpo_dist.config.trl_fields import PASSED_ON
 
 Schema = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 from grpo_dist.errors import ConfigError
 
-Path = tuple[str | int, ...]
+DottedPath = tuple[str | int, ...]
 
 SHOWN_CHARACTERS = 60
 
@@ -21,18 +21,18 @@ class Place:
     """`configs/x.yaml:3` or `--set grpo.seed=1`."""
     order: tuple[int, ...]
     """Files before overrides, then by line and column, or by position on the command line."""
-    names: Path | None = None
+    names: DottedPath | None = None
     """The setting the label itself names, so that it need not be said again."""
     text: str | None = None
     """A scalar as it was written."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConfigProblem:
     """One line for the user. `what` reads `what is wrong; what to type`."""
 
     place: Place
-    path: Path
+    path: DottedPath
     what: str
 
     def __str__(self) -> str:
@@ -43,18 +43,18 @@ class Problem:
 class Unreadable(Exception):
     """A text of which nothing can be used, for one problem."""
 
-    def __init__(self, place: Place, path: Path, what: str) -> None:
+    def __init__(self, place: Place, path: DottedPath, what: str) -> None:
         super().__init__(what)
-        self.problem = Problem(place, path, what)
+        self.problem = ConfigProblem(place, path, what)
 
 
-def error(problems: Iterable[Problem]) -> ConfigError:
+def error(problems: Iterable[ConfigProblem]) -> ConfigError:
     """All problems in the order they were stated, one line each, none twice."""
     ordered = sorted(problems, key=lambda problem: problem.place.order)
     return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: DottedPath) -> str:
     return ".".join(shortened(str(key)) for key in path)
 
 

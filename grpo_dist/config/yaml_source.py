@@ -1,4 +1,7 @@
-"""YAML text → plain data, and where each part of it was written."""
+"""YAML text → plain data, and where each part of it was written.
+
+PyYAML's complaints in the words of someone who writes YAML, not of someone who parses it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,68 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.scanner import Scanner
 
-from grpo_dist.config import syntax
-from grpo_dist.config.core_schema import SCALARS, TEXT, CoreResolver, construct
-from grpo_dist.config.problems import Path, Place, Problem, Unreadable, shortened
+from grpo_dist.config.base import SCALARS, TEXT, CoreResolver, construct
+from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, Unreadable, shortened
+
+WORDS = (
+    # (part of PyYAML's message, what is wrong; what to type)
+    (r"found character '\t'", "a tab where the indentation goes; use spaces"),
+    ("cannot start any token", "text cannot start with {character}; put it in quotes"),
+    ("mapping values are not allowed", "a `:` where no setting can start; check the indentation, or quote the text"),
+    ("could not find expected ':'", "no `:` after the name; write `name: value`"),
+    ("<block end>, but found '}'", "a `}}` that closes nothing; remove it"),
+    ("<block end>, but found ']'", "a `]` that closes nothing; remove it"),
+    ("<block end>, but found ','", "a comma outside of [ ] and {{ }}; put the text in quotes"),
+    ("<block end>, but found '<scalar>'", "text after the end of a value; put all of it in quotes"),
+    ("expected <block end>", "indented unlike the lines above; settings of one group start in the same column"),
+    ("expected ',' or ']'", "the `[` in line {since} is not closed; add `]`, or a comma between its entries"),
+    ("expected ',' or '}'", "the `{{` in line {since} is not closed; add `}}`, or a comma between its entries"),
+    ("found undefined alias", "an alias (*name) without its anchor (&name); put text that starts with * in quotes"),
+    ("found duplicate anchor", "an anchor (&name) that is there twice; rename one"),
+    ("scanning an alias", "text cannot start with *; put it in quotes"),
+    ("scanning an anchor", "text cannot start with &; put it in quotes"),
+    ("scanning a tag", "text cannot start with !; put it in quotes"),
+    ("undefined tag handle", "text cannot start with !; put it in quotes"),
+    ("found unknown escape character", "an unknown \\ escape; use single quotes, in which \\ is just \\"),
+    ("expected escape sequence", "an incomplete \\ escape; use single quotes, in which \\ is just \\"),
+    ("quoted scalar", "a quote is opened in line {since} and not closed; add the closing quote"),
+    ("sequence entries are not allowed", "a `- ` where no list can start; begin it on a line of its own"),
+    ("single document", "a second document starts here (`---`); keep one"),
+    ("expected '<document start>'", "text after the end of a value; put all of it in quotes, or check the indentation"),
+    ("node content, but found '<stream end>'", "a `[` or `{{` is not closed; add `]` or `}}`"),
+    ("node content", "a value is missing here"),
+    ("chomping or indentation", "text after `|` or `>`; begin it on the next line, indented"),
+)
+
+
+class TooDeep(yaml.MarkedYAMLError):
+    """Nested deeper than any configuration is."""
+
+
+def explain(broken: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """(line from 1, `what is wrong; what to type`) of a syntax error."""
+    problem = broken.problem or ""
+    # PyYAML finds a missing colon only where the next line begins.
+    here = broken.context_mark if broken.context == "while scanning a simple key" else broken.problem_mark
+    line = _line_of(here or broken.context_mark)
+    if isinstance(broken, TooDeep):
+        return line, problem
+    complaint = f"{broken.context} {problem}"
+    words = next((words for part, words in WORDS if part in complaint), f"this is not YAML ({_literally(problem)})")
+    character = re.search(r"found character (.+?) that", problem)
+    return line, words.format(
+        character=character[1] if character else "this", since=_line_of(broken.context_mark or broken.problem_mark)
+    )
+
+
+def _literally(text: str) -> str:
+    """The text, safe inside a format string."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _line_of(mark: yaml.Mark | None) -> int:
+    return mark.line + 1 if mark else 1
+
 
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
@@ -36,10 +98,10 @@ class Source:
     """What was stated. `problems` were met on the way; the data is what remains without them."""
 
     data: Any
-    places: dict[Path, Place]
-    problems: list[Problem] = field(default_factory=list)
+    places: dict[DottedPath, Place]
+    problems: list[ConfigProblem] = field(default_factory=list)
 
-    def nearest(self, path: Path) -> tuple[Path, Place]:
+    def nearest(self, path: DottedPath) -> tuple[DottedPath, Place]:
         """The longest part of the path that was written, and where."""
         return next((path[:n], self.places[path[:n]]) for n in range(len(path), -1, -1) if path[:n] in self.places)
 
@@ -83,7 +145,7 @@ class _Composer(Reader, Scanner, Parser, Composer, CoreResolver):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise syntax.TooDeep(problem=TOO_DEEP, problem_mark=self.peek_event().start_mark)
+            raise TooDeep(problem=TOO_DEEP, problem_mark=self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -94,7 +156,7 @@ def _compose(text: str, place: PlaceOf) -> Node | None:
     try:
         return composer.get_single_node()
     except yaml.MarkedYAMLError as broken:
-        line, what = syntax.explain(broken)
+        line, what = explain(broken)
     except (ValueError, OverflowError):
         # PyYAML passes "\UFFFFFFFF" in double quotes straight to chr().
         line, what = composer.get_mark().line + 1, "an escape like \\U00110000 that is no character; remove it"
@@ -106,10 +168,10 @@ class _Walk:
 
     def __init__(self, place: PlaceOf) -> None:
         self.place = place
-        self.places: dict[Path, Place] = {}
-        self.problems: list[Problem] = []
+        self.places: dict[DottedPath, Place] = {}
+        self.problems: list[ConfigProblem] = []
 
-    def value(self, node: Node, path: Path, outer: tuple[Node, ...]) -> Any:
+    def value(self, node: Node, path: DottedPath, outer: tuple[Node, ...]) -> Any:
         """The data of a node; outer are the nodes it is in."""
         self._guard(node, path, outer)
         self.places[path] = self._place(node, node.value if isinstance(node, ScalarNode) else None)
@@ -121,7 +183,7 @@ class _Walk:
             return [self.value(item, (*path, i), (*outer, node)) for i, item in enumerate(node.value)]
         return self._scalar(node, path)
 
-    def _guard(self, node: Node, path: Path, outer: tuple[Node, ...]) -> None:
+    def _guard(self, node: Node, path: DottedPath, outer: tuple[Node, ...]) -> None:
         what = None
         if any(node is one for one in outer):
             what = "this alias stands inside what it stands for; write the settings out"
@@ -132,7 +194,7 @@ class _Walk:
         if what:
             raise Unreadable(self._place(node), path, what)
 
-    def _items(self, node: MappingNode, path: Path, outer: tuple[Node, ...]) -> Iterator[tuple[str, Any]]:
+    def _items(self, node: MappingNode, path: DottedPath, outer: tuple[Node, ...]) -> Iterator[tuple[str, Any]]:
         lines: dict[str, int] = {}
         for key, value in node.value:
             problem = _key_problem(key, value, flow=bool(node.flow_style))
@@ -147,7 +209,7 @@ class _Walk:
             self.places[(*path, key.value)] = self._place(key, self.places[(*path, key.value)].text)
             yield key.value, value_of_key
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: ScalarNode, path: DottedPath) -> Any:
         if found := UNPRINTABLE.search(node.value):
             return self._refuse(node, path, f"{character(found.group())}; remove it")
         try:
@@ -155,8 +217,8 @@ class _Walk:
         except ValueError as wrong:
             return self._refuse(node, path, str(wrong))
 
-    def _refuse(self, node: Node, path: Path, what: str) -> None:
-        self.problems.append(Problem(self._place(node), path, what))
+    def _refuse(self, node: Node, path: DottedPath, what: str) -> None:
+        self.problems.append(ConfigProblem(self._place(node), path, what))
 
     def _place(self, node: Node, text: str | None = None) -> Place:
         return self.place(_line(node), int(node.start_mark.column), text)
@@ -178,7 +240,7 @@ def _key_problem(key: Node, value: Node, *, flow: bool) -> str | None:
     return None
 
 
-def _key_name(key: Node) -> Path:
+def _key_name(key: Node) -> DottedPath:
     return (key.value,) if isinstance(key, ScalarNode) else ()
 
 

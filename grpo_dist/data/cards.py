@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from grpo_dist.config.data import SourceSection
-from grpo_dist.data.wording import listing, nearest, place, set_option
+from grpo_dist.config.sections import SourceSection
+from grpo_dist.data.text import listing, nearest, place, set_option
 from grpo_dist.errors import DataError
 
 DEFAULT_SPLIT = "train"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from grpo_dist.config.data import SourceSection
+from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.nested import paths_in, with_nested
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.wording import listing, nearest, place, plural, set_option
+from grpo_dist.data.text import listing, nearest, place, plural, set_option
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_dist.config.data import SourceSection
-from grpo_dist.config.known_data import KNOWN_DATA
-from grpo_dist.data.files import similar_path
-from grpo_dist.data.wording import place, set_option
+from grpo_dist.config.sections import KNOWN_DATA, SourceSection
+from grpo_dist.data.readers import similar_path
+from grpo_dist.data.text import place, set_option
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:

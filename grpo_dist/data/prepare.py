@@ -1,27 +1,160 @@
-"""From what a user states about data to the problems of a run: loaded, checked, measured, divided, counted."""
+"""From what a user states about data to the problems of a run: loaded, checked, measured, divided, counted.
+
+How long a prompt may be; pure arithmetic on token counts.
+
+Which problems are held out of training; equal prompts never stand on both sides.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_dist.config.data import DataSection
+from grpo_dist.config.sections import DataSection
 from grpo_dist.data.columns import map_columns
-from grpo_dist.data.holdout import choose, limit, split_holdout, without_leaks
 from grpo_dist.data.identity import KEY, Problems, first_rows, problem_key, problem_keys
-from grpo_dist.data.lengths import LengthLimit, length_limit
-from grpo_dist.data.messages import Messages, Render, dresser, template_accepts_system, to_messages
-from grpo_dist.data.presets import system_prompt
+from grpo_dist.data.messages import Messages, Render, dresser, system_prompt, template_accepts_system, to_messages
 from grpo_dist.data.problems import to_problems
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.wording import excerpt, place, plural
+from grpo_dist.data.text import excerpt, place, plural
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """Limits in tokens, generation prompt included."""
+
+    stated: int | None
+    """From `data.max_prompt_length` or the quantile; None when neither is given."""
+    room: int
+    """What the model's room leaves for a prompt beside the longest completion."""
+
+    def too_long(self, lengths: Sequence[int]) -> list[int]:
+        """Indices above the stated limit."""
+        return [] if self.stated is None else [index for index, length in enumerate(lengths) if length > self.stated]
+
+    def no_room(self, lengths: Sequence[int]) -> list[int]:
+        """Indices within the stated limit that leave no room for the completion."""
+        stated = self.room if self.stated is None else self.stated
+        return [
+            index
+            for index, length in enumerate(lengths)
+            if length > self.room and (self.stated is None or length <= stated)
+        ]
+
+
+def length_limit(
+    lengths: Sequence[int],
+    max_prompt_length: int | None,
+    quantile: float | None,
+    room: int,
+    max_completion_length: int,
+) -> LengthLimit:
+    """The limit for prompts of these lengths; it keeps at least one of them.
+
+    `room` is what the model takes, prompt plus completion. The quantile is numpy's (linear), rounded down: lengths ≤ it
+    are kept.
+
+    Raises:
+        DataError: no prompt would remain.
+    """
+    stated = max_prompt_length if quantile is None else _quantile(lengths, quantile)
+    limit = LengthLimit(stated, room - max_completion_length)
+    shortest = min(lengths)
+    if stated is not None and shortest > stated:
+        raise DataError(
+            f"data.max_prompt_length: all {len(lengths):,} prompts are longer than {stated} tokens; "
+            f"the shortest has {shortest}, the longest {max(lengths)}",
+            hint=f"--set data.max_prompt_length={max(lengths)}",
+        )
+    if len(limit.too_long(lengths)) + len(limit.no_room(lengths)) == len(lengths):
+        raise _no_room(lengths, room, max_completion_length)
+    return limit
+
+
+def _quantile(lengths: Sequence[int], quantile: float) -> int:
+    import numpy
+
+    return int(numpy.quantile(lengths, quantile))
+
+
+def _no_room(lengths: Sequence[int], room: int, max_completion_length: int) -> DataError:
+    shortest, longest = min(lengths), max(lengths)
+    fits = room - longest if room > longest else room - shortest
+    hint = (
+        f"--set grpo.max_completion_length={fits}"
+        if fits > 0
+        else f"model.max_length has to be more than {shortest} tokens: raise it, or shorten the prompts"
+    )
+    return DataError(
+        f"no prompt fits: the shortest has {shortest} tokens, the longest {longest}; the model's room of {room} "
+        f"less grpo.max_completion_length {max_completion_length} leaves {room - max_completion_length}",
+        hint=hint,
+    )
+
+
+def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """(train, held-out): `fraction` of the different problems, at least one, is held out.
+
+    The choice depends on the seed and the prompts alone, so neither the order of rows nor other columns change it.
+
+    Raises:
+        DataError: fewer than two different problems.
+    """
+    keys = problem_keys(dataset)
+    heldout = choose(keys, fraction, seed)
+    return (
+        dataset.select([row for row, key in enumerate(keys) if key not in heldout]),
+        dataset.select([row for row, key in enumerate(keys) if key in heldout]),
+    )
+
+
+def choose(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The keys among these that are held out.
+
+    Raises:
+        DataError: fewer than two different ones.
+    """
+    ranked = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+    if len(ranked) < 2:
+        raise DataError(
+            f"data: {len(keys)} rows with 1 problem cannot be divided into training and held-out problems",
+            hint="--set data.eval_split=NAME, or --set evaluation.enabled=false",
+        )
+    amount = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+    return set(ranked[:amount])
+
+
+def without_leaks(train: Dataset, held: Problems) -> Dataset:
+    """The training rows whose problem is not held out.
+
+    Raises:
+        DataError: none is left.
+    """
+    leaked = set(held.rows_among(problem_keys(train)))
+    kept = [row for row in range(len(train)) if row not in leaked]
+    if not kept:
+        raise DataError(
+            f"data.eval_split: all {len(train):,} training problems are held out too",
+            hint="name another split, or leave it out: --set data.eval_split=null",
+        )
+    return train.select(kept)
+
+
+def limit(dataset: Dataset, n: int | None, seed: int) -> Dataset:
+    """At most `n` rows, chosen by the seed, in their order; all of them for None."""
+    if n is None or n >= len(dataset):
+        return dataset
+    return dataset.select(sorted(random.Random(seed).sample(range(len(dataset)), n)))
+
 
 DEFAULT_EVAL_FRACTION = 0.05
 

@@ -1,10 +1,18 @@
-"""Values of a data set as text."""
+"""Values of a data set as text.
+
+Small pieces of what the data room says to a person.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import shlex
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
+
+from grpo_dist.config.sections import DataSection, SourceSection
 
 EXACT_INTEGERS = 1e16
 """Floats below this print all digits of an integral value."""
@@ -33,3 +41,54 @@ def as_text(value: Any) -> str:
 def is_plain_number(text: str) -> bool:
     """Digits with sign, point and exponent, as `pandas.to_numeric` reads them: `-3`, ` 0.5 `, `1e5`; not `1,234`."""
     return PLAIN_NUMBER.fullmatch(text.strip()) is not None
+
+
+SHOWN = 12
+EXCERPT = 80
+YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+"""Words that YAML 1.1 takes for something else than text."""
+
+
+def place(source: SourceSection) -> str:
+    """Dotted path of a source in the configuration, for messages and `--set` hints."""
+    return "data" if isinstance(source, DataSection) else "warm_start.data"
+
+
+def listing(names: Iterable[str]) -> str:
+    """`a, b, c`, cut off after a dozen."""
+    names = list(names)
+    more = f", … ({len(names):,} in all)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name most like `name`, if one is."""
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    close = get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[close[0]] if close else None
+
+
+def excerpt(value: object) -> str:
+    """The first characters of a value, on one line and quoted."""
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…")
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 prompt`, `1,407 prompts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def set_option(path: str, value: str | Mapping[str, str]) -> str:
+    """What to type to set one field, quoted for the shell: `--set 'data.columns={prompt: question}'`."""
+    if isinstance(value, Mapping):
+        value = "{" + ", ".join(f"{_flow(ours)}: {_flow(theirs)}" for ours, theirs in value.items()) + "}"
+    else:
+        value = _flow(value)
+    return f"--set {shlex.quote(f'{path}={value}')}"
+
+
+def _flow(text: str) -> str:
+    """A string as YAML reads it back inside `{…}`: bare when it is a plain word."""
+    plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in YAML_WORDS
+    return text if plain else "'" + text.replace("'", "''") + "'"

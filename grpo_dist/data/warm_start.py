@@ -6,16 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from grpo_dist.config.data import SourceSection
-from grpo_dist.config.model import WarmStartSection
-from grpo_dist.data.answers import only_one
+from grpo_dist.config.sections import SourceSection, WarmStartSection
 from grpo_dist.data.columns import map_columns
 from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.messages import Messages, to_messages
+from grpo_dist.data.problems import only_one
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.text import as_text, is_missing, is_plain_number
-from grpo_dist.data.wording import excerpt, place, plural
+from grpo_dist.data.text import as_text, excerpt, is_missing, is_plain_number, place, plural
 from grpo_dist.errors import DataError
 
 START, END = "<start_working_out>", "<end_working_out>"

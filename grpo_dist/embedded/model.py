@@ -1,14 +1,19 @@
-"""The base model: a tiny Qwen3 that adds well and forgets the carry."""
+"""The base model: a tiny Qwen3 that adds well and forgets the carry.
+
+One token per character, one per tag.
+"""
 
 from __future__ import annotations
 
 import random
+import string
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -18,8 +23,41 @@ from transformers import (
 )
 
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems, worked
-from grpo_dist.embedded.tokenizer import character_tokenizer
-from grpo_dist.plan.architecture.known import EMBEDDED
+from grpo_dist.plan.specs.lookup import EMBEDDED
+
+EOS = "<|endoftext|>"
+PAD = "<|pad|>"
+UNKNOWN = "<|unknown|>"
+TAGS = ("<start_working_out>", "<end_working_out>", "<SOLUTION>", "</SOLUTION>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<start_working_out>{% endif %}"
+)
+
+
+def character_tokenizer(model_max_length: int) -> PreTrainedTokenizerFast:
+    """Printable ASCII; any other character becomes the unknown token.
+
+    The tags are plain added tokens, not special ones: TRL decodes completions with `skip_special_tokens=True`, and
+    rewards have to see them.
+    """
+    vocabulary = [EOS, PAD, UNKNOWN, *TAGS, *string.printable]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=model_max_length,
+        chat_template=CHAT_TEMPLATE,
+    )
+
 
 FORGETS = 0.65
 """Share of worked examples that forget their carry: greedy decoding then always does, sampling often does not."""

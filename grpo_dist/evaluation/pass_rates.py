@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from grpo_dist.run_directory import write_atomically
+from grpo_dist.run.directory import write_atomically
 
 Verdict = Literal["too_hard", "kept", "too_easy"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from grpo_dist.config.section import EMBEDDED
+from grpo_dist.config.base import EMBEDDED
 from grpo_dist.report import RunRecord, summary
 from grpo_dist.report.numbers import number, percent, points
 

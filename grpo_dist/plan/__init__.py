@@ -1,7 +1,7 @@
 """Pure arithmetic from what the user states to what will be launched; nothing is written, nothing started."""
 
-from grpo_dist.plan.basis import Measured
 from grpo_dist.plan.batch import BatchPlan
+from grpo_dist.plan.inputs import Measured
 from grpo_dist.plan.launch import LaunchPlan, plan_run
 from grpo_dist.plan.topology import Replica, Topology
 

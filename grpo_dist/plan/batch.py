@@ -3,17 +3,222 @@
 Source of the rules: `GRPOConfig.__post_init__` (TRL 1.15–1.16):
 generation_batch_size = per_device_train_batch_size × num_processes × steps_per_generation,
 and it must be divisible by num_generations; per_device_eval_batch_size × num_processes must be too, once TRL evaluates.
+
+Whole numbers that share out evenly.
+
+A plan that cannot be, with the nearest that can: what to type, each planned before it is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from math import gcd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grpo_dist.plan.divisors import largest_divisor
-from grpo_dist.plan.refusal import SHOWN, Refused, Way, listed
+from pydantic import ValidationError
+
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
+
+if TYPE_CHECKING:
+    from grpo_dist.plan.launch import LaunchPlan
+
+
+LARGEST = 65_536
+"""No micro-batch and no number of nodes is larger."""
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Largest divisor of number that is at most limit, and at most 65,536."""
+    return next(divisor for divisor in range(min(number, limit, LARGEST), 0, -1) if number % divisor == 0)
+
+
+SHOWN = 3
+TRIED = 90
+"""Configurations that are planned to find them."""
+DEEPEST = 4
+"""Changes in one suggestion."""
+PAIRS = 3
+"""Changes after which another that may make a model fit is no longer added to one that did not."""
+WAYS = 24
+"""Changes of one refusal that are looked at."""
+
+LEARNING = ("data.", "lora.", "model.max_length", "grpo.prompts_per_step", "grpo.num_generations")
+"""Settings that change what is learnt; `grpo.max_completion_length` too."""
+HARDWARE, MODEL = "cluster.", "model.name_or_path"
+
+
+class Alternative(NamedTuple):
+    """A change of settings that may mend what was refused, and what it comes to."""
+
+    settings: dict[str, Any]
+    """Dotted setting → value."""
+    then: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(f"--set {name}={_written(value)}" for name, value in self.settings.items())
+
+    @property
+    def cost(self) -> int:
+        """0: how it is computed; 1: what is learnt; 2: other machines; 3: another model."""
+        return max(_cost(name) for name in self.settings)
+
+
+class PlanRefusal(PlanError):
+    """A `PlanError` whose hint is found by planning.
+
+    Args:
+        ways: changes that may mend it, nearest first among those of the same cost.
+        otherwise: the hint when none is found.
+        kind: what is wrong, for telling a new refusal from the same again.
+        also: what else can be done, in words, below what was found.
+    """
+
+    def __init__(
+        self, message: str, ways: Iterable[Alternative], *, otherwise: str | None = None, kind: str = "", also: str = ""
+    ) -> None:
+        super().__init__(
+            message,
+            hint=otherwise or "too much is wrong at once for a few settings to mend it: begin with fewer demands",
+        )
+        self.ways = ways
+        self.also = also
+        self.kind = kind or message.partition(":")[0]
+
+    def find_hint(self, config: RunConfig, plan: Callable[[RunConfig], LaunchPlan]) -> PlanRefusal:
+        """With the nearest configurations that can be planned as the hint."""
+        found = list(islice(nearest(config, self, plan), SHOWN))
+        if found:
+            self.hint = listed(found) + (f"\n    {self.also}" if self.also else "")
+        return self
+
+
+class _Candidate(NamedTuple):
+    """Ordered by what it costs and how many changes it takes: one more weighs as much as one that costs more."""
+
+    rank: int
+    cost: int
+    depth: int
+    number: int
+    way: Alternative
+    kind: str
+    """Of the refusal it is meant to mend."""
+
+
+def nearest(config: RunConfig, refused: PlanRefusal, plan: Callable[[RunConfig], LaunchPlan]) -> Iterator[Alternative]:
+    """Changes with which the configuration can be planned, the cheapest first, one of the same settings.
+
+    A change that only leads to another refusal is followed by what mends that one.
+    """
+    numbers, seen, heap, found = count(), set(), [], set()
+    _push(heap, numbers, refused, Alternative({}), 1)
+    for _ in range(TRIED):
+        candidate = _pop(heap, seen, found)
+        if candidate is None:
+            return
+        way, asked = candidate.way, changed(config, candidate.way)
+        if asked is None:
+            continue
+        try:
+            planned = plan(asked)
+        except PlanRefusal as another:
+            progress = another.kind != candidate.kind or (another.kind == "memory" and candidate.depth < PAIRS)
+            if progress and candidate.depth < DEEPEST:
+                _push(heap, numbers, another, way, candidate.depth + 1)
+        except PlanError:
+            continue
+        else:
+            way, planned = _without_needless(config, way, planned, plan)
+            if frozenset(way.settings) not in found:
+                found.add(frozenset(way.settings))
+                yield way if way.then else way._replace(then=_comes_to(planned))
+
+
+def _without_needless(
+    config: RunConfig, way: Alternative, planned: LaunchPlan, plan: Callable[[RunConfig], LaunchPlan]
+) -> tuple[Alternative, LaunchPlan]:
+    """Without changes that led there and that it runs without."""
+    for name in list(way.settings) if len(way.settings) > 1 else ():
+        rest = {other: value for other, value in way.settings.items() if other != name}
+        fewer = Alternative(rest, way.then)
+        asked = changed(config, fewer) if rest else None
+        try:
+            planned, way = (planned, way) if asked is None else (plan(asked), fewer)
+        except PlanError:
+            continue
+    return way, planned
+
+
+def _push(
+    heap: list[_Candidate], numbers: Iterator[int], refused: PlanRefusal, before: Alternative, depth: int
+) -> None:
+    """What may mend a refusal, beside what was changed already."""
+    for way in islice(refused.ways, WAYS):
+        both = Alternative({**before.settings, **way.settings}, way.then if depth == 1 else "")
+        heapq.heappush(heap, _Candidate(both.cost + depth, both.cost, depth, next(numbers), both, refused.kind))
+
+
+def _pop(heap: list[_Candidate], seen: set[Any], found: set[frozenset[str]]) -> _Candidate | None:
+    """The cheapest not tried yet; once something was found only single changes."""
+    while heap:
+        candidate = heapq.heappop(heap)
+        key = frozenset((name, str(value)) for name, value in candidate.way.settings.items())
+        needless = frozenset(candidate.way.settings) in found or (found and candidate.depth > 1)
+        if key not in seen and not needless:
+            seen.add(key)
+            return candidate
+    return None
+
+
+def changed(config: RunConfig, way: Alternative) -> RunConfig | None:
+    """The configuration with those settings; None when they contradict others, or change nothing."""
+    stated = config.model_dump()
+    plain = deepcopy(stated)
+    for name, value in way.settings.items():
+        *path, last = name.split(".")
+        section = plain
+        for key in path:
+            section = section[key]
+        section[last] = value
+    if plain == stated:
+        return None
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError:
+        return None
+
+
+def listed(ways: list[Alternative]) -> str:
+    """As a hint, one to a line."""
+    width = max(len(str(way)) for way in ways)
+    return "nearest that can run:" + "".join(f"\n      {way!s:<{width}}  {way.then}".rstrip() for way in ways)
+
+
+def _comes_to(planned: LaunchPlan) -> str:
+    roles = (planned.memory or {}).get("roles", {})
+    if not roles:
+        return ""
+    fullest = max(role["total_bytes"] for role in roles.values())
+    return f"{fullest / 2**30:.1f} GiB a GPU"
+
+
+def _cost(name: str) -> int:
+    if name == MODEL:
+        return 3
+    if name.startswith(HARDWARE):
+        return 2
+    return int(name.startswith(LEARNING) or name == "grpo.max_completion_length")
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
 
 COUNTS_SHOWN = 4
 
@@ -49,7 +254,9 @@ def plan_batch(
     """
     completions = prompts_per_step * num_generations
     if completions % num_processes:
-        fewer = Way({"distributed.num_processes": largest_divisor(completions, num_processes)}, "the same completions")
+        fewer = Alternative(
+            {"distributed.num_processes": largest_divisor(completions, num_processes)}, "the same completions"
+        )
         refused = does_not_divide(prompts_per_step, num_generations, [num_processes], hardware=[fewer])
         refused.hint = listed(list(islice(refused.ways, SHOWN)))
         raise refused
@@ -78,8 +285,8 @@ def aligned_save_steps(save_steps: int, num_iterations: int) -> int:
 
 
 def does_not_divide(
-    prompts: int, group: int, counts: Sequence[int], *, hardware: Iterable[Way], where: str = ""
-) -> Refused:
+    prompts: int, group: int, counts: Sequence[int], *, hardware: Iterable[Alternative], where: str = ""
+) -> PlanRefusal:
     """Completions that divide over none of the numbers of processes that can be had.
 
     Args:
@@ -89,12 +296,12 @@ def does_not_divide(
     """
     completions = prompts * group
     stated = f"{prompts} prompt{'' if prompts == 1 else 's'} × {group} completions = {completions} completions per step"
-    return Refused(
+    return PlanRefusal(
         f"{stated} {_mismatch(completions, counts, where)}", _ways(prompts, group, counts, hardware), kind="batch"
     )
 
 
-def _ways(prompts: int, group: int, counts: Sequence[int], hardware: Iterable[Way]) -> Iterator[Way]:
+def _ways(prompts: int, group: int, counts: Sequence[int], hardware: Iterable[Alternative]) -> Iterator[Alternative]:
     """The nearest number of prompts, the nearest group, the nearest machines; then more of each."""
     by_prompts = _nearest(prompts, [count // gcd(group, count) for count in counts], at_least=1)
     by_group = _nearest(group, [count // gcd(prompts, count) for count in counts], at_least=2)
@@ -107,12 +314,14 @@ def _ways(prompts: int, group: int, counts: Sequence[int], hardware: Iterable[Wa
     yield from more
 
 
-def _prompts(prompts: int, group: int) -> Way:
-    return Way({"grpo.prompts_per_step": prompts}, f"{prompts} × {group} = {prompts * group} completions per step")
+def _prompts(prompts: int, group: int) -> Alternative:
+    return Alternative(
+        {"grpo.prompts_per_step": prompts}, f"{prompts} × {group} = {prompts * group} completions per step"
+    )
 
 
-def _group(prompts: int, group: int) -> Way:
-    return Way({"grpo.num_generations": group}, f"{prompts} × {group} = {prompts * group} completions per step")
+def _group(prompts: int, group: int) -> Alternative:
+    return Alternative({"grpo.num_generations": group}, f"{prompts} × {group} = {prompts * group} completions per step")
 
 
 def _mismatch(completions: int, counts: Sequence[int], where: str) -> str:

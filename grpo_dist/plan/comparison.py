@@ -8,10 +8,9 @@ from math import ceil
 from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.plan.architecture import Architecture
-from grpo_dist.plan.basis import Basis
-from grpo_dist.plan.demand import SERVER_UTILIZATION, engine_setup, largest, trainer_setup
-from grpo_dist.plan.fitting import Fit
+from grpo_dist.plan.batch import Alternative, PlanRefusal
+from grpo_dist.plan.fit import Fit
+from grpo_dist.plan.inputs import SERVER_UTILIZATION, PlanInputs, engine_setup, largest, trainer_setup
 from grpo_dist.plan.memory import (
     MemoryBreakdown,
     RolloutSetup,
@@ -20,10 +19,9 @@ from grpo_dist.plan.memory import (
     max_concurrency,
     rollout_memory,
 )
-from grpo_dist.plan.refusal import Refused, Way
-from grpo_dist.plan.split import Split
-from grpo_dist.plan.timing import generation_time, transformers_time
-from grpo_dist.plan.topology import Topology
+from grpo_dist.plan.specs import Architecture
+from grpo_dist.plan.time import generation_time, transformers_time
+from grpo_dist.plan.topology import Split, Topology
 
 MODELS = 2
 """Base and trained."""
@@ -65,7 +63,7 @@ class ComparisonPlan:
 
 
 def plan_comparison(
-    basis: Basis, architecture: Architecture, split: Split, fitted: Fit, where: Topology
+    basis: PlanInputs, architecture: Architecture, split: Split, fitted: Fit, where: Topology
 ) -> ComparisonPlan | None:
     """None where nothing is compared, or vLLM computes on CPUs, whose time is not estimated.
 
@@ -87,18 +85,18 @@ def plan_comparison(
     return _in_processes(basis, architecture, split)
 
 
-def _on_servers(basis: Basis, engine: RolloutSetup, replicas: int) -> ComparisonPlan:
+def _on_servers(basis: PlanInputs, engine: RolloutSetup, replicas: int) -> ComparisonPlan:
     at_once = max(basis.config.evaluation.batch_size, RolloutSetup.max_num_seqs * replicas)
     seconds = _seconds(basis, at_once, 1, lambda count: _engine_seconds(basis, engine, count, replicas))
     return ComparisonPlan(f"the run's {_counted(replicas, 'server')}", None, seconds, _completions(basis))
 
 
-def _on_engines(basis: Basis, engine: RolloutSetup, engines: int) -> ComparisonPlan:
+def _on_engines(basis: PlanInputs, engine: RolloutSetup, engines: int) -> ComparisonPlan:
     if not max_concurrency(engine):
-        raise Refused(
+        raise PlanRefusal(
             f"evaluation.max_completion_length: an engine of the comparison has no room for a text of "
             f"{engine.max_model_len:,} tokens beside its weights",
-            (Way({"evaluation.max_completion_length": None}), *_off()),
+            (Alternative({"evaluation.max_completion_length": None}), *_off()),
         )
     at_once = 4 * RolloutSetup.max_num_seqs
     seconds = _seconds(basis, at_once, engines, lambda count: _engine_seconds(basis, engine, count, 1))
@@ -106,7 +104,7 @@ def _on_engines(basis: Basis, engine: RolloutSetup, engines: int) -> ComparisonP
     return ComparisonPlan(who, rollout_memory(engine), seconds, _completions(basis))
 
 
-def _in_processes(basis: Basis, architecture: Architecture, split: Split) -> ComparisonPlan:
+def _in_processes(basis: PlanInputs, architecture: Architecture, split: Split) -> ComparisonPlan:
     config, processes = basis.config, split.num_processes
 
     def memory(batch_size: int) -> MemoryBreakdown:
@@ -135,16 +133,16 @@ def _in_processes(basis: Basis, architecture: Architecture, split: Split) -> Com
     return ComparisonPlan(who, memory(batch_size) if _on_gpus(basis) else None, seconds, _completions(basis))
 
 
-def _on_gpus(basis: Basis) -> bool:
+def _on_gpus(basis: PlanInputs) -> bool:
     return basis.config.cluster.gpus_per_node > 0
 
 
-def _too_many_at_once(basis: Basis, memory: Callable[[int], MemoryBreakdown]) -> Refused:
+def _too_many_at_once(basis: PlanInputs, memory: Callable[[int], MemoryBreakdown]) -> PlanRefusal:
     evaluation, room = basis.config.evaluation, int(basis.gpu.memory)
     fewer = largest(lambda count: memory(count).fits(room), 1, evaluation.batch_size)
     total = memory(evaluation.batch_size).total
-    ways = (Way({"evaluation.batch_size": fewer}),) if fewer else ()
-    return Refused(
+    ways = (Alternative({"evaluation.batch_size": fewer}),) if fewer else ()
+    return PlanRefusal(
         f"evaluation.batch_size: answering {evaluation.batch_size} problems at a time in texts of up to "
         f"{basis.prompt_tokens + _longest(basis.config):,} tokens needs {total / 2**30:.1f} GiB, and one "
         f"{basis.gpu.name} has {room / 2**30:.1f} GiB",
@@ -152,11 +150,11 @@ def _too_many_at_once(basis: Basis, memory: Callable[[int], MemoryBreakdown]) ->
     )
 
 
-def _off() -> tuple[Way, ...]:
-    return (Way({"evaluation.enabled": False}, "no comparison is made"),)
+def _off() -> tuple[Alternative, ...]:
+    return (Alternative({"evaluation.enabled": False}, "no comparison is made"),)
 
 
-def _seconds(basis: Basis, at_once: int, shares: int, answering: Callable[[int], float]) -> float:
+def _seconds(basis: PlanInputs, at_once: int, shares: int, answering: Callable[[int], float]) -> float:
     """Both models answer all problems once greedily, then so many times sampled, in portions."""
     evaluation = basis.config.evaluation
     problems = ceil(evaluation.num_problems / shares)
@@ -169,7 +167,7 @@ def _seconds(basis: Basis, at_once: int, shares: int, answering: Callable[[int],
     return MODELS * seconds
 
 
-def _engine_seconds(basis: Basis, engine: RolloutSetup, completions: int, replicas: int) -> float:
+def _engine_seconds(basis: PlanInputs, engine: RolloutSetup, completions: int, replicas: int) -> float:
     return generation_time(
         engine.architecture,
         basis.gpu,
@@ -189,7 +187,7 @@ def _longest(config: RunConfig) -> int:
     return config.evaluation.max_completion_length or config.grpo.max_completion_length
 
 
-def _completions(basis: Basis) -> int:
+def _completions(basis: PlanInputs) -> int:
     evaluation = basis.config.evaluation
     return MODELS * evaluation.num_problems * (1 + evaluation.num_samples)
 

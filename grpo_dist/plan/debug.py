@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.section import EMBEDDED
+from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.architecture import Architecture, architecture_of
-from grpo_dist.plan.contradictions import extra
-from grpo_dist.plan.hardware import gpu
+from grpo_dist.plan.checks import extra, obstacle
 from grpo_dist.plan.launch import LaunchPlan, plan_run
-from grpo_dist.plan.training_backend import obstacle
+from grpo_dist.plan.specs import Architecture, architecture_of
+from grpo_dist.plan.specs.hardware import gpu
 
 STEPS = 3
 PROMPTS, GROUP = 2, 4

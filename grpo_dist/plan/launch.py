@@ -8,21 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.plan.basis import Basis, Measured, basis_of
-from grpo_dist.plan.batch import BatchPlan, aligned_save_steps, plan_batch
-from grpo_dist.plan.choice import Choice, choose
+from grpo_dist.plan.batch import BatchPlan, PlanRefusal, aligned_save_steps, plan_batch
+from grpo_dist.plan.checks import corrects_sampling, refuse_contradictions, refuse_launch
+from grpo_dist.plan.choose import Choice, choose, tensor_parallel_size
 from grpo_dist.plan.comparison import ComparisonPlan, plan_comparison
-from grpo_dist.plan.contradictions import corrects_sampling, refuse_contradictions, refuse_launch
-from grpo_dist.plan.demand import quantization_of
-from grpo_dist.plan.estimate import estimate, time_as_json
-from grpo_dist.plan.fitting import Fit
+from grpo_dist.plan.fit import Fit, estimate, time_as_json
+from grpo_dist.plan.inputs import Measured, PlanInputs, basis_of, quantization_of
 from grpo_dist.plan.memory import MemoryBreakdown, rollout_memory
-from grpo_dist.plan.refusal import Refused
 from grpo_dist.plan.rounding import rounding_warnings
-from grpo_dist.plan.split import machines_of
-from grpo_dist.plan.tensor_parallel import tensor_parallel_size
 from grpo_dist.plan.time_limit import deadline_warnings
-from grpo_dist.plan.topology import Replica, Topology, topology
+from grpo_dist.plan.topology import Replica, Topology, machines_of, topology
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
     """
     try:
         return plan_without_hint(config, measured)
-    except Refused as refused:
+    except PlanRefusal as refused:
         raise refused.find_hint(config, plan_without_hint) from None
 
 
@@ -137,7 +132,7 @@ def _batch(config: RunConfig, where: Topology, fitted: Fit | None) -> BatchPlan:
     )
 
 
-def _open_ended(basis: Basis) -> bool:
+def _open_ended(basis: PlanInputs) -> bool:
     """Neither the model nor the configuration says how long a prompt may be."""
     return basis.architecture is None and basis.texts.assumed
 
@@ -149,13 +144,13 @@ def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
     return None if stated == "auto" else stated
 
 
-def _comparison(basis: Basis, choice: Choice, where: Topology) -> ComparisonPlan | None:
+def _comparison(basis: PlanInputs, choice: Choice, where: Topology) -> ComparisonPlan | None:
     if basis.architecture is None or choice.fitted is None:
         return None
     return plan_comparison(basis, basis.architecture, choice.split, choice.fitted, where)
 
 
-def _memory(basis: Basis, fitted: Fit | None, compared: ComparisonPlan | None) -> dict[str, Any] | None:
+def _memory(basis: PlanInputs, fitted: Fit | None, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     if fitted is None:
         return None
     room = int(basis.gpu.memory) if basis.config.cluster.gpus_per_node else None
@@ -184,7 +179,7 @@ def _memory(basis: Basis, fitted: Fit | None, compared: ComparisonPlan | None) -
     }
 
 
-def _asleep(basis: Basis, fitted: Fit) -> int:
+def _asleep(basis: PlanInputs, fitted: Fit) -> int:
     """Weights that the sleeping engines of a node keep in the host's memory."""
     if fitted.engine is None or not basis.config.rollout.enable_sleep_mode:
         return 0
@@ -192,7 +187,7 @@ def _asleep(basis: Basis, fitted: Fit) -> int:
     return basis.config.cluster.gpus_per_node * weights
 
 
-def _time(basis: Basis, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:
+def _time(basis: PlanInputs, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     config = basis.config
     unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
     if basis.architecture is None or choice.fitted is None or unknown:
@@ -210,7 +205,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _warnings(basis: Basis, choice: Choice, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
+def _warnings(basis: PlanInputs, choice: Choice, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
     config = basis.config
     if config.grpo.loss_type == "bnpo" and batch.num_processes * batch.gradient_accumulation_steps > 1:
         yield (

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from grpo_dist.plan.divisors import largest_divisor
-from grpo_dist.plan.refusal import Refused, Way
-from grpo_dist.plan.split import Machines, Split, splits
+from grpo_dist.plan.batch import Alternative, PlanRefusal, largest_divisor
+from grpo_dist.plan.topology import Machines, Split, splits
 
 KEYS = {
     "num_processes": "distributed.num_processes",
@@ -25,12 +24,12 @@ EACH = 4
 """Values of one setting that are offered."""
 
 
-def no_split(machines: Machines) -> Refused:
+def no_split(machines: Machines) -> PlanRefusal:
     """Why there is no way to share them out at all, and what comes nearest."""
-    return Refused(_why(machines), _ways_to_split(machines))
+    return PlanRefusal(_why(machines), _ways_to_split(machines))
 
 
-def ways_to_divide(machines: Machines, completions: int) -> Iterator[Way]:
+def ways_to_divide(machines: Machines, completions: int) -> Iterator[Alternative]:
     """Changes of the machines, or of how they are shared out, so that training processes divide the completions."""
     found = [way for field in KEYS for way in islice(_ways(machines, field, completions), 1)]
     if not found and machines.mode != "server":
@@ -38,18 +37,18 @@ def ways_to_divide(machines: Machines, completions: int) -> Iterator[Way]:
     yield from (way for _, way in sorted(found, key=lambda way: way[0]))
 
 
-def _ways_to_split(machines: Machines) -> Iterator[Way]:
+def _ways_to_split(machines: Machines) -> Iterator[Alternative]:
     found = [way for field in KEYS for way in islice(_ways(machines, field, None), EACH)]
     yield from (way for _, way in sorted(found, key=lambda way: way[0]))
     if machines.num_processes is not None:
         one = "one on each training GPU" if machines.gpus_per_node else "one on each node"
-        yield Way({"distributed.num_processes": None}, one)
+        yield Alternative({"distributed.num_processes": None}, one)
     if machines.mode == "server" and machines.gpus_per_node:
         auto = {KEYS[field]: "auto" for field in ("replicas", "rollout_nodes") if getattr(machines, field) is not None}
-        yield Way({"rollout.mode": "colocate", **auto}, "every GPU trains and generates")
+        yield Alternative({"rollout.mode": "colocate", **auto}, "every GPU trains and generates")
 
 
-def _ways(machines: Machines, field: str, completions: int | None) -> Iterator[tuple[int, Way]]:
+def _ways(machines: Machines, field: str, completions: int | None) -> Iterator[tuple[int, Alternative]]:
     """(how far off, what to set) for other values of one field that is stated, nearest first."""
     value = getattr(machines, field)
     stated = value is not None and (value > 0 or field == "rollout_nodes")
@@ -63,10 +62,10 @@ def _ways(machines: Machines, field: str, completions: int | None) -> Iterator[t
         split = next(splits(changed, completions), None)
         if split is not None:
             distance = abs(_size(changed) - _size(machines)) or abs(getattr(changed, field) - value)
-            yield distance, Way({KEYS[field]: getattr(changed, field)}, _then(split, completions))
+            yield distance, Alternative({KEYS[field]: getattr(changed, field)}, _then(split, completions))
 
 
-def _smaller_grid(machines: Machines, completions: int) -> Iterator[tuple[int, Way]]:
+def _smaller_grid(machines: Machines, completions: int) -> Iterator[tuple[int, Alternative]]:
     """Fewer nodes and fewer GPUs of each, the most processes first."""
     grids = [
         (largest_divisor(completions // gpus, machines.nodes), gpus)
@@ -76,7 +75,7 @@ def _smaller_grid(machines: Machines, completions: int) -> Iterator[tuple[int, W
     if grids:
         nodes, gpus = max(grids, key=lambda grid: (grid[0] * grid[1], grid[1]))
         split = Split(nodes, gpus)
-        yield 0, Way({"cluster.nodes": nodes, "cluster.gpus_per_node": gpus}, _then(split, completions))
+        yield 0, Alternative({"cluster.nodes": nodes, "cluster.gpus_per_node": gpus}, _then(split, completions))
 
 
 def _then(split: Split, completions: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from grpo_dist.config import RunConfig
-from grpo_dist.plan.contradictions import corrects_sampling
+from grpo_dist.plan.checks import corrects_sampling
 from grpo_dist.plan.effective_sample import effective_share
 
 SIGMA = {"bfloat16": 0.05, "float16": 0.006, "float32": 0.0}

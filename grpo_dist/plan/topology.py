@@ -1,12 +1,176 @@
-"""Machines and GPUs → training processes and rollout replicas."""
+"""Machines and GPUs → training processes and rollout replicas.
+
+The ways to share machines out between training and generation.
+
+Every training node runs the same number of training processes; a replica never spans nodes, because its GPUs sum
+activations twice a layer.
+
+Which GPUs of a node a program may use, within those the program that asks may see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from grpo_dist.plan.split import Machines, Split
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
+
+Mode = Literal["transformers", "colocate", "server"]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What there is, and what is stated about sharing it out; None is open."""
+
+    nodes: int
+    gpus_per_node: int
+    """0: CPU."""
+    mode: Mode = "transformers"
+    num_processes: int | None = None
+    replicas: int | None = None
+    rollout_nodes: int | None = None
+    """0: some GPUs of each node."""
+    tensor_parallel_size: int = 1
+
+    @property
+    def is_open(self) -> bool:
+        """Server mode with the split left to us."""
+        return (
+            self.mode == "server"
+            and self.gpus_per_node > 0
+            and not self.rollout_nodes
+            and self.replicas is None
+            and self.num_processes is None
+        )
+
+    @property
+    def capacity(self) -> int:
+        """Replicas a whole node holds."""
+        return self.gpus_per_node // self.tensor_parallel_size
+
+    def __str__(self) -> str:
+        if not self.gpus_per_node:
+            return f"{self.nodes} node{_s(self.nodes)} on CPU"
+        return f"{self.nodes} node{_s(self.nodes)} × {self.gpus_per_node} GPUs"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One way to share them out."""
+
+    trainer_nodes: int
+    trainers_per_node: int
+    rollout_nodes: int = 0
+    """Nodes that only generate."""
+    rollout_gpus_per_node: int = 0
+    """GPUs of each training node that only generate."""
+    replicas: int = 0
+    tensor_parallel_size: int = 1
+
+    @property
+    def num_processes(self) -> int:
+        return self.trainer_nodes * self.trainers_per_node
+
+    @property
+    def rollout_gpus(self) -> int:
+        """GPUs in use by replicas."""
+        return self.replicas * self.tensor_parallel_size
+
+
+def machines_of(config: RunConfig, tensor_parallel_size: int) -> Machines:
+    """What a configuration states."""
+    rollout = config.rollout
+    return Machines(
+        nodes=config.cluster.nodes,
+        gpus_per_node=config.cluster.gpus_per_node,
+        mode="transformers" if rollout.backend == "transformers" else rollout.mode,
+        num_processes=config.distributed.num_processes,
+        replicas=None if rollout.replicas == "auto" else rollout.replicas,
+        rollout_nodes=None if rollout.nodes == "auto" else rollout.nodes,
+        tensor_parallel_size=tensor_parallel_size,
+    )
+
+
+def splits(machines: Machines, completions: int | None = None) -> Iterator[Split]:
+    """All ways, or those whose training processes divide the completions of a step evenly.
+
+    Where nothing is stated, all GPUs are used.
+    """
+    if machines.gpus_per_node == 0:
+        found: Iterable[Split] = _on_cpu(machines)
+    elif machines.mode != "server":
+        found = _together(machines)
+    else:
+        found = _apart(machines, completions)
+    return (split for split in found if completions is None or completions % split.num_processes == 0)
+
+
+def _on_cpu(machines: Machines) -> Iterator[Split]:
+    apart = machines.rollout_nodes or 0
+    nodes = machines.nodes - apart
+    processes = machines.num_processes or nodes
+    replicas = (machines.replicas or max(1, apart)) if machines.mode == "server" else 0
+    if nodes > 0 and processes % nodes == 0 and replicas >= apart:
+        yield Split(nodes, processes // nodes, apart, replicas=replicas)
+
+
+def _together(machines: Machines) -> Iterator[Split]:
+    trainers = _trainers(machines, machines.nodes, machines.gpus_per_node)
+    if trainers and trainers % machines.tensor_parallel_size == 0:
+        yield Split(machines.nodes, trainers, tensor_parallel_size=machines.tensor_parallel_size)
+
+
+def _apart(machines: Machines, completions: int | None) -> Iterator[Split]:
+    if machines.rollout_nodes != 0:
+        yield from _whole_nodes(machines, completions)
+    if not machines.rollout_nodes:
+        yield from _of_each_node(machines)
+
+
+def _whole_nodes(machines: Machines, completions: int | None) -> Iterator[Split]:
+    size, capacity = machines.tensor_parallel_size, machines.capacity
+    if machines.num_processes is None and completions is not None and completions % machines.gpus_per_node:
+        return
+    for count in _rollout_nodes(machines) if capacity else ():
+        replicas = count * capacity if machines.replicas is None else machines.replicas
+        trainers = _trainers(machines, machines.nodes - count, machines.gpus_per_node)
+        if trainers and count <= replicas <= count * capacity:
+            yield Split(machines.nodes - count, trainers, count, 0, replicas, size)
+
+
+def _rollout_nodes(machines: Machines) -> Iterable[int]:
+    """Numbers of whole nodes to try, leaving one at least for training."""
+    if machines.rollout_nodes is not None:
+        return (machines.rollout_nodes,) if machines.rollout_nodes < machines.nodes else ()
+    if machines.replicas is not None:
+        needed = -(-machines.replicas // machines.capacity)
+        return (needed,) if needed < machines.nodes else ()
+    return range(1, machines.nodes)
+
+
+def _of_each_node(machines: Machines) -> Iterator[Split]:
+    size, nodes = machines.tensor_parallel_size, machines.nodes
+    wanted = None if machines.replicas is None else divmod(machines.replicas, nodes)
+    for replicas in range(1, (machines.gpus_per_node - 1) // size + 1):
+        if wanted is not None and wanted != (replicas, 0):
+            continue
+        trainers = _trainers(machines, nodes, machines.gpus_per_node - replicas * size)
+        if trainers:
+            yield Split(nodes, trainers, 0, replicas * size, nodes * replicas, size)
+
+
+def _trainers(machines: Machines, nodes: int, available: int) -> int:
+    """Training processes on each of `nodes` nodes; 0 when what is stated cannot be had."""
+    if machines.num_processes is None:
+        return available
+    each, rest = divmod(machines.num_processes, nodes)
+    return each if not rest and each <= available else 0
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 @dataclass(frozen=True)
@@ -72,3 +236,23 @@ def _replicas(machines: Machines, split: Split) -> Iterator[Replica]:
         for i in range(count):
             start = gpus - (count - i) * size
             yield Replica(first + node, tuple(range(start, start + size)) if gpus else ())
+
+
+def visible_gpus(count: int, visible: str | None) -> list[str]:
+    """The first `count` GPUs of those a process may see, by the names `CUDA_VISIBLE_DEVICES` gives them.
+
+    Args:
+        visible: that variable; None sees all.
+
+    Raises:
+        PlanError: there are fewer.
+    """
+    if visible is None:
+        return [str(index) for index in range(count)]
+    devices = [device for device in visible.split(",") if device]
+    if len(devices) < count:
+        raise PlanError(
+            f"cluster.gpus_per_node: {count} planned, but CUDA_VISIBLE_DEVICES shows {len(devices)} ({visible!r})",
+            hint=f"--set cluster.gpus_per_node={len(devices)}",
+        )
+    return devices[:count]

@@ -16,7 +16,7 @@ from typing import Any
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.plan.architecture import architecture_of
+from grpo_dist.plan.specs import architecture_of
 
 HIDDEN_SIZE_IF_UNKNOWN = 4096
 """For bucket sizes where the model's configuration is not at hand; they move speed a little and results not at all."""

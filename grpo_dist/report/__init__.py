@@ -1,6 +1,6 @@
 """A run directory, read: a table in the terminal, a JSON summary, one self-contained HTML page."""
 
-from grpo_dist.report.page import render_html, write_html
+from grpo_dist.report.html import render_html, write_html
 from grpo_dist.report.record import RunRecord, read_run
 from grpo_dist.report.summary import summary
 from grpo_dist.report.terminal import print_summary

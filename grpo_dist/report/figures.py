@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from grpo_dist.report import lines, rollouts, whiskers
-from grpo_dist.report.comparison import Comparison
-from grpo_dist.report.lines import LineChart, Trace
+from grpo_dist.report import charts, summary
+from grpo_dist.report.charts import LineChart, Trace
 from grpo_dist.report.numbers import number, percent
-from grpo_dist.report.record import Metrics
+from grpo_dist.report.record import Comparison, Metrics
 from grpo_dist.report.series import Values, column, present
 
 WIDE = 1020.0
@@ -61,11 +60,11 @@ class Log:
 def comparison_figure(comparison: Comparison) -> Figure:
     """Greedy accuracy, mean@k and pass@k of both models."""
     k = comparison.k
-    pairs = tuple(whiskers.Pair(one.label, one.base, one.trained) for one in comparison.measures)
+    pairs = tuple(charts.Pair(one.label, one.base, one.trained) for one in comparison.measures)
     note = f"Problems answered correctly. Lines: {percent(comparison.confidence, 0)} intervals."
     if len(pairs) > 1:
         note += f" mean@{k}: share of correct samples; pass@{k}: any of {k} samples is correct."
-    return Figure("Base and trained model", whiskers.draw("Problems answered correctly", pairs), note=note)
+    return Figure("Base and trained model", charts.draw_intervals("Problems answered correctly", pairs), note=note)
 
 
 def reward_figures(log: Log) -> list[Figure]:
@@ -134,19 +133,18 @@ def _dynamic_sampling(log: Log) -> LineChart:
 def _seconds(log: Log) -> LineChart:
     """Empty unless generation was timed."""
     generation, sync = (
-        rollouts.per_step(log.values(key), log.steps, log.num_iterations)
-        for key in (rollouts.GENERATION, rollouts.SYNC)
+        summary.per_step(log.values(key), log.steps, log.num_iterations) for key in (summary.GENERATION, summary.SYNC)
     )
     if not present(generation):
         return LineChart("Seconds per step", log.steps, ())
-    left = rollouts.rest(log.values("step_time"), generation, sync)
+    left = summary.rest(log.values("step_time"), generation, sync)
     traces = _logged(Trace("generation", generation), Trace("policy sync", sync), Trace("rest", left))
     note = "Rest: training, rewards and what else a step does."
     return LineChart("Seconds per step", log.steps, traces, (0.0,), note=note)
 
 
 def _utilisation(log: Log) -> LineChart:
-    traces = _logged(log.trace("servers at work", rollouts.UTILIZATION), log.trace("training idle", rollouts.IDLE))
+    traces = _logged(log.trace("servers at work", summary.UTILIZATION), log.trace("training idle", summary.IDLE))
     note = "Shares of the time; training is idle while it waits for completions and policy syncs."
     return LineChart("Utilisation", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
 
@@ -154,9 +152,9 @@ def _utilisation(log: Log) -> LineChart:
 def _sampler_difference(log: Log) -> LineChart:
     """On a logarithmic axis, for mean and largest are powers of ten apart; not where they agree to the last bit."""
     traces = _logged(
-        log.trace("mean", f"{rollouts.DIFFERENCE}/mean"),
-        log.trace("largest", f"{rollouts.DIFFERENCE}/max"),
-        log.trace("canary", rollouts.CANARY),
+        log.trace("mean", f"{summary.DIFFERENCE}/mean"),
+        log.trace("largest", f"{summary.DIFFERENCE}/max"),
+        log.trace("canary", summary.CANARY),
     )
     positive = all(value > 0 for trace in traces for value in present(trace.values))
     note = "Log-probabilities of sampled tokens, size of the difference."
@@ -168,8 +166,8 @@ def _sampler_difference(log: Log) -> LineChart:
 
 def _correction(log: Log) -> LineChart:
     traces = _logged(
-        log.trace("effective sample", rollouts.EFFECTIVE_SAMPLE),
-        log.trace("completions weighed below 0.1", rollouts.LOW_WEIGHT),
+        log.trace("effective sample", summary.EFFECTIVE_SAMPLE),
+        log.trace("completions weighed below 0.1", summary.LOW_WEIGHT),
     )
     note = "What importance-sampling correction leaves: 100 % when all weights are alike."
     return LineChart("Effective sample", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
@@ -212,8 +210,8 @@ def _figure(chart: LineChart, *, wide: bool) -> Figure:
         return Figure(chart.title, note="No value has been logged.", wide=wide)
     return Figure(
         title=chart.title,
-        svg=lines.draw(chart),
-        wide_svg=lines.draw(chart, WIDE) if wide else "",
+        svg=charts.draw(chart),
+        wide_svg=charts.draw(chart, WIDE) if wide else "",
         wide=wide,
         note=chart.note,
         legend=tuple(trace.label for trace in chart.traces) if len(chart.traces) > 1 else (),

@@ -1,20 +1,276 @@
-"""What a run directory says, as far as the run has come."""
+"""What a run directory says, as far as the run has come.
+
+`comparison.json`: base against trained model on the same held-out problems.
+
+Which directories are runs, and which one a mistyped path may have meant.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from grpo_dist import metrics
 from grpo_dist.errors import ReportError
-from grpo_dist.report.comparison import Comparison
-from grpo_dist.report.locate import is_run, not_a_run
+from grpo_dist.report.numbers import plural
+from grpo_dist.run import metrics
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval; fractions of problems, from 0 to 1."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Interval:
+        return cls(float(fields["estimate"]), float(fields["low"]), float(fields["high"]))
+
+    @property
+    def sign(self) -> int:
+        """Of a difference: 1 or -1 where the whole interval is above or below zero, else 0."""
+        return (self.low > 0) - (self.high < 0)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One model. mean_at_k and pass_at_k are None when no completions were sampled; lengths are in tokens."""
+
+    greedy_accuracy: Interval
+    mean_at_k: Interval | None
+    pass_at_k: Interval | None
+    mean_completion_length: float | None
+    clipped_ratio: float | None
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Scores:
+        sampled = {k: Interval.from_json(fields[k]) if fields.get(k) else None for k in ("mean_at_k", "pass_at_k")}
+        return cls(
+            greedy_accuracy=Interval.from_json(fields["greedy_accuracy"]),
+            mean_completion_length=fields.get("mean_completion_length"),
+            clipped_ratio=fields.get("clipped_ratio"),
+            **sampled,
+        )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One statistic of both models."""
+
+    label: str
+    base: Interval
+    trained: Interval
+    difference: Interval | None
+    """Trained minus base, paired by problem; None where the file has none."""
+
+    @property
+    def moved(self) -> float:
+        return self.difference.estimate if self.difference else self.trained.estimate - self.base.estimate
+
+    @property
+    def sign(self) -> int:
+        """1 where the trained model is better beyond chance, -1 where it is worse, else 0.
+
+        Told by the paired difference; without one, by intervals that do not touch.
+        """
+        if self.difference:
+            return self.difference.sign
+        return (self.trained.low > self.base.high) - (self.trained.high < self.base.low)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A problem that one model answers and the other does not, with both greedy completions."""
+
+    prompt: Any
+    answer: str
+    base: str
+    trained: str
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Flip:
+        return cls(fields["prompt"], str(fields["answer"]), str(fields["base"]), str(fields["trained"]))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One model on one problem; samples_correct counts among the k samples, None without samples."""
+
+    greedy_correct: bool
+    samples_correct: int | None
+    greedy: str
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Attempt:
+        return cls(bool(fields["greedy_correct"]), fields.get("samples_correct"), str(fields["greedy"]))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One held-out problem; `prompt` is a text or a list of messages."""
+
+    index: int
+    prompt: Any
+    answer: str
+    base: Attempt
+    trained: Attempt
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Problem:
+        return cls(
+            index=int(fields["index"]),
+            prompt=fields["prompt"],
+            answer=str(fields["answer"]),
+            base=Attempt.from_json(fields["base"]),
+            trained=Attempt.from_json(fields["trained"]),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole file. Differences are trained minus base, paired by problem."""
+
+    problems: int
+    """Rows."""
+    different_problems: int
+    """Those that ask something else; intervals count these."""
+    k: int
+    confidence: float
+    scorer: str
+    base: Scores
+    trained: Scores
+    difference: Interval
+    """In greedy accuracy."""
+    differences: Mapping[str, Interval | None]
+    """Statistic → its own; without those that older files lack, None for what was not sampled."""
+    gained: int
+    lost: int
+    gained_examples: tuple[Flip, ...]
+    lost_examples: tuple[Flip, ...]
+    per_problem: tuple[Problem, ...]
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Comparison:
+        """Read the file's object; KeyError, TypeError or ValueError when something is missing or of another kind."""
+        flipped = fields.get("flipped") or {}
+        return cls(
+            problems=int(fields["problems"]),
+            different_problems=int(fields.get("different_problems", fields["problems"])),
+            k=int(fields["k"]),
+            confidence=float(fields["confidence"]),
+            scorer=str(fields["scorer"]),
+            base=Scores.from_json(fields["base"]),
+            trained=Scores.from_json(fields["trained"]),
+            difference=Interval.from_json(fields["difference"]),
+            differences={
+                name: Interval.from_json(found) if found else None
+                for name, found in {**fields.get("differences", {}), "greedy_accuracy": fields["difference"]}.items()
+            },
+            gained=int(fields["gained"]),
+            lost=int(fields["lost"]),
+            gained_examples=tuple(Flip.from_json(flip) for flip in flipped.get("gained", ())),
+            lost_examples=tuple(Flip.from_json(flip) for flip in flipped.get("lost", ())),
+            per_problem=tuple(Problem.from_json(problem) for problem in fields.get("per_problem", ())),
+        )
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The statistics that both models have."""
+        named = (("Greedy", "greedy_accuracy"), (f"mean@{self.k}", "mean_at_k"), (f"pass@{self.k}", "pass_at_k"))
+        both = ((label, name, getattr(self.base, name), getattr(self.trained, name)) for label, name in named)
+        return tuple(
+            Measure(label, base, trained, self.differences.get(name))
+            for label, name, base, trained in both
+            if base and trained
+        )
+
+    @property
+    def none_right(self) -> bool:
+        """Whether nothing that either model wrote was judged right."""
+        return not any(one.base.estimate or one.trained.estimate for one in self.measures)
+
+    @property
+    def counted(self) -> str:
+        """How many problems there are, and how many of them differ where some repeat others."""
+        rows = plural(self.problems, "held-out problem")
+        return rows if self.different_problems == self.problems else f"{rows} ({self.different_problems:,} different)"
+
+
+MARKS = ("config.yaml", "plan.json", "metrics.jsonl")
+"""A directory with one of these files is a run directory."""
+SWEEP_FILE = "sweep.json"
+"""A directory with this file holds the runs of a sweep."""
+SHOWN = 8
+
+
+def is_run(path: Path) -> bool:
+    return any(os.path.isfile(path / name) for name in MARKS)
+
+
+def is_sweep(path: Path) -> bool:
+    return os.path.isfile(path / SWEEP_FILE)
+
+
+def runs_below(path: Path) -> list[Path]:
+    """The run itself, or the runs in a directory and in the sweeps of it, by name.
+
+    Raises:
+        ReportError: there are none.
+    """
+    if is_run(path):
+        return [path]
+    found = [run for inner in _runs_in(path, sweeps=True) for run in ([inner] if is_run(inner) else _runs_in(inner))]
+    if not found:
+        raise not_a_run(path)
+    return found
+
+
+def not_a_run(path: Path) -> ReportError:
+    """The error for a path that is no run directory, with the runs it may have meant."""
+    needed = f"none of {', '.join(MARKS)} is in it"
+    if not os.path.exists(path):
+        return ReportError(f"{path}: there is no such run directory", hint=_meant(path))
+    if not os.path.isdir(path):
+        return ReportError(f"{path}: a file, not a run directory", hint=_meant(path))
+    return ReportError(f"{path}: no run directory, {needed}", hint=_meant(path))
+
+
+def _meant(path: Path) -> str:
+    if is_run(path.parent) and not os.path.isdir(path):
+        return f"give the run directory: {path.parent}"
+    if inside := _runs_in(path):
+        return f"give one of the runs in it: {_listed(inside)}"
+    beside = _runs_in(path.parent)
+    if not beside:
+        return "give the directory that was named when the run was started (its --output)"
+    names = [run.name for run in beside]
+    near = get_close_matches(path.name, names, n=1)
+    question = f"did you mean {path.parent / near[0]}? " if near else ""
+    return f"{question}Runs beside it: {_listed(beside)}"
+
+
+def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
+    """By name; hidden ones are drafts."""
+    try:
+        shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return [path for path in shown if is_run(path) or (sweeps and is_sweep(path))]
+    except OSError:
+        return []
+
+
+def _listed(runs: list[Path]) -> str:
+    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
+    return ", ".join(str(run) for run in runs[:SHOWN]) + more
+
 
 State = Literal["running-or-stopped", "trained", "complete"]
 Metrics = Mapping[str, Any]

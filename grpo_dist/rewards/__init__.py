@@ -4,9 +4,16 @@
 (`answer`) and `completion_ids`. Functions of the user are resolved by `grpo_dist.rewards.load`.
 """
 
-from grpo_dist.rewards.length import soft_overlong_punishment
-from grpo_dist.rewards.notebook import check_answer, check_numbers, match_format_approximately, match_format_exactly
-from grpo_dist.rewards.strict import accuracy, strict_answer, strict_format
+from grpo_dist.rewards.builtin import (
+    accuracy,
+    check_answer,
+    check_numbers,
+    match_format_approximately,
+    match_format_exactly,
+    soft_overlong_punishment,
+    strict_answer,
+    strict_format,
+)
 
 REWARDS = {
     "match_format_exactly": match_format_exactly,

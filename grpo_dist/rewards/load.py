@@ -1,16 +1,221 @@
-"""From the names in the configuration to callable rewards."""
+"""From the names in the configuration to callable rewards.
+
+A reward ready to be handed to TRL: its arguments bound, its mistakes reported.
+
+From `package.module:function` or `path/to/file.py:function` to the function.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import difflib
+import importlib
 import inspect
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
-from grpo_dist.config.rewards import RewardFunction
-from grpo_dist.errors import RewardError
+from grpo_dist.config.sections import RewardFunction
+from grpo_dist.errors import GrpoDistError, RewardError
 from grpo_dist.rewards import REWARD_SETS, REWARDS
-from grpo_dist.rewards.loaded import AsyncLoadedReward, LoadedReward
-from grpo_dist.rewards.names import accepted_kwargs, check_reward_names, is_users, member_names
-from grpo_dist.rewards.resolve import resolve
+from grpo_dist.rewards.guard import Batch, check_rewards, reward_error
+from grpo_dist.rewards.imports import folder_package, load_file
+from grpo_dist.rewards.isolation import own, own_columns, random_numbers_apart
+from grpo_dist.rewards.names import FROM_TRL, accepted_kwargs, check_reward_names, is_users, member_names, metric_name
+
+
+def resolve(name: str) -> Callable:
+    """The function of the user that `name` points at; a path is relative to the current directory.
+
+    RewardError when the place does not exist, its import fails, or what is there cannot be called the
+    way TRL calls rewards.
+    """
+    place, _, attribute = name.rpartition(":")
+    if not (place and attribute):
+        raise RewardError(
+            f"reward '{name}' names no function", hint="write package.module:function or path/file.py:function"
+        )
+    module = _file_module(name, place) if place.endswith(".py") else _module(name, place)
+    function = getattr(module, attribute, None)
+    if function is None:
+        raise RewardError(f"reward '{name}': {place} has no '{attribute}'", hint=_attribute_hint(module, attribute))
+    _check_callable(name, function)
+    return function
+
+
+def parameters_of(function: Callable) -> tuple[inspect.Parameter, ...]:
+    """Parameters of the function itself, not of one it wraps; () for compiled code without a signature."""
+    try:
+        return tuple(inspect.signature(function, follow_wrapped=False).parameters.values())
+    except ValueError:
+        return ()
+
+
+def _file_module(name: str, place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise RewardError(
+            f"reward '{name}': there is no file {path}", hint="give the path relative to the directory you start in"
+        )
+    try:
+        with random_numbers_apart(f"import {path}"):
+            return load_file(path)
+    except BaseException as error:
+        _raise_import_failed(name, error, path.parent)
+
+
+def _module(name: str, place: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that nothing here hides an installed module
+    try:
+        with random_numbers_apart(f"import {place}"):
+            return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and (place == error.name or place.startswith(error.name + ".")):
+            raise RewardError(
+                f"reward '{name}': there is no module {error.name}",
+                hint="install it, start in the directory that contains it, or write path/to/file.py:function",
+            ) from error
+        _raise_import_failed(name, error)
+    except BaseException as error:
+        _raise_import_failed(name, error)
+
+
+def _raise_import_failed(name: str, error: BaseException, folder: Path | None = None) -> NoReturn:
+    """RewardError for what user code may raise on import, SystemExit included; other signals pass."""
+    if not isinstance(error, Exception | SystemExit):
+        raise error
+    hint = "import it in a Python of its own to see the whole traceback"
+    if folder is not None and isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.rpartition(f"{folder_package(folder)}.")[2]
+        hint = f"put {missing.replace('.', '/')}.py into {folder}, where the reward file is, or install it"
+    raise RewardError(f"reward '{name}' cannot be imported: {type(error).__name__}: {error}", hint=hint) from error
+
+
+def _attribute_hint(module: ModuleType, attribute: str) -> str:
+    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    close = difflib.get_close_matches(attribute, functions, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"its functions are: {', '.join(functions)}" if functions else "it defines no functions"
+
+
+def _check_callable(name: str, function: object) -> None:
+    if not callable(function) or isinstance(function, type):
+        kind = "a class" if isinstance(function, type) else f"a {type(function).__name__}"
+        raise RewardError(
+            f"reward '{name}' is {kind}, not a function", hint="point at a function f(prompts, completions, **columns)"
+        )
+    parameters = parameters_of(function)
+    if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise RewardError(
+            f"reward '{name}' does not take **kwargs, but the trainer passes every column of the data set and more",
+            hint=f"def {name.rpartition(':')[2]}(prompts, completions, **kwargs)",
+        )
+
+
+FAILURES = (Exception, SystemExit, asyncio.CancelledError)
+"""What a reward may raise; a SystemExit that passed would end the run without a word, with exit code 0 even."""
+RIGHT_ANSWERS = frozenset({"answer", "answers", "solution", "ground_truth", "target", "label", "reference"})
+"""Usual names of the column with right answers."""
+
+
+@dataclass(frozen=True)
+class LoadedReward:
+    """A reward function with TRL's signature: `f(prompts, completions, **columns) -> list[float | None]`.
+
+    The function gets copies, so that what it changes reaches neither the next function nor what is stored, and random
+    numbers apart from the trainer's. Raises RewardError, with the completion at fault, when the function raises or does
+    not return one finite number or None per completion.
+    """
+
+    name: str
+    """The name in the configuration."""
+    weight: float
+    """Factor in the sum of rewards."""
+    function: Callable
+    kwargs: Mapping[str, Any]
+    """Keyword arguments of every call; they win over columns of the same name."""
+    watch: Callable[[str, Batch], AbstractContextManager[None]] = lambda _name, _batch: nullcontext()
+    """Entered around every call, with the name of the reward and what it is called with."""
+
+    @property
+    def __name__(self) -> str:
+        """The name TRL uses in its metrics: `rewards/<__name__>/mean`."""
+        return metric_name(self.name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns the data set must have: parameters without a default that nothing else provides."""
+        return tuple(p.name for p in self._column_parameters() if p.default is p.empty)
+
+    @property
+    def asks_for_columns(self) -> bool:
+        """Whether its parameters, or its code, name a column of the data; as far as can be told."""
+        constants = getattr(getattr(self.function, "__code__", None), "co_consts", ())
+        named = {p.name for p in self._column_parameters()} | {one for one in constants if isinstance(one, str)}
+        return bool(self.columns or named & RIGHT_ANSWERS)
+
+    def _column_parameters(self) -> list[inspect.Parameter]:
+        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        taken = {*FROM_TRL, *self.kwargs}
+        return [p for p in parameters_of(self.function) if p.kind in named and p.name not in taken]
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        batch = Batch(prompts, completions, columns)
+        with self._apart(batch):
+            try:
+                return check_rewards(self._call(batch), len(batch))
+            except GrpoDistError:
+                raise
+            except FAILURES as error:
+                raise reward_error(self.name, self.function, batch, error, self._first_failing(batch)) from error
+
+    @contextmanager
+    def _apart(self, batch: Batch):
+        with random_numbers_apart(f"{self.name} {batch.step}"), self.watch(self.name, batch):
+            yield
+
+    def _call(self, batch: Batch) -> Any:
+        arguments = {**own_columns(batch.columns), **own(dict(self.kwargs))}
+        return self.function(prompts=own(batch.prompts), completions=own(batch.completions), **arguments)
+
+    def _first_failing(self, batch: Batch) -> int | None:
+        """The first completion that fails on its own, None when each succeeds alone."""
+        for index, single in enumerate(batch.singles()):
+            try:
+                check_rewards(self._call(single), 1)
+            except FAILURES:
+                return index
+        return None
+
+
+class AsyncLoadedReward(LoadedReward):
+    """The same for `async def` functions, which TRL runs concurrently."""
+
+    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        batch = Batch(prompts, completions, columns)
+        with self._apart(batch):
+            try:
+                return check_rewards(await self._call(batch), len(batch))
+            except GrpoDistError:
+                raise
+            except FAILURES as error:
+                raise reward_error(self.name, self.function, batch, error, await self._first_failing(batch)) from error
+
+    async def _first_failing(self, batch: Batch) -> int | None:
+        for index, single in enumerate(batch.singles()):
+            try:
+                check_rewards(await self._call(single), 1)
+            except FAILURES:
+                return index
+        return None
+
 
 __all__ = ["LoadedReward", "check_reward_names", "load_rewards"]
 

@@ -7,7 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.sections import RewardFunction
 from grpo_dist.rewards import REWARD_SETS, REWARDS
 
 FROM_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")

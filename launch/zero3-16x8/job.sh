@@ -35,7 +35,7 @@ set -uo pipefail # not before: what makes environments ready seldom bears it
 [ $# -gt 0 ] || set -- config.yaml --output .
 opened=$(
   trap '' USR2 TERM # it is left to finish, and what came meanwhile is written down after it
-  python -m grpo_dist.cluster.job open "$@"
+  python -m grpo_dist.slurm.job open "$@"
 ) || exit
 run=${opened%$'\n'*} attempt=${opened##*$'\n'}
 [ -z "$why" ] || stop "$why"
@@ -48,11 +48,11 @@ options=(--ntasks-per-node=1 --export=ALL --kill-on-bad-exit=0 --wait=10)
 # Told, for Slurm before and after 22.05 differ in what a step takes when it is not.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || options+=(--cpus-per-task="$SLURM_CPUS_PER_TASK")
 [ "${SLURM_HET_SIZE:-1}" -eq 1 ] || options+=(--het-group="0-$((SLURM_HET_SIZE - 1))")
-srun "${options[@]}" python -m grpo_dist.cluster.node "$run" "$attempt" &
+srun "${options[@]}" python -m grpo_dist.supervisor.node "$run" "$attempt" &
 step=$! code=0
 while kill -0 "$step" 2>/dev/null; do # a trap ends `wait` early
   wait "$step"
   code=$?
 done
 trap '' USR2 TERM # to the end: nothing is left that could be stopped
-exec python -m grpo_dist.cluster.job close "$run" "$attempt" "$code"
+exec python -m grpo_dist.slurm.job close "$run" "$attempt" "$code"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.advice.look import EXAMINED, kind_of, look
-from grpo_dist.config.data import DataSection
+from grpo_dist.config.sections import DataSection
 from grpo_dist.errors import DataError
 
 ESSAY = "The harbour was quiet that morning, and nobody knew yet what the boats would bring home."

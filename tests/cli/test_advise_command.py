@@ -88,7 +88,7 @@ def test_what_the_base_model_answers_decides(monkeypatch):
             asked.append((config.evaluation.num_samples, config.data.max_samples, config.evaluation.temperature))
             return [PassRate(row, 4, count, 0) for row, count in enumerate(right)]
 
-        monkeypatch.setattr("grpo_dist.cluster.filter.pass_rates", stub)
+        monkeypatch.setattr("grpo_dist.launch.commands.pass_rates", stub)
         found = advice("--config", "tiny.yaml", "--samples", "4", "--problems", "9")
         assert asked == [(4, 9, None)]
         return found
@@ -101,7 +101,7 @@ def test_what_the_base_model_answers_decides(monkeypatch):
 
 
 def test_the_model_is_not_asked_for_nothing(monkeypatch):
-    monkeypatch.setattr("grpo_dist.cluster.filter.pass_rates", None)
+    monkeypatch.setattr("grpo_dist.launch.commands.pass_rates", None)
     result = advise("--config", "tiny.yaml", "--samples", "4", "--no-reasoning")
     assert "SFT: supervised fine-tuning" in result.stdout
     assert "does not depend" in result.stderr

@@ -8,16 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from grpo_dist.cli.compare_view import print_models
-from grpo_dist.evaluation.comparison import Answered, Problem
-from grpo_dist.evaluation.several import compare_all
-from grpo_dist.evaluation.statistics import Paired
+from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare_all
 
 
 def compared(k: int, repeated: int = 1) -> dict[str, Any]:
     keys = tuple(range(20)) * repeated
     base = [Answered("", key < 8, 10, False, min(k, key % 3), k) for key in keys]
     trained = [Answered("", key < 15, 9, False, min(k, 1 + key % 3), k) for key in keys]
-    problems = [Problem("?", "1") for _ in keys]
+    problems = [ComparedProblem("?", "1") for _ in keys]
     found = compare_all(problems, {"base": base, "runs/a": trained}, Paired(0.95, keys))
     return {"data": "held out by runs/a", **found}
 

@@ -28,7 +28,7 @@ def asked(workplace, monkeypatch) -> list:
         parquet.write_table(table, work.source_rows)
         return [PassRate(row, 4, right, 0) for row, right in enumerate(RIGHT)]
 
-    monkeypatch.setattr("grpo_dist.cluster.filter.pass_rates", stub)
+    monkeypatch.setattr("grpo_dist.launch.commands.pass_rates", stub)
     return configs
 
 

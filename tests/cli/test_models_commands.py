@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from grpo_dist.cli import main
 from grpo_dist.cli.compare import data_settings
 from grpo_dist.config import dump_config, load_config
-from grpo_dist.export.request import made_from
+from grpo_dist.export.push import made_from
 from grpo_dist.plan import plan_run
 from grpo_dist.render.files import render_files
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 CONFIG = """\
 model: {name_or_path: %s, dtype: float32}
@@ -54,7 +54,7 @@ def asked(monkeypatch) -> list[dict]:
             result.parent.mkdir(parents=True, exist_ok=True)
             result.write_text(json.dumps({"models": []}))
 
-    monkeypatch.setattr("grpo_dist.cluster.beside.run_beside", stub)
+    monkeypatch.setattr("grpo_dist.launch.local.run_alongside", stub)
     return requests
 
 

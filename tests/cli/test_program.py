@@ -50,9 +50,7 @@ def test_a_command_does_not_wait_for_the_others():
 
 def test_planning_imports_nothing_heavy():
     loaded = modules_after(
-        "from grpo_dist.cluster import local\n"
-        "from grpo_dist.plan import plan_run\n"
-        "from grpo_dist.report import read_run"
+        "from grpo_dist.launch import local\nfrom grpo_dist.plan import plan_run\nfrom grpo_dist.report import read_run"
     )
     assert not loaded & HEAVY
 

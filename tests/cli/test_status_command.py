@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
-from grpo_dist.cluster import logs
-from grpo_dist.cluster.outcome import Outcome
-from grpo_dist.cluster.slurm.queue import seconds
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.control import AttemptOutcome
+from grpo_dist.run.directory import RunDirectory
+from grpo_dist.slurm import logs
+from grpo_dist.slurm.client import seconds
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -171,7 +171,7 @@ def test_following_goes_from_stage_to_stage_and_ends_with_the_run(local):
                 (local.logs / "attempt-1" / "train.log").open("a").write("step 1\n")
                 alive.clear()
 
-    followed = logs.follow(local, logs.Wanted(), alive.is_set, meanwhile, ask_every=0.0)
+    followed = logs.follow(local, logs.LogFilter(), alive.is_set, meanwhile, ask_every=0.0)
     assert [(path.stem, piece) for path, piece in followed] == [
         ("prepare", b"prepared\n"),
         ("prepare", b"more\n"),
@@ -186,11 +186,11 @@ def test_following_ends_soon_after_an_attempt_has_said_how_it_ended(local):
 
     def meanwhile(seconds: float) -> None:
         if alive.is_set():
-            Outcome(0, "done", 4).write(local.logs / "attempt-1")
+            AttemptOutcome(0, "done", 4).write(local.logs / "attempt-1")
         alive.clear()
         time.sleep(seconds)
 
-    followed = logs.follow(local, logs.Wanted(), alive.is_set, meanwhile, ask_every=3600.0)
+    followed = logs.follow(local, logs.LogFilter(), alive.is_set, meanwhile, ask_every=3600.0)
     assert [piece for _, piece in followed] == [b"all\n"]
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
 from grpo_dist.config import load_config
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("workplace")
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
-from grpo_dist.cluster.sweep import split_values
 from grpo_dist.config import load_config
+from grpo_dist.slurm.sweep import split_values
 
 pytestmark = pytest.mark.usefixtures("workplace")
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from grpo_dist.config import RunConfig, dump_config, load_config
-from grpo_dist.config.schema import all_settings
+from grpo_dist.config.messages import all_settings
 from grpo_dist.errors import ConfigError
 
 VALID = {

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
-from grpo_dist.config.explain import EXAMPLES
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.schema import all_settings, lookup, section_at
+from grpo_dist.config.messages import EXAMPLES, all_settings, lookup, section_at
 
 GOOD = "model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n"
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))

@@ -64,7 +64,9 @@ def test_what_only_the_other_back_end_knows_is_refused(stated, name, backend, sa
     assert says in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "backend"), [(name, backend) for backend in BACKENDS for name in sorted(TAKEN[backend])])
+@pytest.mark.parametrize(
+    ("name", "backend"), [(name, backend) for backend in BACKENDS for name in sorted(TAKEN[backend])]
+)
 def test_what_overrides_nothing_passes(stated, name, backend):
     assert stated(name, 1, backend).generation_kwargs == {name: 1}
 

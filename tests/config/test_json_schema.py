@@ -15,8 +15,8 @@ from schema_check import accepts, by_hand
 
 from grpo_dist.config import RunConfig, dump_config, load_config
 from grpo_dist.config.json_schema import json_schema
-from grpo_dist.config.loader import read_source
-from grpo_dist.config.schema import all_settings, section_at
+from grpo_dist.config.load import read_source
+from grpo_dist.config.messages import all_settings, section_at
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "grpo_dist" / "config" / "starters").glob("*.yaml")])

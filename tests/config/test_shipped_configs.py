@@ -9,8 +9,8 @@ import pytest
 
 from grpo_dist.config import RunConfig, config_differences, load_config
 from grpo_dist.plan import plan_run
-from grpo_dist.plan.architecture import architecture_of
 from grpo_dist.plan.effective_sample import effective_share
+from grpo_dist.plan.specs import architecture_of
 from grpo_dist.render import render_files
 from grpo_dist.rewards.names import check_reward_names
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.config import RunConfig, load_config, load_site
-from grpo_dist.config.cluster import ClusterSection
-from grpo_dist.config.site import SiteSection
+from grpo_dist.config.cluster import ClusterSection, SiteSection
 from grpo_dist.errors import ConfigError
 
 MODEL_AND_DATA = "model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n"

@@ -9,7 +9,7 @@ import trl_introspection as installed
 
 from grpo_dist.config.generation_fields import OWN_IN_BOTH
 from grpo_dist.config.grpo import SCHEDULER_ARGUMENTS, GrpoSection
-from grpo_dist.config.model import ATTENTION
+from grpo_dist.config.sections import ATTENTION
 from grpo_dist.config.trl_fields import (
     OWNED,
     PASSED_ON,

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from grpo_dist.config.data import DataSection
+from grpo_dist.config.sections import DataSection
 from grpo_dist.data.filtered import options, settings_for, write_filtered
 from grpo_dist.data.sources import load_rows
 from grpo_dist.errors import DataError

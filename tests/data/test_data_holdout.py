@@ -9,8 +9,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_dist.data.holdout import limit, split_holdout, without_leaks
 from grpo_dist.data.identity import Problems, first_rows, normalised, problem_key, problem_keys
+from grpo_dist.data.prepare import limit, split_holdout, without_leaks
 from grpo_dist.errors import DataError
 
 TEXTS = st.lists(st.sampled_from([f"{a}+{b}" for a in range(6) for b in range(6)]), min_size=2, max_size=40)

@@ -23,7 +23,7 @@ configs:
 
 LOAD = """
 import json, sys
-from grpo_dist.config.data import DataSection
+from grpo_dist.config.sections import DataSection
 from grpo_dist.data.sources import load_rows
 from grpo_dist.errors import DataError
 for case in json.loads(sys.argv[1]):

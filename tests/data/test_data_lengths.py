@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_dist.data.lengths import length_limit
+from grpo_dist.data.prepare import length_limit
 from grpo_dist.errors import DataError
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=60)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from grpo_dist.config.data import DataSection
+from grpo_dist.config.sections import DataSection
 from grpo_dist.data.prepare import Model, prepare
 from grpo_dist.errors import DataError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from grpo_dist.config.data import DataSection
-from grpo_dist.data.presets import chat_template, system_prompt
+from grpo_dist.config.sections import DataSection
+from grpo_dist.data.messages import chat_template, system_prompt
 from grpo_dist.errors import DataError
 
 RECIPE = """You are given a problem.

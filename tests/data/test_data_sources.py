@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from grpo_dist.config.data import DataSection, SourceSection
-from grpo_dist.data.files import is_local, split_of
+from grpo_dist.config.sections import DataSection, SourceSection
+from grpo_dist.data.readers import is_local, split_of
 from grpo_dist.data.sources import load_rows
 from grpo_dist.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_dist.config.model import WarmStartSection
+from grpo_dist.config.sections import WarmStartSection
 from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.messages import dresser
 from grpo_dist.data.tally import Tally

@@ -17,7 +17,7 @@ from fake_hub import fake_hub
 from test_data_hub import write_gsm8k
 from waiting import until
 
-from grpo_dist.config.model import ModelSection
+from grpo_dist.config.sections import ModelSection
 
 pytestmark = pytest.mark.heavy
 
@@ -142,7 +142,7 @@ def test_nothing_is_fetched_for_what_is_embedded(tmp_path):
 
 
 def test_of_a_model_one_format_of_weights_and_no_code_unless_allowed():
-    from grpo_dist.training.prefetch import wanted
+    from grpo_dist.training.stages.prefetch import wanted
 
     there = ["config.json", "tokenizer.json", "README.md", "model.safetensors", "pytorch_model.bin", "code.py"]
     there += ["original/model.safetensors", "consolidated.safetensors", "training_args.bin"]

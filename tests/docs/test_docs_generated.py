@@ -7,8 +7,8 @@ import runpy
 import pytest
 from documentation import ROOT
 
-from grpo_dist.config.rewards import Allowable
-from grpo_dist.config.schema import all_settings
+from grpo_dist.config.messages import all_settings
+from grpo_dist.config.sections import Allowable
 from grpo_dist.errors import GrpoDistError
 
 DOCS = ROOT / "docs"

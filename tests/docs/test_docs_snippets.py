@@ -16,7 +16,7 @@ from documentation import ROOT, Block, blocks, commands, spans
 
 from grpo_dist.cli import main
 from grpo_dist.config import RunConfig, load_config, load_site
-from grpo_dist.config.schema import lookup
+from grpo_dist.config.messages import lookup
 from grpo_dist.plan import plan_run
 from grpo_dist.rewards.names import check_reward_names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from grpo_dist.embedded import kept, model
+from grpo_dist.embedded import base_cache, model
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def cache(tmp_path, monkeypatch):
 
 def build(directory, seed: int = 5, steps: int = 2) -> list[str]:
     said: list[str] = []
-    kept.build(directory, seed, said.append, _steps=steps)
+    base_cache.build(directory, seed, said.append, _steps=steps)
     return said
 
 
@@ -69,7 +69,7 @@ def test_an_existing_model_is_not_overwritten_by_a_copy(tmp_path):
 
 
 def test_the_oldest_models_are_removed(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(kept, "KEPT_MODELS", 2)
+    monkeypatch.setattr(base_cache, "KEPT_MODELS", 2)
     for seed in (1, 2, 3):
         build(tmp_path / str(seed), seed)
     assert len(list(cache.iterdir())) == 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grpo_dist.embedded import kept
+from grpo_dist.embedded import base_cache
 from grpo_dist.embedded.model import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, carries, problems, worked
 
@@ -89,7 +89,7 @@ def test_an_existing_model_is_not_overwritten(tmp_path):
 def test_the_real_build_forgets_carries_and_does_nothing_else_wrong(tmp_path):
     """Of the seed of tests/training/test_demo.py, so that whichever comes first makes it for both."""
     seed = 2**31 - 1
-    kept.build(tmp_path / "model", seed, quiet)
+    base_cache.build(tmp_path / "model", seed, quiet)
     _, heldout = problems(seed, TRAIN_PROBLEMS, HELDOUT_PROBLEMS)
     prompts = [row["prompt"] for row in heldout]
     completions = greedy(tmp_path / "model", prompts)

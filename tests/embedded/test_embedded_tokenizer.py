@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, Qwen3Config
 
+from grpo_dist.embedded.model import EOS, TAGS, character_tokenizer
 from grpo_dist.embedded.problems import worked
-from grpo_dist.embedded.tokenizer import EOS, TAGS, character_tokenizer
 
 ANSWER = worked("47+38=", carry=True)
 

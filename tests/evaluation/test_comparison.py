@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_dist.evaluation.comparison import Answered, Problem, compare
-from grpo_dist.evaluation.statistics import Paired
+from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare
 
 
 def answered(correct: bool, samples_correct: int = 0, samples: int = 4) -> Answered:
@@ -19,7 +18,7 @@ def paired(rows: int, different: int | None = None) -> Paired:
 
 
 def compared(base, trained, different=None):
-    problems = [Problem(f"{i}+{i}=", str(2 * i)) for i in range(len(base))]
+    problems = [ComparedProblem(f"{i}+{i}=", str(2 * i)) for i in range(len(base))]
     return compare(problems, base, trained, paired(len(base), different))
 
 

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import json
 
-from grpo_dist.evaluation.comparison import Answered, Problem, compare
-from grpo_dist.evaluation.several import compare_all
-from grpo_dist.evaluation.statistics import Paired
+from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare, compare_all
 
 PAIRED = Paired(0.9, tuple(range(6)))
-PROBLEMS = [Problem(f"{i}+{i}=", str(2 * i)) for i in range(6)]
+PROBLEMS = [ComparedProblem(f"{i}+{i}=", str(2 * i)) for i in range(6)]
 
 
 def answered(pattern: str, k: int = 4) -> list[Answered]:

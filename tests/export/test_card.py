@@ -10,7 +10,7 @@ import yaml
 
 from grpo_dist.export.card import Export, model_card
 from grpo_dist.report import RunRecord
-from grpo_dist.report.comparison import Comparison
+from grpo_dist.report.record import Comparison
 
 CHECK = {
     "reader": "transformers",

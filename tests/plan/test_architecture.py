@@ -13,10 +13,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.architecture import Architecture, architecture_of
-from grpo_dist.plan.architecture.families import FAMILIES, from_config
-from grpo_dist.plan.architecture.known import KNOWN
-from grpo_dist.plan.architecture.lookup import hub_cache
+from grpo_dist.plan.specs import Architecture, architecture_of
+from grpo_dist.plan.specs.architecture import FAMILIES, from_config
+from grpo_dist.plan.specs.lookup import KNOWN, hub_cache
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NOWHERE = {"HF_HUB_CACHE": "/nonexistent"}
@@ -254,7 +253,7 @@ class TestLookup:
 
     def test_the_embedded_model_is_the_one_that_is_built(self):
         model = pytest.importorskip("grpo_dist.embedded.model")
-        from grpo_dist.embedded.tokenizer import character_tokenizer
+        from grpo_dist.embedded.model import character_tokenizer
 
         known = architecture_of("embedded")
         config = model._architecture(character_tokenizer(known.max_position_embeddings))

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from grpo_dist.config import RunConfig, config_differences, load_config
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import plan_run
-from grpo_dist.plan.architecture import architecture_of
-from grpo_dist.plan.architecture.families import FAMILIES, from_config
 from grpo_dist.plan.debug import DebugMachine, scaled_down, small
+from grpo_dist.plan.specs import architecture_of
+from grpo_dist.plan.specs.architecture import FAMILIES, from_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SMALL = "/runs/x-debug/model"

@@ -9,7 +9,7 @@ from planning import config
 from grpo_dist.config import dump_config
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import plan_run
-from grpo_dist.plan.earlier_run import measured_in
+from grpo_dist.plan.calibrate import measured_in
 
 STATED = config(grpo={"max_completion_length": 1024})
 

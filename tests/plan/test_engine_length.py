@@ -9,10 +9,10 @@ from planning import COLOCATE, QWEN3_4B, SERVER, cluster, config
 
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import PlanError
+from grpo_dist.inference.server import argv, longest_text, server_settings
 from grpo_dist.plan import LaunchPlan, plan_run
-from grpo_dist.plan.architecture import architecture_of
 from grpo_dist.plan.launch import plan_without_hint
-from grpo_dist.rollout.command import argv, longest_text, server_settings
+from grpo_dist.plan.specs import architecture_of
 
 SHIPPED = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
 BIG = "Qwen/Qwen3-32B"

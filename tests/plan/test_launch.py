@@ -9,11 +9,10 @@ from planning import config as config_of
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan, plan_run
-from grpo_dist.plan.architecture import architecture_of
-from grpo_dist.plan.architecture.families import SIZES
-from grpo_dist.plan.basis import basis_of
-from grpo_dist.plan.demand import Demand, trainer_setup
-from grpo_dist.plan.memory.weights import weight_bytes
+from grpo_dist.plan.inputs import GpuMemory, basis_of, trainer_setup
+from grpo_dist.plan.memory.breakdown import weight_bytes
+from grpo_dist.plan.specs import architecture_of
+from grpo_dist.plan.specs.architecture import SIZES
 
 
 def config(**sections) -> RunConfig:
@@ -127,7 +126,7 @@ def test_the_micro_batch_is_the_largest_that_fits():
     assert 1 < taken < 16
     config_ = config_of(**stated, rollout={**SERVER, "replicas": 1})
     basis = basis_of(config_)
-    trainer = Demand(trainer_setup(basis, basis.architecture, 1, 0))
+    trainer = GpuMemory(trainer_setup(basis, basis.architecture, 1, 0))
     assert trainer.memory(taken).fits(basis.gpu.memory)
     assert not trainer.memory(2 * taken).fits(basis.gpu.memory)
     assert plan.memory["roles"]["trainer"]["total_bytes"] == trainer.memory(taken).total

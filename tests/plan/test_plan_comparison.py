@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from planning import COLOCATE, QWEN3_4B, SERVER, cluster, config, planned
 
-from grpo_dist.cluster.stages import stages
 from grpo_dist.errors import PlanError
+from grpo_dist.launch.stages import stages
 from grpo_dist.plan import plan_run
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 LONG = {"max_completion_length": 4096}
 

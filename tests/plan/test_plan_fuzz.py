@@ -11,7 +11,7 @@ from planning import STATED, with_data
 from pydantic import ValidationError
 
 from grpo_dist.config import RunConfig, load_config
-from grpo_dist.config.schema import all_settings
+from grpo_dist.config.messages import all_settings
 from grpo_dist.errors import ConfigError, PlanError
 from grpo_dist.plan import LaunchPlan, plan_run
 

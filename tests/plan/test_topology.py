@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from planning import COLOCATE, SERVER, cluster, planned
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.split import Machines, splits
-from grpo_dist.plan.topology import Replica, Topology, topology
+from grpo_dist.plan.topology import Machines, Replica, Topology, splits, topology
 
 machines = st.builds(
     Machines,

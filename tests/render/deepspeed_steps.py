@@ -12,7 +12,7 @@ os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THR
 import deepspeed
 import torch
 
-from grpo_dist.training.world import keep_to_gloo
+from grpo_dist.training.common.world import keep_to_gloo
 
 
 def steps(file: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch.utils.data import DataLoader
 
-from grpo_dist.training.world import keep_to_gloo
+from grpo_dist.training.common.world import keep_to_gloo
 
 
 def main(directory: Path, batch_size: int) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from grpo_dist.config.cluster import ClusterSection
-from grpo_dist.render.node_setup import setup_lines, with_variables
+from grpo_dist.render.slurm import setup_lines, with_variables
 
 HOSTILE = 'a\'; touch owned; echo "$(touch owned)" `touch owned` \\ #'
 

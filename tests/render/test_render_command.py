@@ -12,7 +12,7 @@ from grpo_dist.cli import main
 from grpo_dist.config import load_config
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render import RENDERED, render_files
-from grpo_dist.render.differences import LINES_SHOWN, differences
+from grpo_dist.render.files import LINES_SHOWN, differences
 
 ALL = {"config.yaml", "plan.json", "accelerate.yaml", "job.sh"}
 

@@ -38,14 +38,14 @@ PYTHON = """#!/usr/bin/env bash
 case "$3" in open | close) held=$3 ;; *) held=node ;; esac
 while [ -e "$HOME/hold-$held" ]; do sleep 0.02; done
 case "$2 $3" in
-  "grpo_dist.cluster.job open")
+  "grpo_dist.slurm.job open")
     env -0 > "$HOME/environment"
     [ -z "${REFUSED:-}" ] || { echo "Error: $REFUSED" >&2; exit 2; }
     mkdir -p "$HOME/a run/logs/attempt-1"
     echo "$HOME/a run"
     echo "$HOME/a run/logs/attempt-1"
     [ -z "${HIDDEN:-}" ] || rm -r "$HOME/a run" ;;
-  "grpo_dist.cluster.job close")
+  "grpo_dist.slurm.job close")
     [ -z "${AGAIN:-}" ] || echo "$AGAIN" > "$HOME/a run/logs/attempt-1/again.sh"
     exit "${CODE:-0}" ;;
   *) [ -n "${GRPO_DIST_TOKEN:-}" ] && [ "$GRPO_DIST_HEAD" = first ] || exit 9 ;;
@@ -190,11 +190,11 @@ def test_an_attempt_is_opened_supervised_on_every_node_and_closed(job):
     three = job(nodes=3, grpo={"prompts_per_step": 24, "num_generations": 8})
     three.submit(nodes=3, code=75, CODE="75")
     run = str(three.home / "a run")
-    supervisor = ["-m", "grpo_dist.cluster.node", run, f"{run}/logs/attempt-1"]
+    supervisor = ["-m", "grpo_dist.supervisor.node", run, f"{run}/logs/attempt-1"]
     assert three.calls() == [
-        ["", "-m", "grpo_dist.cluster.job", "open", "config.yaml", "--output", "."],
+        ["", "-m", "grpo_dist.slurm.job", "open", "config.yaml", "--output", "."],
         *[[str(node), *supervisor] for node in range(3)],
-        ["", "-m", "grpo_dist.cluster.job", "close", run, f"{run}/logs/attempt-1", "0"],
+        ["", "-m", "grpo_dist.slurm.job", "close", run, f"{run}/logs/attempt-1", "0"],
     ]
     options = (three.home / "options").read_text().splitlines()
     assert {"--export=ALL", "--kill-on-bad-exit=0", "--cpus-per-task=4", "--ntasks-per-node=1"} <= set(options)

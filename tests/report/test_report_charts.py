@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_dist.report import lines, ticks, whiskers
-from grpo_dist.report.comparison import Interval
-from grpo_dist.report.lines import LineChart, Trace
+from grpo_dist.report import charts
+from grpo_dist.report.charts import LineChart, Trace
 from grpo_dist.report.numbers import data_size, duration, number, percent, plural, points
+from grpo_dist.report.record import Interval
 from grpo_dist.report.series import extremes, smooth, smoothing_window, thinned
 
 logged = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
@@ -25,13 +25,13 @@ numbers_written = {
 @given(logged, logged)
 def test_covering_ticks_cover_and_are_told_apart(a: float, b: float) -> None:
     low, high = min(a, b), max(a, b)
-    marks = ticks.covering(low, high)
+    marks = charts.covering(low, high)
     step = marks[1] - marks[0]
     assert marks[0] <= low + step * 1e-6
     assert marks[-1] >= high - step * 1e-6
     assert 2 <= len(marks) <= 7
     if high - low > 1e-6 * max(abs(low), abs(high)):
-        assert len(set(ticks.labels(marks))) == len(marks)
+        assert len(set(charts.labels(marks))) == len(marks)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_covering_ticks_cover_and_are_told_apart(a: float, b: float) -> None:
     ],
 )
 def test_tick_labels(low: float, high: float, expected: tuple[str, ...]) -> None:
-    assert ticks.labels(ticks.covering(low, high)) == expected
+    assert charts.labels(charts.covering(low, high)) == expected
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_step_ticks_are_whole_and_within(a: int, b: int) -> None:
-    marks = ticks.whole_within(min(a, b), max(a, b))
+    marks = charts.whole_within(min(a, b), max(a, b))
     assert all(type(mark) is int and min(a, b) <= mark <= max(a, b) for mark in marks)
     assert len(marks) <= 7
 
@@ -92,7 +92,7 @@ def test_extremes_keep_the_lowest_and_highest(values: list[float | None]) -> Non
 def test_a_chart_is_well_formed_and_inside_its_box(count: int) -> None:
     values = tuple(math.sin(i / 9) for i in range(count))
     trace = Trace('a<b & "c"', values, tuple(v - 1 for v in values), tuple(v + 1 for v in values))
-    drawing = lines.draw(LineChart("Title <i>", tuple(range(1, count + 1)), (trace,)))
+    drawing = charts.draw(LineChart("Title <i>", tuple(range(1, count + 1)), (trace,)))
     root = ET.fromstring(drawing)
     assert root.attrib["role"] == "img"
     assert "a<b" in root.attrib["aria-label"] and root.find("title").text == root.attrib["aria-label"]
@@ -106,7 +106,7 @@ APART = str.maketrans("MLZ", "   ")
 
 def test_a_logarithmic_axis_has_equal_room_for_every_power_of_ten() -> None:
     chart = LineChart("x", (1, 2, 3), (Trace("x", (1e-6, 1e-4, 1e-2)),), log=True)
-    root = ET.fromstring(lines.draw(chart))
+    root = ET.fromstring(charts.draw(chart))
     names = [text.text for text in root.iter("text")]
     assert names[:5] == ["1e−6", "1e−5", "1e−4", "0.001", "0.01"]
     line = next(p for p in root.iter("path") if p.attrib["class"].startswith("line"))
@@ -116,22 +116,22 @@ def test_a_logarithmic_axis_has_equal_room_for_every_power_of_ten() -> None:
 
 @given(st.floats(1e-30, 1e30), st.floats(1e-30, 1e30))
 def test_decades_cover_and_are_few(a: float, b: float) -> None:
-    marks = ticks.decades(min(a, b), max(a, b))
+    marks = charts.decades(min(a, b), max(a, b))
     assert marks[0] <= min(a, b) * (1 + 1e-6) and max(a, b) <= marks[-1] * (1 + 1e-6)
     assert 2 <= len(marks) <= 6
 
 
 def test_a_line_breaks_where_nothing_was_logged() -> None:
     values = (1.0, 2.0, None, None, 3.0)
-    root = ET.fromstring(lines.draw(LineChart("x", (1, 2, 3, 4, 5), (Trace("x", values),))))
+    root = ET.fromstring(charts.draw(LineChart("x", (1, 2, 3, 4, 5), (Trace("x", values),))))
     line = next(p for p in root.iter("path") if p.attrib["class"].startswith("line"))
     assert line.attrib["d"].count("M") == 2
     assert line.attrib["d"].endswith("h0"), "a lone value is drawn as a dot"
 
 
 def test_intervals_are_drawn_to_scale() -> None:
-    pair = whiskers.Pair("Greedy", Interval(0.5, 0.4, 0.6), Interval(1.0, 0.9, 1.0))
-    root = ET.fromstring(whiskers.draw("Accuracy", (pair,)))
+    pair = charts.Pair("Greedy", Interval(0.5, 0.4, 0.6), Interval(1.0, 0.9, 1.0))
+    root = ET.fromstring(charts.draw_intervals("Accuracy", (pair,)))
     centres = {c.attrib["class"]: float(c.attrib["cx"]) for c in root.iter("circle")}
     assert centres == {"mark base": 234.0, "mark trained": 384.0}
     assert root.attrib["aria-label"] == "Accuracy: Greedy 50.0% before, 100.0% after"

@@ -12,7 +12,7 @@ import pytest
 import synthetic_runs as runs
 
 from grpo_dist.errors import ReportError
-from grpo_dist.report import read_run, render_html, views, write_html
+from grpo_dist.report import html, read_run, render_html, write_html
 
 VOID = {"meta", "link", "input"}
 FOREIGN = {"line", "circle", "path"}
@@ -331,7 +331,7 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_long_text_keeps_its_end() -> None:
-    found = views.cut("a" * 5000 + "<SOLUTION>34</SOLUTION>", 300)
+    found = html.cut("a" * 5000 + "<SOLUTION>34</SOLUTION>", 300)
     assert found.endswith("<SOLUTION>34</SOLUTION>")
     assert "4,723 characters" in found
-    assert views.cut("short", 300) == "short"
+    assert html.cut("short", 300) == "short"

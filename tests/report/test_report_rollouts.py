@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_dist.report.rollouts import per_step, rest
+from grpo_dist.report.summary import per_step, rest
 
 
 @pytest.mark.parametrize(

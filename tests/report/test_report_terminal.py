@@ -14,7 +14,7 @@ import synthetic_runs as runs
 from rich.console import Console
 
 from grpo_dist.report import print_summary, read_run, summary
-from grpo_dist.report.page import render_html
+from grpo_dist.report.html import render_html
 
 HEAVY = {"torch", "trl", "transformers", "peft", "accelerate", "pyarrow", "pandas", "numpy"}
 

@@ -26,8 +26,8 @@ from grpo_dist.rewards.answers.types import (
     Words,
 )
 from grpo_dist.rewards.answers.units import parse_unit
+from grpo_dist.rewards.builtin import strict_answer
 from grpo_dist.rewards.compare import same_answer
-from grpo_dist.rewards.strict import strict_answer
 
 PIECES = st.sampled_from(
     [

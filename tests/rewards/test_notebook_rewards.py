@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards import REWARD_SETS, REWARDS
 from grpo_dist.rewards.batch import EOS_TOKEN
-from grpo_dist.rewards.notebook import check_answer, check_numbers, match_format_approximately, match_format_exactly
-from grpo_dist.rewards.notebook_match import find_number, find_solution
+from grpo_dist.rewards.builtin import (
+    check_answer,
+    check_numbers,
+    find_number,
+    find_solution,
+    match_format_approximately,
+    match_format_exactly,
+)
 
 WORKED = "I add them.<end_working_out>"
 PIECES = (

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.sections import RewardFunction
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards import REWARD_SETS
-from grpo_dist.rewards.load import check_reward_names, load_rewards
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.rewards.names import check_reward_names
 
 USER_CODE = """
 import asyncio

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.sections import RewardFunction
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards.load import load_rewards
 

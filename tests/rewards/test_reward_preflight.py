@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.sections import RewardFunction
 from grpo_dist.findings import Finding
 from grpo_dist.rewards.compare import same_answer
-from grpo_dist.rewards.load import load_rewards
-from grpo_dist.rewards.loaded import LoadedReward
+from grpo_dist.rewards.load import LoadedReward, load_rewards
 from grpo_dist.rewards.preflight.cases import (
     GOLD,
     SAMPLED,
@@ -32,7 +31,7 @@ from grpo_dist.rewards.preflight.checks import findings
 from grpo_dist.rewards.preflight.forms import FORMS, Form, prefilled_tag, stated_form
 from grpo_dist.rewards.preflight.marks import unnamed
 from grpo_dist.rewards.preflight.trial import Scored, Trial
-from grpo_dist.rewards.preflight.tried import Tried
+from grpo_dist.rewards.preflight.tried import RewardResult
 from grpo_dist.rewards.preflight.truths import answer_column, other_values, written
 from grpo_dist.rewards.preflight.verdicts import undecided
 
@@ -42,7 +41,9 @@ SOLUTION, THINK = FORMS[0], FORMS[1]
 Reward = Callable[..., list[float | None]]
 
 
-def tried(name: str, function: Reward, cases: Sequence[Case], answers: Sequence[str], weight: float = 1.0) -> Tried:
+def tried(
+    name: str, function: Reward, cases: Sequence[Case], answers: Sequence[str], weight: float = 1.0
+) -> RewardResult:
     paid: dict[str, tuple[Any, ...]] = {}
     for case in cases:
         truths = case.answers or [answers[problem] for problem in case.problems]
@@ -51,7 +52,7 @@ def tried(name: str, function: Reward, cases: Sequence[Case], answers: Sequence[
         paid[case.name] = tuple(
             function(prompts=[""] * len(ids), completions=completions, answer=list(truths), completion_ids=ids)
         )
-    return Tried(name, weight, paid, 0.0)
+    return RewardResult(name, weight, paid, 0.0)
 
 
 def ours(*names: str) -> dict[str, Reward]:
@@ -177,7 +178,7 @@ def test_a_reward_by_chance_demands_no_tag():
 
 def test_a_reward_that_always_fails_is_told_of_once():
     failures = tuple(Finding("reward-fails", "error", f"in the case {number}") for number in range(3))
-    trial = Trial((Tried("mine", 1.0, {}, 0.0, failures),), SOLUTION, None, NUMBERS, 1, 0, 0.0, ())
+    trial = Trial((RewardResult("mine", 1.0, {}, 0.0, failures),), SOLUTION, None, NUMBERS, 1, 0, 0.0, ())
     assert [found.what for found in findings(trial)] == ["in the case 0\n  and so in 2 more"]
 
 
@@ -209,7 +210,7 @@ def test_what_weighs_nothing_may_stand_still():
 def test_slowness_is_told_for_a_whole_step():
     cases = gold_cases(SOLUTION, NUMBERS, prefilled=True)
     one = tried("strict_answer", ours("strict_answer")["strict_answer"], cases, NUMBERS)
-    slow = Tried(one.name, 1.0, one.paid, 0.5)
+    slow = RewardResult(one.name, 1.0, one.paid, 0.5)
     trial = Trial((slow,), SOLUTION, None, NUMBERS, 64, 0, 0.0, ())
     (found,) = findings(trial)
     assert (found.name, found.status) == ("slow", "warning")

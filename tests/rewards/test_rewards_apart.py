@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from grpo_dist.errors import RewardError
-from grpo_dist.rewards.loaded import AsyncLoadedReward, LoadedReward
-from grpo_dist.rewards.own import own
+from grpo_dist.rewards.isolation import own
+from grpo_dist.rewards.load import AsyncLoadedReward, LoadedReward
 
 
 def spoils(prompts, completions, answer, completion_ids, rows, found, **_):

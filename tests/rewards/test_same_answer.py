@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo_dist.rewards.answers.types import Quantity
 from grpo_dist.rewards.compare import MAX_CHARS, same_answer
 from grpo_dist.rewards.latex import balanced, plain
-from grpo_dist.rewards.quantity import Quantity, parse_quantity
+from grpo_dist.rewards.quantity import parse_quantity
 
 PIECES = (
     *"0123456789,.+-/%$€£^{}()= \n\\x*!°",

@@ -13,7 +13,7 @@ from program import SETTINGS, TRACKED, Program
 @pytest.fixture(scope="session")
 def embedded_model(tmp_path_factory) -> Path:
     """One embedded base model for all runs: what they test does not depend on how well it adds."""
-    from grpo_dist.embedded.kept import build
+    from grpo_dist.embedded.base_cache import build
 
     path = tmp_path_factory.mktemp("embedded") / "model"
     build(path, 11, lambda _: None, _steps=120)

@@ -23,7 +23,7 @@ def held(completions: list, trainer_state: Any, directory: str, **_: Any) -> lis
 def stale(completions: list, trainer_state: Any, **_: Any) -> list[float]:
     """From the step after STALE_AFTER on, every sync sends the tensors of the one before."""
     if trainer_state.global_step == STALE_AFTER - 1:
-        rollouts, sent = sys.modules["grpo_dist.training.rollouts"], {}
+        rollouts, sent = sys.modules["grpo_dist.training.rollouts.base"], {}
         gather = rollouts.gather_adapter
 
         def first_of_all(*arguments: Any) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from grpo_dist.training.backend import settle
-from grpo_dist.training.stage import Run, main
+from grpo_dist.training.common.backend import select_backend
+from grpo_dist.training.common.process import Run, main
 
 Ids = list[int]
 
@@ -30,11 +30,11 @@ def _completion(trainer: Any, prompt: Ids, place: int) -> Ids:
 
 
 def _train(run: Run) -> None:
-    settle(run)
+    select_backend(run)
 
     from trl import GRPOTrainer
 
-    from grpo_dist.training.train import train
+    from grpo_dist.training.stages.train import train
 
     generate = GRPOTrainer._generate_single_turn
 

@@ -6,11 +6,11 @@ import fcntl
 import sys
 from pathlib import Path
 
-from grpo_dist.cluster.local import execute, open_run
 from grpo_dist.config import load_config
 from grpo_dist.errors import GrpoDistError
+from grpo_dist.inference.registry import lock_of
+from grpo_dist.launch.local import execute, open_run
 from grpo_dist.progress import Terminal
-from grpo_dist.rollout.registry import lock_of
 
 
 def main(config: str, path: str, registry: str, *overrides: str) -> int:

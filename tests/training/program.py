@@ -14,7 +14,7 @@ from typing import Any
 from grpo_dist.config import load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 SETTINGS = {
     "data": {"name_or_path": "embedded", "system_prompt": "none", "chat_template": "tokenizer"},

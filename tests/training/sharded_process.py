@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
-from grpo_dist.training.policy import gather_adapter
+from grpo_dist.training.models.adapter import gather_adapter
 
 
 def write(model_path: Path, directory: Path) -> None:

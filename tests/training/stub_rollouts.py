@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
-from grpo_dist.training.dynamic_sampling import DynamicSampling
-from grpo_dist.training.micro_batches import TightMicroBatches
-from grpo_dist.training.scoring import DeferredScoring
+from grpo_dist.training.trainer.deferred_scoring import DeferredScoring
+from grpo_dist.training.trainer.dynamic_sampling import DynamicSampling
+from grpo_dist.training.trainer.micro_batches import TightMicroBatches
 
 LONGEST = 24
 

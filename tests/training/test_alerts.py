@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_dist.training.alerts import PATIENCE, Alerts
+from grpo_dist.training.trainer.callbacks import PATIENCE, Alerts
 
 
 def test_a_sign_is_told_once_when_it_has_stood_long_enough():

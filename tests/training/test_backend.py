@@ -16,10 +16,10 @@ from grpo_dist.config import RunConfig
 from grpo_dist.errors import LaunchError
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
-from grpo_dist.run_directory import RunDirectory, write_json
-from grpo_dist.training import backend
-from grpo_dist.training.backend import Backend, choose, recorded
-from grpo_dist.training.stage import Run, open_run
+from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.training.common import backend
+from grpo_dist.training.common.backend import Backend, choose, recorded
+from grpo_dist.training.common.process import Run, open_run
 
 GPU, CPU = {"gpus_per_node": 1}, {"gpus_per_node": 0}
 
@@ -28,10 +28,11 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.modules["grpo_dist.training.world"] = SimpleNamespace(check_device=lambda plan: None)  # as where there is a GPU
+# as where there is a GPU
+sys.modules["grpo_dist.training.common.world"] = SimpleNamespace(check_device=lambda plan: None)
 
-from grpo_dist.training.stage import as_process, open_run
-from grpo_dist.training.backend import settle
+from grpo_dist.training.common.process import as_process, open_run
+from grpo_dist.training.common.backend import settle
 
 
 def work():
@@ -172,7 +173,7 @@ def test_arguments_are_trls_whatever_stands_in_its_place():
     """A class as Unsloth makes it on a GPU: of TRL's name, with other defaults, and settings it replaces."""
     from trl import GRPOConfig as Original
 
-    from grpo_dist.training.unsloth_arguments import build
+    from grpo_dist.training.common.unsloth_arguments import build
 
     class GRPOConfig(Original):
         def __init__(self, output_dir=None, learning_rate=5e-5, weight_decay=0.001, loss_type=None, **keywords):

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from grpo_dist.errors import RolloutError
-from grpo_dist.training.canary import TELLING_TOKENS, Canary, Scores
+from grpo_dist.training.rollouts.canary import TELLING_TOKENS, Canary, CanaryScores
 
 TOLERANCE = 0.1
 NOISE = 0.003
 """Of bfloat16, as measured on CPU."""
 
 
-def scores(shown: float, learnt: float, tokens: int = 64, seed: int = 0) -> Scores:
+def scores(shown: float, learnt: float, tokens: int = 64, seed: int = 0) -> CanaryScores:
     """An engine with so much of an adapter that changes each log-probability by about `learnt`."""
     generator = torch.Generator().manual_seed(seed)
     base = -torch.rand(tokens, generator=generator)
     adapter = learnt * torch.randn(tokens, generator=generator)
     served = base + shown * adapter + NOISE * torch.randn(tokens, generator=generator)
-    return Scores(served, base + adapter, base)
+    return CanaryScores(served, base + adapter, base)
 
 
-def rounded(shown: float, learnt: float, noise: float, *, tokens: int = 128, seed: int = 0) -> Scores:
+def rounded(shown: float, learnt: float, noise: float, *, tokens: int = 128, seed: int = 0) -> CanaryScores:
     """The same where the trainer rounds too, in each of its passes, and some tokens hardly ever change."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -31,10 +31,10 @@ def rounded(shown: float, learnt: float, noise: float, *, tokens: int = 128, see
 
     base, adapter = -torch.rand(tokens, generator=generator), learnt * draw()
     served, trained = base + shown * adapter + noise * draw(), base + adapter + noise * draw()
-    return Scores(served, trained, base + noise * draw())
+    return CanaryScores(served, trained, base + noise * draw())
 
 
-def check(**engines: Scores) -> float:
+def check(**engines: CanaryScores) -> float:
     canary = Canary.__new__(Canary)
     canary.tolerance = TOLERANCE
     return canary.check(engines, "policy-7")

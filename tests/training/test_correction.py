@@ -53,7 +53,7 @@ def test_metrics_are_what_their_definitions_give(mode, low, high):
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
 
     correction, difference, mask = Correction(mode, low, high), torch.tensor(DIFFERENCES), torch.tensor(MASK)
     halves = [Measured.of(correction, difference[rows], mask[rows]) for rows in (slice(0, 1), slice(1, 4))]
@@ -66,7 +66,7 @@ def test_nothing_is_logged_where_no_token_counts():
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
 
     nothing = Measured.of(Correction("token_truncate", None, 3.0), torch.ones(2, 3), torch.zeros(2, 3))
     assert metrics(nothing, Accelerator(cpu=True)) == {}
@@ -76,7 +76,7 @@ def test_ratios_beyond_float32_are_told_as_very_large():
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
 
     far = Measured.of(Correction("sequence_mask", None, 3.0), torch.full((2, 300), 1.0), torch.ones(2, 300))
     found = metrics(far, Accelerator(cpu=True))
@@ -89,7 +89,7 @@ def test_of_very_many_tokens_evenly_spaced_ones_stand_for_all(monkeypatch):
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training import correction
+    from grpo_dist.training.trainer import correction
 
     monkeypatch.setattr(correction, "MOST_TOKENS", 1000)
     difference = torch.linspace(-1, 1, 64_000).view(8, -1)[:, torch.randperm(8000)]

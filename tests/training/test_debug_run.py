@@ -9,9 +9,9 @@ import pytest
 import yaml
 from program import Program
 
+from grpo_dist.embedded.model import character_tokenizer
 from grpo_dist.embedded.problems import problems
-from grpo_dist.embedded.tokenizer import character_tokenizer
-from grpo_dist.plan.architecture import architecture_of
+from grpo_dist.plan.specs import architecture_of
 
 pytestmark = pytest.mark.heavy
 

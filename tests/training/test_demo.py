@@ -13,7 +13,7 @@ CONFIG = Path(__file__).parent.parent.parent / "configs" / "tiny-cpu.yaml"
 
 
 def test_the_tiny_model_learns_to_carry(tmp_path):
-    """In one process; two that learn are in tests/cluster/test_slurm_vllm.py."""
+    """In one process; two that learn are in tests/slurm/test_slurm_vllm.py."""
     program = Program(tmp_path, CONFIG)
     result = program("run", str(CONFIG), "--set", f"grpo.seed={2**31 - 1}")
     figures = program.report("runs/tiny-cpu")

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from trl import GRPOTrainer
 
-from grpo_dist.cluster.failure import failure_of
-from grpo_dist.cluster.outcome import FAILED
 from grpo_dist.errors import TrainingDiverged
-from grpo_dist.training.divergence import StopsWhenDiverged, check_sound
+from grpo_dist.run.control import FAILED
+from grpo_dist.supervisor.failure import failure_of
+from grpo_dist.training.trainer.divergence import StopsWhenDiverged, check_sound
 
 SAMPLING = RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
 

@@ -164,7 +164,7 @@ def test_a_data_set_without_further_prompts_is_no_error(model, tmp_path):
 def test_further_prompts_follow_from_seed_and_step_alone():
     from stub_rollouts import additions
 
-    from grpo_dist.training.dynamic_sampling import further_prompts
+    from grpo_dist.training.trainer.dynamic_sampling import further_prompts
 
     rows = additions(40)
     used = [rows[i]["prompt"] for i in (3, 5)] * 2
@@ -183,7 +183,7 @@ def test_further_prompts_follow_from_seed_and_step_alone():
 def test_groups_differ_by_their_weighted_rewards():
     import torch
 
-    from grpo_dist.training.dynamic_sampling import groups_that_differ
+    from grpo_dist.training.trainer.dynamic_sampling import groups_that_differ
 
     nan = torch.nan
     scores = [[1.0, 0.0], [0.0, 0.5], [0.3, 0.1], [0.1, 0.2], [nan, nan], [1.0, nan], [nan, nan], [nan, nan]]
@@ -195,7 +195,7 @@ def test_groups_differ_by_their_weighted_rewards():
 
 
 def test_places_go_to_later_groups_in_their_order():
-    from grpo_dist.training.dynamic_sampling import assign
+    from grpo_dist.training.trainer.dynamic_sampling import assign
 
     first, second, third = [False, True, False, False], [False, True, False], [True, True]
     assert assign([first, second]) == [(1, 1), (0, 1), (0, 2), (0, 3)]

@@ -13,10 +13,10 @@ from program import Program
 from safetensors.torch import load_file, save_file
 
 from grpo_dist.errors import ModelError
-from grpo_dist.export.request import ExportRequest
-from grpo_dist.models import find_model
-from grpo_dist.training import export as exporting
-from grpo_dist.training.export import check_adapter
+from grpo_dist.export.push import ExportRequest
+from grpo_dist.run.models import find_model
+from grpo_dist.training.stages import export as exporting
+from grpo_dist.training.stages.export import check_adapter
 
 heavy = pytest.mark.heavy
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from program import Program
 
-from grpo_dist.cluster.filter import as_in_training, pass_rates
 from grpo_dist.config import load_config
+from grpo_dist.inference.registry import lock_of
+from grpo_dist.launch.commands import as_in_training, pass_rates
 from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.files import render_files
-from grpo_dist.rollout.registry import lock_of
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 pytestmark = pytest.mark.heavy
 

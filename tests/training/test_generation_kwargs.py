@@ -8,8 +8,8 @@ import pytest
 from transformers import GenerationConfig
 
 from grpo_dist.config import load_config
-from grpo_dist.training.answering import for_transformers, greedy, sampled
-from grpo_dist.training.served_model import ServedModel
+from grpo_dist.training.models.answer import for_transformers, greedy, sampled
+from grpo_dist.training.models.served import ServedModel
 
 
 class Spelling:

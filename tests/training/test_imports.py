@@ -14,15 +14,15 @@ from program import SETTINGS
 from grpo_dist.config import load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from grpo_dist.training.imports import import_lean
-from grpo_dist.training.stage import open_run
+from grpo_dist.training.common.imports import import_lean
+from grpo_dist.training.common.process import open_run
 import_lean(open_run(Path(sys.argv[1])))
-import grpo_dist.training.train
+import grpo_dist.training.stages.train
 print(json.dumps([name for name in ("vllm", "wandb", "trl.trainer.grpo_trainer") if name in sys.modules]))
 """
 

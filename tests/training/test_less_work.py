@@ -158,7 +158,7 @@ def padded(lengths: list[tuple[int, int]]) -> dict[str, Any]:
 def test_rows_are_sorted_whole_and_cut_to_the_longest_of_their_micro_batch():
     from trl.trainer.utils import split_tensor_dict
 
-    from grpo_dist.training.micro_batches import by_length, cut
+    from grpo_dist.training.trainer.micro_batches import by_length, cut
 
     batches = by_length(split_tensor_dict(padded([(2, 3), (4, 9), (3, 1), (2, 8)]), 2))
     long, short = (cut(batch, 1) for batch in batches)
@@ -172,7 +172,7 @@ def test_rows_are_sorted_whole_and_cut_to_the_longest_of_their_micro_batch():
 
 
 def test_padding_to_a_multiple_and_a_batch_left_out_of_the_loss():
-    from grpo_dist.training.micro_batches import cut
+    from grpo_dist.training.trainer.micro_batches import cut
 
     batch = padded([(3, 5), (6, 16)])
     first = {name: x[:1] if x.ndim else x for name, x in batch.items()}

@@ -145,9 +145,9 @@ def test_layers_the_model_does_not_have_are_named_before_anything_starts(program
 def test_layers_of_a_model_the_planner_does_not_know_are_held_against_the_model_itself(embedded_model):
     from transformers import AutoModelForCausalLM
 
-    from grpo_dist.config.model import LoraSection
+    from grpo_dist.config.sections import LoraSection
     from grpo_dist.errors import ModelError
-    from grpo_dist.training.model import check_target_modules
+    from grpo_dist.training.models.load import check_target_modules
 
     model = AutoModelForCausalLM.from_pretrained(embedded_model)
     check_target_modules(model, LoraSection())

@@ -33,24 +33,24 @@ def test_an_adapter_whose_removal_was_cut_off_is_written_anew(tmp_path, monkeypa
     from transformers import AutoModelForCausalLM
 
     from grpo_dist.embedded.model import build_untrained
-    from grpo_dist.training import policy
+    from grpo_dist.training.models import adapter
 
     build_untrained(tmp_path / "model")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     tensors = {"lora_A": torch.ones(4, 8)}
     policies = tmp_path / "policies"
-    old, new = (policy.write_policy(model, tensors, step, policies) for step in (2, 3))
+    old, new = (adapter.write_policy(model, tensors, step, policies) for step in (2, 3))
 
     def killed(directory, **_):
-        (directory / policy.WEIGHTS).unlink()
+        (directory / adapter.WEIGHTS).unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(policy.shutil, "rmtree", killed)
-        policy.discard_others(policies, new)
-    again = policy.write_policy(model, tensors, 2, policies)
+        patch.setattr(adapter.shutil, "rmtree", killed)
+        adapter.discard_others(policies, new)
+    again = adapter.write_policy(model, tensors, 2, policies)
     assert again == old
-    assert sorted(file.name for file in again.directory.iterdir()) == ["adapter_config.json", policy.WEIGHTS]
-    policy.discard_others(policies, again)
+    assert sorted(file.name for file in again.directory.iterdir()) == ["adapter_config.json", adapter.WEIGHTS]
+    adapter.discard_others(policies, again)
     assert list(policies.iterdir()) == [again.directory]

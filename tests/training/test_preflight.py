@@ -14,10 +14,10 @@ from grpo_dist.config import RunConfig
 from grpo_dist.embedded.model import build_untrained
 from grpo_dist.plan import plan_run
 from grpo_dist.render.files import render_files
-from grpo_dist.run_directory import RunDirectory
-from grpo_dist.training import preflight
-from grpo_dist.training.preparation import dressed_tokenizer
-from grpo_dist.training.stage import open_run
+from grpo_dist.run.directory import RunDirectory
+from grpo_dist.training.common.process import open_run
+from grpo_dist.training.rewards import preflight
+from grpo_dist.training.stages.preparation import dressed_tokenizer
 
 MINE = """
 import contextlib, io, re, time

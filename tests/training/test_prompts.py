@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_dist.config.data import DataSection
-from grpo_dist.data.presets import chat_template
+from grpo_dist.config.sections import DataSection
+from grpo_dist.data.messages import chat_template
 from grpo_dist.errors import DataError
 
 CHATML = (
@@ -39,14 +39,14 @@ def user(text: str) -> list[dict[str, str]]:
 
 
 def rendered(one, **arguments):
-    from grpo_dist.training.prompts import PromptRenderer
+    from grpo_dist.training.models.prompts import PromptRenderer
 
     return PromptRenderer(one, arguments)
 
 
 def found(prompts, one, *, own=None, stated=None, by_id=False, ends=None, **arguments) -> dict[str, str]:
     """Name of each finding → its status."""
-    from grpo_dist.training.prompt_check import Looked, findings
+    from grpo_dist.training.models.prompt_check import Looked, findings
 
     one.pad_token = one.pad_token or one.eos_token
     own, ends = own or one, [one.eos_token_id] if ends is None else ends
@@ -71,7 +71,7 @@ def test_arguments_reach_text_ids_lengths_and_padded_batches():
 @pytest.mark.parametrize("name", ["add_generation_prompt", "tokenize", "chat_template", "truncation", "tools"])
 def test_arguments_of_the_tokenizer_are_refused(name):
     from grpo_dist.config import RunConfig
-    from grpo_dist.training.prompts import renderer_of
+    from grpo_dist.training.models.prompts import renderer_of
 
     stated = {
         "model": {"name_or_path": "embedded"},
@@ -96,7 +96,7 @@ def test_arguments_of_the_tokenizer_are_refused(name):
 def test_recipe_prompts_begin_with_bos_once_where_the_models_texts_do(traits, begins, tmp_path):
     from transformers import AutoTokenizer
 
-    from grpo_dist.training.special_tokens import begins_with_bos
+    from grpo_dist.training.models.special_tokens import begins_with_bos
 
     own = tokenizer(**traits)
     assert begins_with_bos(own) is begins
@@ -130,7 +130,7 @@ def test_bos_that_a_template_forgets_or_doubles_is_found():
     ],
 )
 def test_the_pad_token_is_one_that_no_text_holds(traits, ends, pad):
-    from grpo_dist.training.special_tokens import settle_pad
+    from grpo_dist.training.models.special_tokens import settle_pad
 
     one = tokenizer(**traits)
     settle_pad(one, one.convert_tokens_to_ids(ends), len(one))
@@ -139,7 +139,7 @@ def test_the_pad_token_is_one_that_no_text_holds(traits, ends, pad):
 
 
 def test_a_pad_token_without_an_embedding_is_not_taken():
-    from grpo_dist.training.special_tokens import settle_pad
+    from grpo_dist.training.models.special_tokens import settle_pad
 
     one = tokenizer()
     settle_pad(one, [one.eos_token_id], one.convert_tokens_to_ids("<|vision_pad|>"))
@@ -199,7 +199,7 @@ def test_a_template_of_words_is_known_by_its_generation_prompt():
 
 
 def test_rows_that_keep_their_own_system_prompt_are_counted():
-    from grpo_dist.training.prompt_check import Looked, findings
+    from grpo_dist.training.models.prompt_check import Looked, findings
 
     own, told = ([{"role": "system", "content": text}, *user("1+1?")] for text in ("Be kind.", "Put  it in\ntags."))
     one, stated = tokenizer(pad="</s>"), "Put it in tags."

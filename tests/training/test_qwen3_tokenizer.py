@@ -12,10 +12,8 @@ import yaml
 from program import Program
 from pyarrow import parquet
 
-from grpo_dist.config.data import DataSection
-from grpo_dist.config.rewards import RewardFunction
-from grpo_dist.data.messages import dresser
-from grpo_dist.data.presets import SYSTEM_PROMPTS, chat_template, system_prompt
+from grpo_dist.config.sections import DataSection, RewardFunction
+from grpo_dist.data.messages import SYSTEM_PROMPTS, chat_template, dresser, system_prompt
 from grpo_dist.data.warm_start import wrap
 from grpo_dist.rewards.load import load_rewards
 
@@ -42,7 +40,7 @@ def asked(question: str) -> list[dict[str, str]]:
 
 
 def prompt_ids(tokenizer, question: str) -> list[int]:
-    from grpo_dist.training.prompts import PromptRenderer
+    from grpo_dist.training.models.prompts import PromptRenderer
 
     ids = tokenizer.apply_chat_template(asked(question), add_generation_prompt=True, return_dict=True)["input_ids"]
     assert PromptRenderer(tokenizer, {}).lengths([asked(question)]) == [len(ids)]
@@ -103,8 +101,8 @@ def test_an_example_of_the_warm_start_goes_on_where_the_prompt_of_grpo_ends(base
 
     So its rows have up to one token less than ours.
     """
-    from grpo_dist.training.prompts import PromptRenderer
-    from grpo_dist.training.warm_start import _tokenize
+    from grpo_dist.training.models.prompts import PromptRenderer
+    from grpo_dist.training.stages.warm_start import _tokenize
 
     completion = wrap(solution, "2", prefilled=True)
     example = _tokenize({"prompt": asked(QUESTION), "completion": completion}, PromptRenderer(base, {}))

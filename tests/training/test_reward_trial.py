@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from waiting import is_gone, until
 
-from grpo_dist.config.rewards import RewardFunction
+from grpo_dist.config.sections import RewardFunction
 from grpo_dist.rewards.guard import Batch
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.rewards.preflight.cases import Case
-from grpo_dist.training.reward_trial import Bench
+from grpo_dist.training.rewards.trial import RewardRunner
 
 MINE = """
 import asyncio, os, subprocess, sys, time
@@ -56,7 +56,7 @@ def batch(case: Case) -> Batch:
 
 def test_what_each_did_is_told_and_the_others_go_on(functions, tmp_path):
     cases = [Case("fine", ("a", "b"), (0, 1)), Case("bad", ("a stall", "b"), (0, 1)), Case("after", ("c",), (0,))]
-    with Bench(functions, load_rewards(functions), batch, limit_s=2.0) as bench:
+    with RewardRunner(functions, load_rewards(functions), batch, limit_s=2.0) as bench:
         pids = [worker.process.pid for worker in bench.workers]
         stalls, crashes, leaves, raises, waits = bench.tried(bench.fresh(), cases)
     assert [one.name for one in stalls.failures] == ["reward-stalls"]

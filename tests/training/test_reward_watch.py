@@ -9,16 +9,16 @@ import time
 
 import pytest
 
-from grpo_dist.cluster.reward_note import running_rewards
 from grpo_dist.progress import ERROR_MARK
-from grpo_dist.run_directory import ATTEMPT_VARIABLE
+from grpo_dist.run.directory import ATTEMPT_VARIABLE
+from grpo_dist.run.reward_note import running_rewards
 
 PROGRAM = """
 import os, re, subprocess, sys, threading, time
 from types import SimpleNamespace
-from grpo_dist.rewards.loaded import LoadedReward
-from grpo_dist.training.reward_watch import RewardWatch
-from grpo_dist.training.stage import as_process
+from grpo_dist.rewards.load import LoadedReward
+from grpo_dist.training.rewards.watch import RewardWatch
+from grpo_dist.training.common.process import as_process
 
 def exits(completions, **_):
     os._exit(3)
@@ -53,8 +53,8 @@ def work():
     print("paid", paid, flush=True)
     watch.end_leftovers()
 
-import grpo_dist.training.stage
-grpo_dist.training.stage.LEAVE_SECONDS = 1.0
+import grpo_dist.training.common.process
+grpo_dist.training.common.process.LEAVE_SECONDS = 1.0
 as_process(work)
 """
 

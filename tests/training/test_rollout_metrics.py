@@ -141,15 +141,15 @@ def test_base_and_trained_are_compared_in_the_servers_with_the_same_seeds(served
 
 
 def test_utilisation_is_a_share_of_the_time_between_generations(monkeypatch):
-    from grpo_dist.training import server_rollouts
+    from grpo_dist.training.rollouts import server
 
     clock, busy = SimpleNamespace(now=50.0), {"0": (0, 5.0), "1": (0, 0.0)}
-    monkeypatch.setattr(server_rollouts.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(server.time, "monotonic", lambda: clock.now)
 
     def status() -> dict[str, dict[str, float]]:
         return {name: {"incarnation": times, "busy_seconds": seconds} for name, (times, seconds) in busy.items()}
 
-    utilization = server_rollouts.Utilization(SimpleNamespace(status=status))
+    utilization = server.Utilization(SimpleNamespace(status=status))
 
     def measured(policy: str, seconds: float, **servers: tuple[int, float]) -> float:
         clock.now += seconds
@@ -171,7 +171,7 @@ def test_utilisation_is_a_share_of_the_time_between_generations(monkeypatch):
 def test_a_line_of_steps_that_generate_nothing_tells_the_newest_policy(monkeypatch):
     from trl import GRPOTrainer
 
-    from grpo_dist.training.planned_rollouts import PlannedRollouts
+    from grpo_dist.training.trainer.trainer import PlannedRollouts
 
     told = []
     monkeypatch.setattr(GRPOTrainer, "log", lambda trainer, logs, _: told.append(dict(trainer._metrics["train"])))

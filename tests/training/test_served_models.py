@@ -10,8 +10,8 @@ import pytest
 from grpo_dist.config import RunConfig
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutsGone
-from grpo_dist.rollout.client import Policy
-from grpo_dist.rollout.pool import Pool
+from grpo_dist.inference.client import Policy
+from grpo_dist.inference.pool import Pool
 
 SHORT = TimeoutSection(connect=5, first_token=1.5, progress=1, request=60, sync=10, recover=2)
 PROMPTS = [[{"role": "user", "content": str(number)}] for number in range(6)]
@@ -33,8 +33,8 @@ def servers(tmp_path):
 @pytest.fixture
 def models(tmp_path, servers):
     """Base and trained, of which the servers have been given the adapter."""
-    from grpo_dist.training.prompts import PromptRenderer
-    from grpo_dist.training.served_model import ServedModel
+    from grpo_dist.training.models.prompts import PromptRenderer
+    from grpo_dist.training.models.served import ServedModel
 
     directory = tmp_path / "adapter"
     directory.mkdir()
@@ -52,7 +52,7 @@ def models(tmp_path, servers):
 
 @pytest.fixture
 def how():
-    from grpo_dist.training.answering import Sampling
+    from grpo_dist.training.models.answer import Sampling
 
     return Sampling(num_samples=2, max_tokens=4, temperature=1.0)
 
@@ -102,7 +102,7 @@ def test_without_any_server_it_says_so_and_asks_to_be_continued(models, servers,
 
 
 def test_samples_are_drawn_as_in_training(models):
-    from grpo_dist.training.answering import sampled
+    from grpo_dist.training.models.answer import sampled
 
     drawn = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
     embedded = {"name_or_path": "embedded"}
@@ -113,7 +113,7 @@ def test_samples_are_drawn_as_in_training(models):
 
 def test_whole_weights_leave_no_base_model_in_a_server():
     """So base and trained are then compared in a process of their own."""
-    from grpo_dist.training.run_pool import has_pool
+    from grpo_dist.training.models.served import has_pool
 
     def run(sync: str, replicas: tuple):
         rollout = SimpleNamespace(sync=sync)

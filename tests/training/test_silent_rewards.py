@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_dist.errors import RewardError
-from grpo_dist.training.silent_rewards import Silence
+from grpo_dist.training.rewards.silent import Silence
 
 
 def test_a_step_in_which_nothing_is_paid_is_told_and_the_third_ends_the_run():

@@ -8,7 +8,7 @@ import sys
 BEGINS = """
 import atexit, threading, time, weakref
 from grpo_dist.errors import LaunchError
-from grpo_dist.training.stage import as_process
+from grpo_dist.training.common.process import as_process
 
 class Kept:
     def __del__(self):

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from grpo_dist.cluster.forks import Forks
-from grpo_dist.cluster.process import run_process
 from grpo_dist.config import RunConfig
+from grpo_dist.launch.forks import Forks
+from grpo_dist.launch.process import run_process
 from grpo_dist.plan import BatchPlan, plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render import render_files
 from grpo_dist.render.accelerate import launch_arguments
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 pytestmark = pytest.mark.heavy
 
@@ -118,7 +118,7 @@ def execute(unprepared) -> Iterator[Callable[..., None]]:
 @pytest.fixture(scope="module")
 def prepared(model, unprepared, execute) -> Path:
     """A run directory up to the training stage, with an adapter whose every tensor gets a gradient."""
-    execute(sys.executable, "-m", "grpo_dist.training.prepare", str(unprepared))
+    execute(sys.executable, "-m", "grpo_dist.training.stages.prepare", str(unprepared))
     random_adapter(model, RunDirectory(unprepared).warm_start)
     return unprepared
 

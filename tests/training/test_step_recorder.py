@@ -14,7 +14,7 @@ COMPLETIONS, LENGTH, PROMPT_TOKENS = 8, 5.0, 24
 @pytest.mark.parametrize(("num_iterations", "logging_steps"), [(1, 1), (1, 4), (2, 1), (2, 3), (4, 3), (3, 5)])
 def test_shares_and_rates_count_the_generations_there_were(tmp_path, monkeypatch, num_iterations, logging_steps):
     """A step that trains on earlier completions generates none, and a line may stand for any number of both."""
-    from grpo_dist.training import callbacks
+    from grpo_dist.training.trainer import callbacks
 
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock.now)

@@ -17,7 +17,7 @@ import pytest
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
-from grpo_dist.run_directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory
 
 pytestmark = pytest.mark.heavy
 
@@ -116,7 +116,7 @@ def trained(tmp_path_factory, request) -> dict[str, Trained]:
         run, files, log = RunDirectory(where / backend), render_files(config, plan_run(config)), ""
         if backend == "unsloth":
             run.create(files)
-            log = execute("-m", "grpo_dist.training.prepare", str(run.path))
+            log = execute("-m", "grpo_dist.training.stages.prepare", str(run.path))
             shutil.copytree(run.path, where / "trl")
         else:
             run.config.write_text(files["config.yaml"])
@@ -202,6 +202,6 @@ def test_the_warm_start_of_filter_is_that_of_the_run(trained, tmp_path):
     run, work = trained["unsloth"].run, RunDirectory(tmp_path / "work")
     config = load_config(run.config)
     work.create(render_files(config, plan_run(config)))
-    log = execute("-m", "grpo_dist.training.filter_prepare", str(work.path))
+    log = execute("-m", "grpo_dist.training.stages.filter_prepare", str(work.path))
     assert "back end: Unsloth: model.backend is unsloth" in log
     assert same(tensors(work.warm_start), tensors(run.warm_start))

@@ -28,15 +28,12 @@ from waiting import until
 
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutError
+from grpo_dist.inference.client import Policy
+from grpo_dist.inference.pool import BACK_OFF_SECONDS, Pool
+from grpo_dist.inference.registry import ReplicaEntry
+from grpo_dist.inference.server import Address, server_settings, status
+from grpo_dist.inference.supervisor import SILENCE, Supervisor, replicas_of_node
 from grpo_dist.plan import plan_run
-from grpo_dist.rollout.client import Policy
-from grpo_dist.rollout.command import server_settings
-from grpo_dist.rollout.keeper import SILENCE
-from grpo_dist.rollout.members import BACK_OFF_SECONDS
-from grpo_dist.rollout.pool import Pool
-from grpo_dist.rollout.probe import Address, status
-from grpo_dist.rollout.registry import ReplicaEntry
-from grpo_dist.rollout.supervisor import Supervisor, replicas_of_node
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]  # replicas are started again, each in a minute
 
@@ -300,7 +297,7 @@ class Bench:
 
     def served(self, step: int, factor: float = 1.0, alpha: float = 1.0) -> Policy:
         """Give the engine the adapter with B times the factor, under a name of the step."""
-        from grpo_dist.training.policy import write_policy
+        from grpo_dist.training.models.adapter import write_policy
 
         tensors = {
             name.replace(".default.", "."): tensor.detach() * (factor if "lora_B" in name else 1.0)
@@ -331,8 +328,8 @@ def bench(engine: Engine, tmp_path_factory) -> Iterator[Bench]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from grpo_dist.training.canary import Canary
-    from grpo_dist.training.prompts import PromptRenderer
+    from grpo_dist.training.models.prompts import PromptRenderer
+    from grpo_dist.training.rollouts.canary import Canary
 
     lora = LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(engine.model_directory, dtype=torch.float32), lora)

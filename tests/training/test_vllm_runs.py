@@ -164,7 +164,7 @@ def test_no_room_for_an_adapter_ends_the_run_and_leaves_nothing_of_it(tmp_path, 
 
 def test_two_processes_on_two_servers_keep_their_key_and_leave_nothing(tmp_path, engine, engine_model):
     """The engine of the other tests stands for another run on the machine. That servers teach as much as the demo
-    learns is for a whole job to show (tests/cluster/test_slurm_vllm.py)."""
+    learns is for a whole job to show (tests/slurm/test_slurm_vllm.py)."""
     program = Program(tmp_path, TINY)
     overrides = [
         *("rollout.backend=vllm", "rollout.mode=server", "rollout.replicas=2", "distributed.num_processes=2"),

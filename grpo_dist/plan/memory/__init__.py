@@ -5,23 +5,20 @@ formula it comes from; what is estimated rather than derived (contexts, CUDA gra
 own.
 """
 
-from grpo_dist.plan.memory.activations import AttentionName
-from grpo_dist.plan.memory.breakdown import Component, MemoryBreakdown, Phase
-from grpo_dist.plan.memory.colocate import colocated_memory
-from grpo_dist.plan.memory.lora import Lora
-from grpo_dist.plan.memory.rollout import (
+from grpo_dist.plan.memory.activations import AttentionName, Lora
+from grpo_dist.plan.memory.breakdown import Component, Dtype, MemoryBreakdown, Phase
+from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
+from grpo_dist.plan.memory.trainer import TrainerSetup, answering_memory, largest_micro_batch, trainer_memory
+from grpo_dist.plan.memory.vllm import (
     RolloutSetup,
+    colocated_memory,
     kv_cache_bytes,
     kv_cache_tokens,
     max_concurrency,
     minimum_utilization,
     rollout_memory,
 )
-from grpo_dist.plan.memory.search import largest_micro_batch
-from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
-from grpo_dist.plan.memory.trainer import answering_memory, trainer_memory
-from grpo_dist.plan.memory.trainer_setup import TrainerSetup
-from grpo_dist.plan.memory.weights import Dtype, Quantization
+from grpo_dist.plan.specs.architecture import Quantization
 
 __all__ = [
     "AttentionName",

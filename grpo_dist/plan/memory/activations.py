@@ -9,6 +9,8 @@ activations' PEFT casts that input, so every adapted layer keeps a copy of its o
 the tensors PyTorch really keeps.
 
 Symbols: h hidden, i intermediate, q query heads × head_dim, k key heads × head_dim, r rank; c bytes of an activation.
+
+The adapter: what is trained, and in which dtype it is held.
 """
 
 from __future__ import annotations
@@ -16,8 +18,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from grpo_dist.plan.architecture import Architecture, Linear
-from grpo_dist.plan.memory.lora import Lora
+from grpo_dist.plan.specs import Architecture, Linear
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Rank and targets of a LoRA adapter."""
+
+    r: int
+    target_modules: str | tuple[str, ...]
+
+    def parameters(self, architecture: Architecture) -> int:
+        return architecture.lora_parameters(self.r, self.target_modules)
+
+    def targeted(self, architecture: Architecture) -> tuple[Linear, ...]:
+        return architecture.targeted(self.target_modules)
+
 
 AttentionName = Literal["sdpa", "flash_attention_2", "eager"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from grpo_dist.findings import Finding
 from grpo_dist.rewards.preflight.cases import GOLD, WHAT, WORSE
 from grpo_dist.rewards.preflight.trial import Trial, compared, example, question, short
-from grpo_dist.rewards.preflight.tried import Tried, judged
+from grpo_dist.rewards.preflight.tried import RewardResult, judged
 from grpo_dist.rewards.preflight.truths import CERTAIN
 from grpo_dist.rewards.preflight.verdicts import SAME
 
@@ -23,7 +23,7 @@ def answer_findings(trial: Trial) -> Iterator[Finding]:
             yield from check(trial)
 
 
-def certain(one: Tried, trial: Trial) -> bool:
+def certain(one: RewardResult, trial: Trial) -> bool:
     """Whether the column with right answers alone says what is right, so that gold surely is right."""
     return trial.answer_column in CERTAIN and not one.other_columns
 
@@ -76,7 +76,7 @@ def _nothing_told(trial: Trial, rows: Sequence[int]) -> Finding:
     )
 
 
-def _like_wrong(trial: Trial, rows: Sequence[int], functions: Sequence[Tried], *, error: bool) -> Finding:
+def _like_wrong(trial: Trial, rows: Sequence[int], functions: Sequence[RewardResult], *, error: bool) -> Finding:
     below = all(one.said == "below" for one in trial.verdicts(functions) if one.said != "unjudged")
     paid = "less than wrong ones" if below else "no more than wrong ones"
     return Finding(
@@ -87,7 +87,9 @@ def _like_wrong(trial: Trial, rows: Sequence[int], functions: Sequence[Tried], *
     )
 
 
-def _unparsable(who: str, rows: Sequence[int], trial: Trial, functions: Sequence[Tried], *, error: bool) -> Finding:
+def _unparsable(
+    who: str, rows: Sequence[int], trial: Trial, functions: Sequence[RewardResult], *, error: bool
+) -> Finding:
     examples = ", ".join(repr(trial.answers[row]) for row in rows[:3])
     return Finding(
         "unparsable-gold",

@@ -22,7 +22,7 @@ from grpo_dist.rewards.preflight.cases import (
 )
 from grpo_dist.rewards.preflight.scorer import scorer_findings
 from grpo_dist.rewards.preflight.trial import Trial, compared
-from grpo_dist.rewards.preflight.tried import Tried, judged, totals
+from grpo_dist.rewards.preflight.tried import RewardResult, judged, totals
 from grpo_dist.rewards.preflight.verdicts import SAME
 
 SLOW_STEP_SECONDS = 10.0
@@ -87,7 +87,7 @@ def _prefilled(trial: Trial) -> Iterator[Finding]:
             )
 
 
-def _opening_decides(one: Tried, *, prefilled: bool) -> bool:
+def _opening_decides(one: RewardResult, *, prefilled: bool) -> bool:
     """Whether a function pays every right answer more when its opening is the other way, and not for its length."""
     as_written, other = one.paid.get(GOLD, ()), one.paid.get(GOLD_OTHER_OPENING, ())
     with_tag, with_words = (other if prefilled else as_written), one.paid.get(GOLD_WORDS_AS_OPENING, ())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from grpo_dist.rewards.preflight.cases import GOLD, Case
 from grpo_dist.rewards.preflight.forms import Form
-from grpo_dist.rewards.preflight.tried import Tried, judged
+from grpo_dist.rewards.preflight.tried import RewardResult, judged
 from grpo_dist.rewards.preflight.verdicts import Verdict, verdicts
 
 SHOWN_CHARS = 160
@@ -17,7 +17,7 @@ SHOWN_CHARS = 160
 class Scored:
     """`evaluation.scorer`, tried on right and wrong answers."""
 
-    tried: Tried
+    tried: RewardResult
     threshold: float
     """A completion is right from this score on."""
     cases: tuple[Case, ...]
@@ -40,7 +40,7 @@ class Scored:
 class Trial:
     """Everything the checks look at."""
 
-    functions: tuple[Tried, ...]
+    functions: tuple[RewardResult, ...]
     form: Form
     prefilled: str | None
     """The tag the chat template has put before the completion."""
@@ -65,26 +65,26 @@ class Trial:
     """The judge of the comparison; None where nothing is compared."""
 
     @property
-    def reading(self) -> list[Tried]:
+    def reading(self) -> list[RewardResult]:
         """The functions that count, and pay otherwise when they are told that another answer is right."""
         return [one for one in self.functions if one.reads_answer and one.weight and not one.failures]
 
     @property
-    def judging(self) -> Sequence[Tried]:
+    def judging(self) -> Sequence[RewardResult]:
         """Those that read answers; where none does, all together: they may know what is right by themselves."""
         return self.reading or self.functions
 
-    def verdicts(self, functions: Sequence[Tried]) -> list[Verdict]:
+    def verdicts(self, functions: Sequence[RewardResult]) -> list[Verdict]:
         return verdicts(functions, tuple(self.cases.values()))
 
 
-def example(trial: Trial, row: int, functions: Sequence[Tried]) -> str:
+def example(trial: Trial, row: int, functions: Sequence[RewardResult]) -> str:
     """The problem, and the two completions that were compared, each with what it was paid."""
     found = trial.verdicts(functions)[row]
     return told(trial, row, found.gold, found.completion, found.other)
 
 
-def compared(trial: Trial, row: int, one: Tried | None, case: Case | None) -> str:
+def compared(trial: Trial, row: int, one: RewardResult | None, case: Case | None) -> str:
     """The same for a completion of another case; of one function, or of all together."""
     if case is None:
         return ""

@@ -13,7 +13,7 @@ Values = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
-class Tried:
+class RewardResult:
     """One function, and what it did with each case."""
 
     name: str
@@ -39,7 +39,7 @@ class Tried:
         return fmean(values) if values else None
 
 
-def totals(functions: Sequence[Tried], case: str) -> tuple[float, ...]:
+def totals(functions: Sequence[RewardResult], case: str) -> tuple[float, ...]:
     """The reward of each completion, as TRL sums it: weighted, None counting nothing.
 
     Functions that failed anywhere are left out; () when none is left.
@@ -47,7 +47,7 @@ def totals(functions: Sequence[Tried], case: str) -> tuple[float, ...]:
     return tuple(0.0 if one is None else one for one in judged(functions, case))
 
 
-def judged(functions: Sequence[Tried], case: str) -> Values:
+def judged(functions: Sequence[RewardResult], case: str) -> Values:
     """The same, but None for a completion that every function leaves out."""
     sound = [one for one in functions if not one.failures]
     columns = [[_worth(value, one.weight) for value in one.paid.get(case, ())] for one in sound]

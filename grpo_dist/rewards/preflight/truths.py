@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grpo_dist.rewards.loaded import LoadedReward
+from grpo_dist.rewards.load import LoadedReward
 
 ANSWER = "answer"
 NAMED = (

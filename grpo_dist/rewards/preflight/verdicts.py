@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grpo_dist.rewards.preflight.cases import GOLD, WRONG, WRONG_AGAIN, Case
-from grpo_dist.rewards.preflight.tried import Tried, judged
+from grpo_dist.rewards.preflight.tried import RewardResult, judged
 
 SAME = 1e-6
 Said = Literal["right", "several", "alike", "below", "unjudged"]
@@ -26,7 +26,7 @@ class Verdict:
     """The one with that other answer."""
 
 
-def verdicts(functions: Sequence[Tried], cases: Sequence[Case]) -> list[Verdict]:
+def verdicts(functions: Sequence[RewardResult], cases: Sequence[Case]) -> list[Verdict]:
     """What these functions together say of each problem. Nothing but what they paid for `cases` is looked at."""
     gold = judged(functions, GOLD)
     tried: list[list[tuple[float, str]]] = [[] for _ in gold]

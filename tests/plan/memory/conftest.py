@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_dist.plan.architecture import Architecture, architecture_of
+from grpo_dist.plan.specs import Architecture, architecture_of
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def states(optimizer: torch.optim.Optimizer) -> int:
 def zero(stage: int) -> dict[str, int]:
     import deepspeed
 
-    from grpo_dist.training.world import keep_to_gloo
+    from grpo_dist.training.common.world import keep_to_gloo
 
     keep_to_gloo()
     model, _ = build(CASE)

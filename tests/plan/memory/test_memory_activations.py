@@ -7,8 +7,8 @@ import torch
 from live_tensors import Peak, saved_for_backward
 from tiny_models import Case, build, decoder, planned
 
-from grpo_dist.plan.architecture.families import FAMILIES
 from grpo_dist.plan.memory.activations import forward_bytes, saved_bytes, working_bytes
+from grpo_dist.plan.specs.architecture import FAMILIES
 
 KINDS = [
     pytest.param(dtype, lora, checkpointing, id=f"{dtype}-{lora or 'full'}-{'recomputed' if checkpointing else 'kept'}")

@@ -9,7 +9,6 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from trl.kernels import chunked_logprob
 from trl.trainer import utils
 
-from grpo_dist.plan.architecture.families import from_config
 from grpo_dist.plan.memory.logits import (
     TILE_TOKENS,
     TILE_VOCABULARY,
@@ -18,6 +17,7 @@ from grpo_dist.plan.memory.logits import (
     fused_working_bytes,
     tile_bytes,
 )
+from grpo_dist.plan.specs.architecture import from_config
 
 HIDDEN, VOCABULARY = 24, 700
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.architecture.known import KNOWN
 from grpo_dist.plan.memory import (
     Lora,
     RolloutSetup,
@@ -21,8 +20,9 @@ from grpo_dist.plan.memory import (
     rollout_memory,
     trainer_memory,
 )
-from grpo_dist.plan.memory.overhead import CUDA_CONTEXT
-from grpo_dist.plan.memory.rollout import SERVED_RANKS, served_rank
+from grpo_dist.plan.memory.breakdown import CUDA_CONTEXT
+from grpo_dist.plan.memory.vllm import SERVED_RANKS, served_rank
+from grpo_dist.plan.specs.lookup import KNOWN
 
 GIB = 2**30
 

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.architecture import Architecture
-from grpo_dist.plan.architecture.known import EMBEDDED, KNOWN
 from grpo_dist.plan.memory import Lora, Sharding, TrainerSetup, largest_micro_batch, trainer_memory
-from grpo_dist.plan.memory.overhead import MARGIN
+from grpo_dist.plan.memory.breakdown import MARGIN, quantized_bytes, weight_bytes
 from grpo_dist.plan.memory.sharding import ONE_PROCESS
-from grpo_dist.plan.memory.weights import quantized_bytes, weight_bytes
+from grpo_dist.plan.specs import Architecture
+from grpo_dist.plan.specs.lookup import EMBEDDED, KNOWN
 
 GIB = 2**30
 SEVEN = Lora(32, ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))

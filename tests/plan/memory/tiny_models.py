@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from grpo_dist.plan.architecture import Architecture
-from grpo_dist.plan.architecture.families import from_config
 from grpo_dist.plan.memory import Lora
 from grpo_dist.plan.memory.activations import Pass
+from grpo_dist.plan.specs import Architecture
+from grpo_dist.plan.specs.architecture import from_config
 
 VOCABULARY = 64
 RANK = 8

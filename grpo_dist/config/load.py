@@ -1,0 +1,403 @@
+"""A configuration file and overrides → `RunConfig`, or every problem there is with them.
+
+`--set a.b=v`: single settings stated on the command line, over those of the file.
+
+Local paths a configuration states, made absolute so that it means the same from any directory.
+
+A configuration as text and as differences.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from grpo_dist.config import messages, problems, yaml_source
+from grpo_dist.config.base import EMBEDDED, SCALARS, TEXT, construct, resolve
+from grpo_dist.config.cluster import ClusterSection, SiteSection, site_file, with_site
+from grpo_dist.config.messages import ONLY_ADAPTERS, lookup, section_at
+from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, Unreadable, dotted, shortened, shown
+from grpo_dist.config.sections import (
+    DataSection,
+    LoraSection,
+    ModelSection,
+    RewardFunction,
+    RunConfig,
+    SourceSection,
+    as_function,
+    as_functions,
+)
+from grpo_dist.config.yaml_source import UNPRINTABLE, Source, character, read
+from grpo_dist.errors import ConfigError
+
+
+class _Refused(Exception):
+    """An override that cannot be applied; the message reads `what is wrong; what to type`."""
+
+
+def apply(source: Source, overrides: Sequence[str]) -> Source:
+    """The source with every override stated in it, the last one counting; what cannot be applied is a problem."""
+    for index, text in enumerate(overrides):
+        path = _path(text.partition("=")[0].strip())
+        place = Place(f"--set {shortened(text)}", (1, index), path)
+        try:
+            _apply(source, text, path, place)
+        except _Refused as refused:
+            source.problems.append(ConfigProblem(place, path, str(refused)))
+        except Unreadable as unreadable:
+            source.problems.append(replace(unreadable.problem, path=(*path, *unreadable.problem.path)))
+    return source
+
+
+def _apply(source: Source, text: str, path: DottedPath, place: Place) -> None:
+    _, equals, value = text.partition("=")
+    if not equals:
+        raise _Refused(f"no `=`; write --set {text.strip() or 'grpo.seed'}=VALUE")
+    if "" in path:
+        raise _Refused("no setting is named; write --set grpo.seed=VALUE")
+    stated = _value(value.strip(), place)
+    source.data = _assigned(source.data, path, stated.data, ())
+    source.places = {p: there for p, there in source.places.items() if p[: len(path)] != path}
+    for depth in range(1, len(path)):
+        source.places.setdefault(path[:depth], place)
+    source.places |= {(*path, *below): there for below, there in stated.places.items()}
+    source.problems += [ConfigProblem(p.place, (*path, *p.path), p.what) for p in stated.problems]
+
+
+def _path(key: str) -> DottedPath:
+    path: DottedPath = ()
+    for part in key.split("."):
+        in_list = lookup((*path, 0))[0] == (*path, 0)
+        path = (*path, int(part) if in_list and re.fullmatch("[0-9]{1,4}", part) else part)
+    return path
+
+
+def _value(text: str, place: Place) -> Source:
+    """A value as a YAML flow collection, quoted or plain scalar; plain text is taken whole, colons and all."""
+    if not text:
+        raise _Refused("no value; write null for none, or '' for empty text")
+    if text[0] in "[{\"'":
+        return read(text, lambda line, column, scalar: replace(place, order=(*place.order, line, column), text=scalar))
+    if found := UNPRINTABLE.search(text):
+        raise _Refused(f"{character(found.group())}; remove it")
+    try:
+        return Source(construct(resolve(text), text), {(): replace(place, text=text)})
+    except ValueError as wrong:
+        raise _Refused(str(wrong)) from wrong
+
+
+def _assigned(data: Any, path: DottedPath, value: Any, done: DottedPath) -> Any:
+    """A copy of the data with a value at a path; sections on the way are made."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    data = _opened(data, done)
+    inner = partial(_assigned, path=rest, value=value, done=(*done, key))
+    if isinstance(data, dict):
+        return {**data, key: inner(data.get(key))}
+    if isinstance(data, list):
+        index = _index(key, data, done)
+        return [*data[:index], inner(data[index]), *data[index + 1 :]]
+    raise _Refused(f"{dotted(done)} is {shown(data)}, and has no settings inside")
+
+
+def _opened(data: Any, path: DottedPath) -> Any:
+    """What is at a path, as something with settings inside: shorthands written out, defaults where nothing is."""
+    if data is None:
+        return _default(path)
+    if section_at(path) is RewardFunction:
+        return as_function(data)
+    return as_functions(data) if section_at((*path, 0)) is RewardFunction else data
+
+
+def _index(key: str | int, data: list[Any], path: DottedPath) -> int:
+    if isinstance(key, int) and key < len(data):
+        return key
+    entries = {0: "no entries", 1: "one entry, 0"}.get(len(data), f"entries 0 to {len(data) - 1}")
+    raise _Refused(f"{dotted(path)} has {entries}; the whole list is set with {dotted(path)}=[a, b]")
+
+
+def _default(path: DottedPath) -> Any:
+    """What the schema puts at a path where nothing is stated."""
+    section = section_at(path[:-1])
+    if section is None or path[-1] not in section.model_fields:
+        return {}
+    default = section.model_fields[path[-1]].default
+    return {} if default in (None, PydanticUndefined) else to_jsonable_python(default)
+
+
+AnySource = TypeVar("AnySource", bound=SourceSection)
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+PRESETS = ("recipe", "tokenizer", "none", EMBEDDED)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The configuration with every relative local path read from the current directory."""
+    warm_start = config.warm_start
+    return config.model_copy(
+        update={
+            "model": _model(config.model),
+            "data": _prompts(_source(config.data)),
+            "warm_start": warm_start and warm_start.model_copy(update={"data": _source(warm_start.data)}),
+            "rewards": config.rewards.model_copy(update={"functions": tuple(map(_function, config.rewards.functions))}),
+            "cluster": _cluster(config.cluster),
+            "evaluation": config.evaluation.model_copy(update={"scorer": _function(config.evaluation.scorer)}),
+        }
+    )
+
+
+def local_paths(config: RunConfig) -> list[str]:
+    """What a run on other machines has to see under its own name: files, directories, and the places of patterns."""
+    stated = with_absolute_paths(config)
+    sources = [stated.data, *([stated.warm_start.data] if stated.warm_start else [])]
+    functions = [*stated.rewards.functions, stated.evaluation.scorer]
+    found = [
+        stated.model.name_or_path,
+        *(_place(source.name_or_path) for source in sources),
+        *(text for text in (stated.data.system_prompt, stated.data.chat_template) if text and _exists(text)),
+        # A function's file may import what lies beside it.
+        *(os.path.dirname(function.name.rpartition(":")[0]) for function in functions),
+    ]
+    return list(dict.fromkeys(path for path in found if path.startswith("/")))
+
+
+def _place(pattern: str) -> str:
+    """The directory a glob looks in; anything else as it is."""
+    plain = re.split(r"[*?\[]", pattern)[0]
+    return pattern if plain == pattern else os.path.dirname(plain)
+
+
+def _cluster(section: ClusterSection) -> ClusterSection:
+    container = section.container
+    if container is None or not (_looks_local(container.image) or _exists(container.image)):
+        return section
+    image = _absolute(container.image)
+    return section.model_copy(update={"container": container.model_copy(update={"image": image})})
+
+
+def _model(section: ModelSection) -> ModelSection:
+    name = section.name_or_path
+    local = name not in PRESETS and (_looks_local(name) or _exists(name))
+    return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section
+
+
+def _source(section: AnySource) -> AnySource:
+    name = section.name_or_path
+    pattern = any(character in name for character in "*?[") or name.endswith(DATA_SUFFIXES)
+    local = name not in PRESETS and "://" not in name and (pattern or _looks_local(name) or _exists(name))
+    return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section
+
+
+def _prompts(section: DataSection) -> DataSection:
+    prompt, template = section.system_prompt, section.chat_template
+    if prompt is not None and prompt not in PRESETS and Path(prompt).suffix and _exists(prompt):
+        section = section.model_copy(update={"system_prompt": _absolute(prompt)})
+    if template not in PRESETS:
+        section = section.model_copy(update={"chat_template": _absolute(template)})
+    return section
+
+
+def _function(reward: RewardFunction) -> RewardFunction:
+    file, colon, function = reward.name.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return reward
+    return reward.model_copy(update={"name": f"{_absolute(file)}:{function}"})
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False  # a long text is no path; `~nobody` has no home
+
+
+def _absolute(name: str) -> str:
+    try:
+        return str(Path(name).expanduser().absolute())
+    except RuntimeError:
+        return str(Path(name).absolute())  # `~nobody` has no home
+
+
+NO_ADAPTER = ("none", "null", "no", "off", "false", "full")
+LARGEST_FILE = 256 * 1024
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSection | None = None) -> RunConfig:
+    """The configuration in a YAML file, with `a.b=v` overrides; relative paths in it become absolute.
+
+    Of a site's settings those count which neither the file nor an override states.
+
+    Raises:
+        ConfigError: one line for each problem: `path:line: setting: what is wrong; what to type`.
+    """
+    source = apply(read_source(Path(path)), overrides)
+    if site:
+        source.data = with_site(source.data, site)
+    source.problems.extend(without_adapter(source))
+    config = None
+    try:
+        config = RunConfig.model_validate(source.data)
+    except ValidationError as invalid:
+        source.problems.extend(messages.problems(invalid, source))
+    if config is None or source.problems:
+        raise problems.error(source.problems)
+    return with_absolute_paths(config)
+
+
+def without_adapter(source: Source) -> Iterator[ConfigProblem]:
+    """`lora: null`, false or none, which asks for full fine-tuning; `lora:` with nothing means the defaults."""
+    if not isinstance(source.data, dict) or "lora" not in source.data:
+        return
+    stated, place = source.data["lora"], source.nearest(("lora",))[1]
+    if (stated is None and place.text) or stated is False or (isinstance(stated, str) and stated.lower() in NO_ADAPTER):
+        default = f"leave it out for rank {LoraSection().r}, or state another: --set lora.r=64"
+        asked = f"{place.text or shown(stated)} asks for full fine-tuning, and {ONLY_ADAPTERS}"
+        yield ConfigProblem(place, ("lora",), f"{asked}; {default}")
+
+
+def load_site() -> SiteSection | None:
+    """The site settings, None where there is no such file.
+
+    Raises:
+        ConfigError: as `load_config`; or the file that GRPO_DIST_SITE names is not there.
+    """
+    path, named = site_file()
+    if not (named or path.is_file()):
+        return None
+    source = read_source(path, needs="the settings of this site, e.g. partition: gpu")
+    site = None
+    try:
+        site = SiteSection.model_validate(source.data)
+    except ValidationError as invalid:
+        source.problems.extend(messages.problems(invalid, source, SiteSection))
+    if site is None or source.problems:
+        raise problems.error(source.problems)
+    return site
+
+
+def read_source(path: Path, needs: str = "at least the sections model: and data:") -> Source:
+    """What a file states, unchecked but for its being YAML with sections in it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not that.
+    """
+    text = _text(path)
+
+    def place(line: int, column: int, scalar: str | None) -> Place:
+        return Place(f"{path}:{line}", (0, line, column), None, scalar)
+
+    try:
+        source = yaml_source.read(text, place)
+    except Unreadable as unreadable:
+        raise problems.error([unreadable.problem]) from unreadable
+    if source.data is None and not source.problems:
+        raise ConfigError(f"{path}: the file is empty; it needs {needs}")
+    if not isinstance(source.data, dict):
+        source.problems.append(ConfigProblem(source.places[()], (), _no_sections(source.data)))
+        raise problems.error(source.problems)
+    return source
+
+
+def _no_sections(data: object) -> str:
+    return f"{problems.shown(data)} where sections belong; write model:, data: and so on, each with a colon and a space"
+
+
+def _text(path: Path) -> str:
+    content = _content(path)
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{path}: larger than {LARGEST_FILE // 1024} KiB; is this a configuration?")
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as wrong:
+        line = content.count(b"\n", 0, wrong.start) + 1
+        byte = content[wrong.start]
+        what = f"not UTF-8 text (byte {byte:#04x} at offset {wrong.start}); save the file as UTF-8"
+        raise ConfigError(problems.visible(f"{path}:{line}: {what}")) from wrong
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        what = f"there is no such file{_instead(path)}"
+    except IsADirectoryError:
+        what = f"a directory, not a file{_instead(path)}"
+    except OSError as wrong:
+        what = f"the file cannot be read: {(wrong.strerror or str(wrong)).lower()}"
+    except ValueError:
+        what = "no file has such a name"
+    raise ConfigError(problems.visible(f"{path}: {what}"))
+
+
+def _instead(path: Path) -> str:
+    """The nearest configuration there is, or all of them when there are few."""
+    places = [path] if path.is_dir() else [path.parent, Path("configs")]
+    there = {str(file) for place in places if place.is_dir() for file in place.glob("*.yaml")}
+    by_stem = {Path(name).stem: name for name in sorted(there)}
+    near = get_close_matches(path.stem, by_stem, n=1)
+    if near:
+        return f"; did you mean {by_stem[near[0]]}?"
+    return f"; there is {', '.join(sorted(by_stem.values())[:8])}" if by_stem else "; write the path of a YAML file"
+
+
+Difference = tuple[str, Any, Any]
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML with every default written out and local paths absolute.
+
+    Equal configurations give equal text, and `load_config` of the text gives the configuration back.
+    """
+    return yaml.dump(_resolved(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def config_differences(a: RunConfig, b: RunConfig) -> list[Difference]:
+    """(dotted setting, its value in a, its value in b) where they differ; lists are compared whole, absent is None."""
+    return list(_differences(_resolved(a), _resolved(b), ""))
+
+
+def _resolved(config: RunConfig) -> dict[str, Any]:
+    """Plain data; TRL's further fields, which come in any order, follow ours by name."""
+    plain = with_absolute_paths(config).model_dump(mode="json")
+    for name in sorted(config.grpo.model_extra or {}):
+        plain["grpo"][name] = plain["grpo"].pop(name)
+    return plain
+
+
+def _differences(a: Any, b: Any, dotted: str) -> Iterator[Difference]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from _differences(a.get(key), b.get(key), f"{dotted}.{key}" if dotted else key)
+    elif a != b:
+        yield dotted, a, b
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or our reading of YAML 1.2 would take for something other than text."""
+
+
+def _yaml_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # PyYAML writes some line breaks other than \n as they are, and reads them back as spaces.
+    style = '"' if not text.replace("\n", "").isprintable() else "|" if "\n" in text else None
+    return dumper.represent_scalar(TEXT, text, style=style)
+
+
+_Dumper.add_representer(str, _yaml_text)
+for _tag, (_spelling, _first) in SCALARS.items():
+    _Dumper.add_implicit_resolver(_tag, _spelling, list(_first))

@@ -1,0 +1,418 @@
+"""The model, its adapter, and the optional supervised warm start before GRPO.
+
+Where problems come from and how they become prompts.
+
+Which functions pay for a completion.
+
+Base against trained model on held-out problems.
+
+The whole of what a user states.
+
+Data sets whose schema is known, so that naming one is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
+from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
+from grpo_dist.config.generation_fields import NAMES, OWN_IN_BOTH, SAME, TAKEN
+from grpo_dist.config.grpo import GrpoSection
+from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
+
+
+@dataclass(frozen=True)
+class KnownData:
+    """A data set on the Hub: which of its rows are meant, and what its columns are called."""
+
+    columns: Mapping[str, str]
+    """Our column name → theirs."""
+    answer_extractor: str = "none"
+    config: str | None = None
+    split: str = "train"
+    eval_split: str | None = None
+
+
+_MATH = KnownData({"prompt": "problem", "answer": "solution"}, answer_extractor="boxed", eval_split="test")
+
+KNOWN_DATA: dict[str, KnownData] = {
+    "open-r1/DAPO-Math-17k-Processed": KnownData({"answer": "solution"}, config="en"),
+    "unsloth/OpenMathReasoning-mini": KnownData(
+        {"prompt": "problem", "reasoning": "generated_solution", "answer": "expected_answer"}, split="cot"
+    ),
+    "openai/gsm8k": KnownData({"prompt": "question"}, answer_extractor="gsm8k", config="main", eval_split="test"),
+    "DigitalLearningGmbH/MATH-lighteval": _MATH,
+    "EleutherAI/hendrycks_math": _MATH,  # one configuration for each of the seven subjects
+    "HuggingFaceH4/MATH-500": KnownData({"prompt": "problem"}, split="test"),
+}
+"""Hub id → its schema."""
+
+KnownName = Literal[*KNOWN_DATA]
+
+
+def with_known(stated: Mapping[str, Any], settings: Container[str]) -> dict[str, Any]:
+    """`stated` settings of a data set, completed with what is known of it; what is stated counts.
+
+    Which configuration and splits are meant is known of the data set on the Hub only: a copy that is `like` it has its
+    own. Columns that are stated add to those known.
+
+    Args:
+        settings: names of the settings there are; others are not filled in.
+    """
+    return {**stated, **{name: value for name, value in _filled_in(stated) if name in settings}}
+
+
+def _filled_in(stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    name = stated.get("name_or_path")
+    on_hub = KNOWN_DATA.get(name) if isinstance(name, str) else None
+    like = stated.get("like")
+    schema = KNOWN_DATA.get(like) if isinstance(like, str) else on_hub
+    if schema is not None:
+        columns = stated.get("columns") or {}
+        if isinstance(columns, Mapping):
+            yield "columns", {**schema.columns, **columns}
+        if stated.get("answer_extractor") is None:
+            yield "answer_extractor", schema.answer_extractor
+    if on_hub is not None:
+        split = stated.get("split") or on_hub.split
+        yield "split", split
+        if stated.get("config") is None:
+            yield "config", on_hub.config
+        held = on_hub.eval_split
+        if held and held not in str(split) and stated.get("eval_split") is None and stated.get("eval_fraction") is None:
+            yield "eval_split", held
+
+
+class SourceSection(Section):
+    """One data set: on the Hub, in local files, or embedded in the package."""
+
+    name_or_path: Name
+    """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; or `embedded`."""
+    like: KnownName | None = None
+    """A known data set of which this is a copy, in a file or under another name: its columns and answer extractor hold
+    where nothing else is stated. A known data set on the Hub needs only its own name."""
+    config: str | None = None
+    """Hub data set configuration (subset)."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    split: Name = "train"
+    """Split to train on. Local files that name no split are all `train`."""
+    columns: dict[Name, Name] = Field(default_factory=dict)
+    """Our column name → theirs, e.g. `{prompt: question, answer: solution}`; a dotted path reads inside a column, as
+    `reward_model.ground_truth`. A name not listed maps to itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_what_is_known(cls, stated: Any) -> Any:
+        return with_known(stated, cls.model_fields) if isinstance(stated, dict) else stated
+
+    @property
+    def known_as(self) -> KnownName | None:
+        """The known data set whose schema the rows have; None when nothing is known of them."""
+        return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.name_or_path == EMBEDDED:
+            for name in ("like", "config", "revision", "columns"):
+                if getattr(self, name):
+                    yield (name,), f"the embedded data has no {name}; remove it"
+
+
+class DataSection(SourceSection):
+    """The problems GRPO is trained on.
+
+    Needed columns: `prompt`, and `answer` for rewards and a comparison that read it.
+    """
+
+    system_prompt: str | None = "recipe"
+    """`recipe`, `none`, the text itself, or a path to a text file. `recipe` asks for the four tags."""
+    chat_template: str = "recipe"
+    """`recipe` (prefills the opening working-out tag), `tokenizer` (the model's own), or a path to a Jinja file."""
+    answer_extractor: Literal["none", "gsm8k", "boxed"] = "none"
+    """How the answer is read from its column: as it is, after the last `####`, or inside the last `\\boxed{}`."""
+    eval_split: str | None = None
+    """Split held out for the comparison of base and trained model."""
+    eval_fraction: Fraction | None = None
+    """Fraction of the split held out instead, chosen by `grpo.seed`; 0.05 when neither is given."""
+    max_samples: Positive | None = None
+    """Use only this many training problems, chosen by `grpo.seed`."""
+    max_prompt_length: Positive | None = None
+    """Longer prompts (tokens, generation prompt included) are dropped."""
+    max_prompt_length_quantile: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Drop prompts longer than this quantile of all prompt lengths; the recipe uses 0.9."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        if self.name_or_path == EMBEDDED and self.eval_split is not None:
+            yield ("eval_split",), "the embedded data has one split, train; remove it"
+        elif self.eval_split is not None and self.eval_fraction is not None:
+            yield ("eval_fraction",), "problems are held out by eval_split already; remove one of the two"
+        if self.eval_split == self.split:
+            yield ("eval_split",), f"{self.split} is the training split; name another, or set eval_fraction: 0.05"
+        if self.max_prompt_length is not None and self.max_prompt_length_quantile is not None:
+            yield ("max_prompt_length_quantile",), "max_prompt_length is set already; remove one of the two"
+
+
+RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Transformers' own; beside them it takes kernels of the Hub, `owner/name`."""
+
+OWN_ARGUMENTS = {
+    "dtype": "set model.dtype instead",
+    "torch_dtype": "set model.dtype instead",
+    "attn_implementation": "set model.attn_implementation instead",
+    "revision": "set model.revision instead",
+    "trust_remote_code": "set model.trust_remote_code instead",
+    "device_map": "each process holds the model on its own device; remove it",
+}
+"""`from_pretrained` arguments that are settings of ours."""
+
+
+class ModelSection(Section):
+    """Which causal language model is trained, and how it is loaded."""
+
+    name_or_path: Name
+    """Hugging Face model id, local directory, or `embedded` for the tiny model that is made from the seed."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; `main` when not given."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type of the frozen base weights and of the arithmetic. LoRA weights are kept in float32."""
+    attn_implementation: str | None = None
+    """Transformers' attention, e.g. `sdpa` or `flash_attention_2`; Transformers' own choice when not given."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model repository. Off unless you have read that code."""
+    max_length: Positive | None = None
+    """Room for prompt plus completion, in tokens; the model's `max_position_embeddings` when not given."""
+    model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `from_pretrained`, passed as they are."""
+    backend: Literal["auto", "unsloth", "trl"] = "auto"
+    """What trains it: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.name_or_path == EMBEDDED and self.revision is not None:
+            yield ("revision",), "the embedded model is made from grpo.seed and has no revisions; remove it"
+        attention = self.attn_implementation
+        if attention is not None and not self.trust_remote_code and not _is_attention(attention):
+            known = f"one of Transformers' {', '.join(ATTENTION)}, or a kernel of the Hub (owner/name)"
+            yield ("attn_implementation",), f"must be {known}, not {attention!r}"
+        for name in self.model_init_kwargs:
+            if name in OWN_ARGUMENTS:
+                yield ("model_init_kwargs", name), OWN_ARGUMENTS[name]
+
+
+def _is_attention(name: str) -> bool:
+    return "/" in name or name.removeprefix("paged|") in ATTENTION
+
+
+class LoraSection(Section):
+    """Low-rank adapter (PEFT's `LoraConfig` spellings)."""
+
+    r: Positive = 32
+    """Rank."""
+    lora_alpha: Positive = 64
+    """Scale; the update is multiplied by lora_alpha / r."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input. GRPO scores in train mode: anything but 0 distorts its ratios."""
+    target_modules: Literal["all-linear"] | Annotated[tuple[Name, ...], Field(min_length=1)] = RECIPE_TARGET_MODULES
+    """Names of the adapted linear layers, or `all-linear`."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling, lora_alpha / sqrt(r)."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if "lm_head" in self.target_modules:
+            yield ("target_modules",), "TRL trains no adapter on lm_head; remove it from the list"
+
+
+class WarmStartSection(Section):
+    """Supervised fine-tuning of the adapter on a few well-formed answers, before GRPO (TRL's `SFTConfig` spellings)."""
+
+    data: SourceSection
+    """Where the examples come from. Columns: `prompt` and `completion`, or `prompt`, `reasoning` and `answer`."""
+    numeric_answers: bool = False
+    """Leave out examples whose answer is not a plain number, as the recipe does; needs the column `answer`."""
+    num_train_epochs: float = Field(default=2.0, gt=0)
+    """Passes over the examples."""
+    max_steps: int = Field(default=-1, ge=-1)
+    """Optimizer steps; overrides num_train_epochs when positive."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    warmup_steps: NonNegative = 5
+    """Optimizer steps of linear warm-up."""
+    weight_decay: float = Field(default=0.001, ge=0)
+    """AdamW weight decay."""
+    lr_scheduler_type: SchedulerName = "linear"
+    """Transformers' scheduler name."""
+    optim: OptimizerName = "adamw_torch"
+    """Transformers' optimizer name."""
+    per_device_train_batch_size: Positive = 1
+    """Examples per optimizer step."""
+    max_length: Positive = 1024
+    """Examples of more tokens are left out, none is cut; prompt, completion and end token count."""
+
+
+Allowable = Literal[
+    "reward-fails",
+    "reward-stalls",
+    "reward-crashes",
+    "never-varies",
+    "gold-below-wrong",
+    "gold-like-wrong",
+    "unparsable-gold",
+    "prefilled-tag",
+    "tags-lost",
+    "scorer-blind",
+]
+"""Errors of the reward preflight (`grpo_dist.rewards.preflight.checks`)."""
+
+
+class RewardFunction(Section):
+    """One reward: a name of ours, or a function of yours."""
+
+    takes: ClassVar[str] = "the name of a function or a group of settings"
+
+    name: Name
+    """A name in `grpo_dist.rewards.REWARDS`, a set of them (`notebook`, `strict`), or a function of yours:
+    `package.module:function` or `path/file.py:function`.
+    """
+    weight: float = 1.0
+    """Factor in the sum of rewards (TRL's `reward_weights`)."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments bound to the function."""
+
+
+def as_function(value: Any) -> Any:
+    """`notebook` → `{name: notebook}`; anything else as it is."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def as_functions(value: Any) -> Any:
+    """One function, not in a list → a list of one; anything else as it is."""
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+FunctionOrName = Annotated[RewardFunction, BeforeValidator(as_function)]
+
+
+class RewardsSection(Section):
+    """The rewards of a completion are the weighted sum of these functions."""
+
+    functions: Annotated[tuple[FunctionOrName, ...], BeforeValidator(as_functions)] = Field(
+        default=(RewardFunction(name="notebook"),), min_length=1
+    )
+    """Functions in order; a plain string stands for `{name: string}`."""
+    allow: tuple[Allowable, ...] = ()
+    """Errors of the reward preflight that do not stop a run, by name."""
+    gold_completion: Name | None = None
+    """A completion that answers rightly, with `{answer}` where the answer stands, for the preflight; when not given
+    it tries the usual forms (tags, a box, `####`, fenced code, words) and takes the one that is paid best.
+    """
+    preflight_samples: NonNegative = 0
+    """Problems to which the untrained model also writes completions in the preflight; 0 does not load it."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.gold_completion is not None and "{answer}" not in self.gold_completion:
+            yield ("gold_completion",), "says nowhere where the answer stands; write {answer} there"
+
+
+class EvaluationSection(Section):
+    """Greedy pass@1, and mean@k and pass@k over samples, for both models on the same problems."""
+
+    enabled: bool = True
+    """Off: no problems are held out and no comparison is made."""
+    num_problems: Positive = 256
+    """Held-out problems used; all of them when there are fewer."""
+    num_samples: NonNegative = 8
+    """k: sampled completions per problem for mean@k and pass@k; 0 leaves them out."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Temperature of the samples; `grpo.temperature` when not given."""
+    max_completion_length: Positive | None = None
+    """Longest completion, in tokens; `grpo.max_completion_length` when not given."""
+    batch_size: Positive = 64
+    """Completions generated at a time."""
+    scorer: FunctionOrName = RewardFunction(name="accuracy")
+    """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last
+    marked answer, else the last number, with the column `answer`; another notion of right needs a function of yours.
+    """
+    threshold: float = 1.0
+    """A completion is correct when its score is at least this."""
+    confidence: Fraction = 0.95
+    """Level of the intervals."""
+    bootstrap_samples: Positive = 2000
+    """Has no effect: intervals are computed by formula now. It stands so that earlier configurations still load."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.num_samples == 0 and self.temperature is not None:
+            yield ("temperature",), "nothing is sampled with evaluation.num_samples 0; remove it, or set num_samples: 8"
+
+
+Tracker = Literal["trackio", "tensorboard", "wandb"]
+
+
+def as_trackers(value: Any) -> Any:
+    """`none` or nothing → no tracker; one name → a list of one; anything else as it is."""
+    if value in (None, "none"):
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+class RunConfig(Section):
+    """One run: what to train, and what there is to train it on. Nothing is derived here."""
+
+    model: ModelSection
+    lora: LoraSection = LoraSection()
+    data: DataSection
+    rewards: RewardsSection = RewardsSection()
+    warm_start: WarmStartSection | None = None
+    """Supervised warm start for the format; null goes straight to GRPO."""
+    grpo: GrpoSection = GrpoSection()
+    rollout: RolloutSection = RolloutSection()
+    distributed: DistributedSection = DistributedSection()
+    cluster: ClusterSection = ClusterSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    tracking: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = ()
+    """Experiment trackers that receive the metrics beside `metrics.jsonl`; `none` for none."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:
+            yield ("model", "dtype"), "float16 needs a GPU; set float32 or bfloat16, or cluster.gpus_per_node=1"
+        yield from self._generation_conflicts()
+        room, completion = self.model.max_length, self.grpo.max_completion_length
+        prompt = self.data.max_prompt_length or 1
+        if room is not None and prompt + completion > room:
+            longest = f"data.max_prompt_length {prompt}" if prompt > 1 else "any prompt"
+            both = f"{longest} and grpo.max_completion_length {completion}"
+            yield ("model", "max_length"), f"{room} tokens do not hold {both}; set at least {prompt + completion}"
+
+    def _generation_conflicts(self) -> Iterator[Conflict]:
+        """Names that who generates does not know: vLLM refuses them in the first step, Transformers never."""
+        backend = self.rollout.backend
+        for name in self.generation_kwargs:
+            if name not in TAKEN[backend] and name not in OWN_IN_BOTH:
+                yield ("grpo", "generation_kwargs", name), _unknown_to(backend, name)
+
+    @property
+    def generation_kwargs(self) -> dict[str, Any]:
+        """What is stated of generation beside the fields of `grpo:`, in the words of who generates."""
+        return (self.grpo.model_extra or {}).get("generation_kwargs") or {}
+
+
+def _unknown_to(backend: str, name: str) -> str:
+    same = {**SAME, **{theirs: ours for ours, theirs in SAME.items()}}.get(name)
+    other = next((other for other, names in TAKEN.items() if name in names), None)
+    if same in TAKEN[backend]:
+        return f"{NAMES[backend]}, which generates here, calls it {same}; write that"
+    if other is not None:
+        only = f"{NAMES[other]} has it, and {NAMES[backend]} generates here"
+        return f"{only}; remove it, or set rollout.backend: {other}"
+    close = get_close_matches(name, (*TAKEN[backend], *OWN_IN_BOTH), n=1)
+    if close and close[0] in OWN_IN_BOTH:
+        return f"{NAMES[backend]} has no such setting; if {close[0]} is meant: {OWN_IN_BOTH[close[0]]}"
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(TAKEN[backend]))}"
+    return f"{NAMES[backend]} has no such setting; {hint}"

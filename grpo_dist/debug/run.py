@@ -1,0 +1,166 @@
+"""The debug run itself: a run directory of its own, the same stages, and one more.
+
+What this machine has for a debug run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from grpo_dist.config import RunConfig
+from grpo_dist.config.base import EMBEDDED
+from grpo_dist.debug.findings import of_the_longest_batch, of_the_plan, of_the_rewards, of_the_steps
+from grpo_dist.doctor.devices import seen_by_torch
+from grpo_dist.doctor.hub import cached_snapshot, missing_files, obstacle_of
+from grpo_dist.errors import LaunchError, ModelError, RolloutError, RunDirectoryError
+from grpo_dist.findings import Finding, any_error
+from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
+from grpo_dist.launch.forks import can_fork
+from grpo_dist.launch.local import run_stages
+from grpo_dist.launch.stages import QUIET, Stage, launched, stages
+from grpo_dist.plan import plan_run
+from grpo_dist.plan.debug import Debug, DebugMachine, scaled_down
+from grpo_dist.progress import Terminal
+from grpo_dist.render.files import render_files
+from grpo_dist.run import metrics
+from grpo_dist.run.directory import RunDirectory, write_json
+
+TOKENIZER = "tokenizer.json"
+"""The name under which `missing_files` lists it."""
+
+
+def this_machine(config: RunConfig, environ: Mapping[str, str]) -> DebugMachine:
+    """Its first GPU, or its memory, and whether the model of a configuration can be had.
+
+    Raises:
+        LaunchError: PyTorch is not there or cannot be imported.
+        ModelError: not even the tokenizer can be had.
+    """
+    seen = seen_by_torch(environ)
+    if seen is None or isinstance(seen, Finding):
+        what, hint = (seen.what, seen.hint) if seen else ("PyTorch is not installed", "pip install 'grpo-dist[train]'")
+        raise LaunchError(what, hint=hint)
+    lacks = _lacks_model(config, environ)
+    vllm = find_spec("vllm") is not None
+    if not seen["gpus"]:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return DebugMachine(None, memory, vllm=vllm, lacks_model=lacks)
+    first = seen["gpus"][0]
+    return DebugMachine(first["name"], first["total"], seen["bfloat16"], vllm, lacks)
+
+
+def _lacks_model(config: RunConfig, environ: Mapping[str, str]) -> str | None:
+    name = config.model.name_or_path
+    if name == EMBEDDED:
+        return None
+    local = Path(name).expanduser()
+    place = local if local.is_dir() else cached_snapshot(environ, name, config.model.revision)
+    missing = missing_files(place) if place else ["everything"]
+    if not missing:
+        return None
+    if place == local:
+        obstacle = f"{name} lacks {', '.join(missing[:3])}"
+    else:
+        obstacle = obstacle_of(environ, "models", name)
+        if obstacle is None:
+            return None
+        obstacle = f"it is not whole in the cache, and the Hub does not help: {obstacle}"
+    if place is None or TOKENIZER in missing:
+        raise ModelError(
+            f"model.name_or_path: neither {name} nor its tokenizer can be had here: {obstacle}",
+            hint=f"where there is a network: grpo-dist prefetch CONFIG, or for a trial with random weights "
+            f"hf download {name} config.json tokenizer.json tokenizer_config.json; or --set model.name_or_path=PATH",
+        )
+    return obstacle
+
+
+def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
+    """Scale the configuration down to this machine, and make the run directory; an earlier debug run there gives way.
+
+    Raises:
+        ConfigError: the configuration cannot run on its cluster, or Unsloth is asked for and not installed here.
+        LaunchError: training is not installed here.
+        ModelError: not even the tokenizer of the model can be had.
+        RunDirectoryError: a real run stands there, or the earlier debug run is still going on.
+    """
+    check_rewards(config)
+    check_packages(())
+    run = RunDirectory(path.absolute())
+    _check_free(run)
+    debug = scaled_down(config, this_machine(config, os.environ), str(run.model))
+    check_backend(debug.config)
+    if run.exists():
+        shutil.rmtree(run.path)
+    run.create({**render_files(debug.config, debug.plan), run.debug.name: json.dumps(_record(config, debug))})
+    return run, debug
+
+
+def debug(config: RunConfig, run: RunDirectory, made: Debug, terminal: Terminal) -> list[Finding]:
+    """Run its stages as far as they go; what they tell of the cluster's run, also in the run directory.
+
+    Raises:
+        Interrupted: a signal ended it.
+    """
+    env, failure = {**os.environ, **QUIET}, None
+    try:
+        again = "run the same command again"
+        forked = can_fork(made.plan, made.config)
+        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, again=again, forked=forked)
+    except (LaunchError, RolloutError) as error:
+        failure = error
+    found = list(_findings(config, run, made))
+    told = any_error(found) and not run.prepared.exists()  # the rewards stopped it, and are told already
+    if failure is not None and not told:
+        found.append(Finding("run", "error", failure.message, failure.hint))
+    write_json(run.debug, {**_record(config, made), "findings": [finding.to_dict() for finding in found]})
+    return found
+
+
+def _check_free(run: RunDirectory) -> None:
+    """Nothing but a debug run that has ended may be replaced."""
+    if not run.exists():
+        return
+    if not run.debug.exists():
+        raise RunDirectoryError(
+            f"{run.path}: a run stands there already, and it is no debug run",
+            hint="choose another place for this one with --output DIR",
+        )
+    with run.locked():
+        pass
+
+
+def _stages(run: RunDirectory, made: Debug) -> list[Stage]:
+    found = stages(run, made.plan, made.config)
+    if made.small:
+        argv = (sys.executable, "-m", "grpo_dist.training.stages.small_model", str(run.path))
+        found.insert(0, Stage("small-model", argv, run.model, alone=True, generates=False))
+    argv = launched("grpo_dist.training.stages.longest_batch", run, made.plan)
+    return [*found, Stage("longest-batch", argv, run.longest_batch, alone=True, generates=False)]
+
+
+def _findings(config: RunConfig, run: RunDirectory, made: Debug) -> Iterator[Finding]:
+    stated = plan_run(config)
+    yield from of_the_plan(stated)
+    yield from of_the_rewards(_json(run.rewards_preflight))
+    yield from of_the_steps(config, made, metrics.read(run.metrics))
+    yield from of_the_longest_batch(made, stated, _json(run.longest_batch))
+
+
+def _record(config: RunConfig, made: Debug) -> dict[str, Any]:
+    """`debug.json`, but for what comes of it."""
+    return {
+        "model": {"name_or_path": config.model.name_or_path, "revision": config.model.revision},
+        "changes": [change._asdict() for change in made.changes],
+        "remains": list(made.remains),
+    }
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,0 +1,6 @@
+"""Whether this machine, and what is installed on it, can run a configuration. One module for each group of findings."""
+
+from grpo_dist.doctor.case import DoctorContext, doctor_context
+from grpo_dist.doctor.examine import IN_A_JOB, examine
+
+__all__ = ["IN_A_JOB", "DoctorContext", "doctor_context", "examine"]

@@ -1,0 +1,123 @@
+"""Driver, PyTorch's CUDA, and the memory of GPUs and who uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from grpo_dist.doctor import case
+from grpo_dist.doctor.case import DoctorContext
+from grpo_dist.findings import Finding
+
+IMPORT_SECONDS = 120.0
+"""A cold file system takes long to read PyTorch."""
+GIB = 2**30
+BUSY = 0.05
+"""Share of a GPU's memory that others may use before it is worth a word."""
+ON_CPU = "to train on the CPU: --set cluster.gpus_per_node=0"
+
+
+def findings(case: DoctorContext) -> Iterator[Finding]:
+    driver = _driver()
+    if driver is not None:
+        yield Finding("driver", "ok", f"NVIDIA driver {driver}")
+    elif case.wants_gpus:
+        yield Finding("driver", "error", "nvidia-smi does not answer: no NVIDIA driver", f"load it, or {ON_CPU}")
+    if case.plan and not case.here and case.plan.topology.device == "cuda":
+        yield Finding("gpus", "ok", "those of the job's nodes; each node is examined when the job starts")
+        return
+    seen = seen_by_torch(case.environ)
+    if isinstance(seen, Finding):
+        yield seen
+    elif seen is not None:
+        yield from _cuda(case, seen, driver)
+        yield from _gpus(case, seen)
+
+
+def _driver() -> str | None:
+    told = case.output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return told.split()[0] if told and told.split() else None
+
+
+def seen_by_torch(environ: Mapping[str, str]) -> dict[str, Any] | Finding | None:
+    """What PyTorch sees; a finding when it cannot be imported, None when it is not there (packages says so)."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return None
+    argv = [sys.executable, "-m", "grpo_dist.training.common.device_probe"]
+    try:
+        done = subprocess.run(
+            argv, env=dict(environ), capture_output=True, text=True, timeout=IMPORT_SECONDS, check=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        reason = str(error)
+    return Finding(
+        "torch-import", "error", f"PyTorch cannot be imported: {reason}", "pip install --force-reinstall torch"
+    )
+
+
+def _cuda(case: DoctorContext, seen: Mapping[str, Any], driver: str | None) -> Iterator[Finding]:
+    build = seen["cuda_build"]
+    if seen["available"]:
+        nccl = ".".join(map(str, seen["nccl"] or ()))
+        yield Finding("cuda", "ok", f"PyTorch {seen['torch']}, CUDA {build}, NCCL {nccl}")
+        if case.config and case.config.model.dtype == "bfloat16" and case.wants_gpus and not seen["bfloat16"]:
+            yield Finding("dtype", "error", "this GPU has no bfloat16", "--set model.dtype=float16")
+        return
+    status = "error" if case.wants_gpus else "ok"
+    if build is None:
+        what = f"PyTorch {seen['torch']} is a build for CPUs"
+        hint = f"pip install --force-reinstall torch (its default build has CUDA), or {ON_CPU}"
+    else:
+        what = f"PyTorch {seen['torch']} is built for CUDA {build} and sees no GPU"
+        reason = "CUDA_VISIBLE_DEVICES, or a driver older than that CUDA" if driver else "there is no driver"
+        hint = f"{reason}: nvidia-smi; or {ON_CPU}"
+    yield Finding("cuda", status, what, hint if status == "error" else None)
+
+
+def _gpus(case: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
+    gpus, wanted = seen["gpus"], case.wants_gpus
+    if len(gpus) < wanted:
+        yield Finding(
+            "gpus",
+            "error",
+            f"{len(gpus)} of the {wanted} GPUs planned for this machine are seen",
+            f"--set cluster.gpus_per_node={len(gpus)}",
+        )
+    needed = _needed_bytes(case)
+    users = _users() if gpus else ""
+    for index, gpu in enumerate(gpus):
+        name = f"gpu-{index}"
+        what = f"{gpu['name']}, {_gib(gpu['free'])} of {_gib(gpu['total'])} free"
+        used = 1 - gpu["free"] / gpu["total"]
+        if index < wanted and needed and gpu["free"] < needed:
+            hint = f"end what uses it{users}, or see grpo-dist plan CONFIG for settings that need less"
+            yield Finding(name, "error", f"{what}; the plan needs {_gib(needed)}", hint)
+        elif used > BUSY:
+            yield Finding(name, "warning", f"{what}; other processes use it", f"nvidia-smi{users}")
+        else:
+            yield Finding(name, "ok", what)
+
+
+def _needed_bytes(case: DoctorContext) -> int | None:
+    """The most any role of the plan takes of one GPU."""
+    if case.plan is None or case.plan.memory is None:
+        return None
+    return max(role["total_bytes"] for role in case.plan.memory["roles"].values())
+
+
+def _users() -> str:
+    told = case.output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
+    lines = [" ".join(line.split()) for line in (told or "").splitlines() if line.strip()]
+    return f" ({'; '.join(lines[:8])})" if lines else ""
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:,.1f} GiB"

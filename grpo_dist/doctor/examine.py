@@ -1,0 +1,44 @@
+"""All groups of findings, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from grpo_dist.doctor import devices, host, hub, network, packages, slurm
+from grpo_dist.doctor.case import DoctorContext
+from grpo_dist.findings import Finding
+
+Group = Callable[[DoctorContext], Iterator[Finding]]
+
+GROUPS: dict[str, Group] = {
+    "packages": packages.findings,
+    "devices": devices.findings,
+    "storage": host.findings,
+    "limits": host.limit_findings,
+    "network": network.findings,
+    "slurm": slurm.findings,
+    "hub": hub.findings,
+    "secrets": host.secret_findings,
+}
+IN_A_JOB: dict[str, Group] = {
+    "packages": packages.findings,
+    "storage": host.shared_memory,
+    "limits": host.limit_findings,
+    "network": network.pins,
+    "hub": hub.model,
+    "secrets": host.secret_findings,
+}
+"""What a node is examined for when a job starts. GPUs and room on the disk are in its facts; partition, ports and
+addresses are settled; the next stage imports PyTorch, which takes seconds, and loads the data anyway."""
+
+
+def examine(case: DoctorContext, groups: Mapping[str, Group] = GROUPS) -> list[Finding]:
+    """Everything there is to say, also what is well. A group that breaks is an error of its own and stops no other."""
+    found = []
+    for name, group in groups.items():
+        try:
+            found += group(case)
+        except Exception as error:
+            what = f"the examination itself failed: {type(error).__name__}: {error}"
+            found.append(Finding(name, "warning", what, "please report this"))
+    return found

@@ -1,0 +1,1 @@
+"""Effects outside the training process: starting it, watching it, ending it."""

@@ -1,0 +1,159 @@
+"""Ask the base model every problem of a configuration several times; each attempt goes on where the last one ended.
+
+Fetch what a configuration names, and see that it loads without a network.
+
+The reward preflight of a configuration, without a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
+from grpo_dist.errors import LaunchError, RewardError, RolloutError, RunDirectoryError
+from grpo_dist.evaluation.pass_rates import PassRate, Record
+from grpo_dist.findings import Finding, any_error
+from grpo_dist.launch.checks import check_packages, check_rewards
+from grpo_dist.launch.forks import can_fork
+from grpo_dist.launch.local import check_local, run_stages
+from grpo_dist.launch.process import run_process
+from grpo_dist.launch.stages import QUIET, Stage
+from grpo_dist.plan import plan_run
+from grpo_dist.progress import Terminal
+from grpo_dist.render.files import render_files
+from grpo_dist.run.directory import RunDirectory
+
+
+def as_in_training(config: RunConfig, samples: int) -> RunConfig:
+    """The configuration with an evaluation that draws `samples` completions the way training does."""
+    drawn = {"num_samples": samples, "temperature": None, "max_completion_length": None}
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=drawn)})
+
+
+def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, command: str) -> list[PassRate]:
+    """The pass rates of all training problems, over `evaluation.num_samples` completions each.
+
+    Args:
+        work: where it is done, laid out as a run directory; made if it is not there.
+        command: what the person typed, `filter` or `advise`.
+
+    Raises:
+        ConfigError: the configuration cannot run, or not on one machine.
+        LaunchError, RolloutsGone: a stage failed; what is done stays.
+        RunDirectoryError: another configuration's problems are in `work`, or another process works there.
+        Interrupted: a signal ended it; what is done stays.
+    """
+    plan = plan_run(config)
+    check_local(plan, command)
+    check_rewards(config)
+    check_packages(())
+    if work.exists():
+        _check_same(config, work)
+    else:
+        work.create(render_files(config, plan))
+    again = "give the same command again"
+    env, forked = {**os.environ, **QUIET}, can_fork(plan, config)
+    run_stages(work, plan, _stages(work), env=env, terminal=terminal, again=again, forked=forked)
+    return Record(work.pass_rates).read()
+
+
+def few_pass_rates(config: RunConfig, samples: int, problems: int, terminal: Terminal) -> list[PassRate]:
+    """Those of at most `problems` problems; nothing stays of the work but the log of a stage that failed.
+
+    Raises:
+        As `pass_rates`.
+    """
+    few = as_in_training(config, samples)
+    limit = min(problems, few.data.max_samples or problems)
+    few = few.model_copy(update={"data": few.data.model_copy(update={"max_samples": limit})})
+    place = Path(tempfile.mkdtemp(prefix="grpo-dist-advise-"))
+    try:
+        found = pass_rates(few, RunDirectory(place / "work"), terminal, command="advise")
+    except (LaunchError, RolloutError):
+        raise  # its words name the log
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    shutil.rmtree(place)
+    return found
+
+
+def _stages(work: RunDirectory) -> list[Stage]:
+    python, where = sys.executable, str(work.path)
+    prepare = (python, "-m", "grpo_dist.training.stages.filter_prepare", where)
+    sample = (python, "-m", "grpo_dist.training.stages.filter_sample", where)
+    return [
+        Stage("prepare", prepare, work.prepared, alone=True, generates=False),
+        Stage("sample", sample, work.sampled, alone=True, generates=True),
+    ]
+
+
+def _check_same(config: RunConfig, work: RunDirectory) -> None:
+    differences = config_differences(load_config(work.config), config)
+    if differences:
+        listed = "\n".join(f"  {name}: {before!r} there, {now!r} now" for name, before, now in differences)
+        raise RunDirectoryError(
+            f"{work.path}: holds answers of another configuration:\n{listed}",
+            hint="go on with the one it was begun with, choose another --output, or remove that directory",
+        )
+
+
+LOG_CHARS = 2000
+ONLINE = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+OFFLINE = {**ONLINE, "HF_HUB_OFFLINE": "1"}
+
+
+def prefetch(config: RunConfig, terminal: Terminal) -> list[Finding]:
+    """One finding for each model and data set that was fetched, and one for each load without a network.
+
+    Raises:
+        LaunchError: training is not installed here, or a process of the prefetch failed.
+        Interrupted: a signal ended it; what has come stays.
+    """
+    check_packages(())
+    with tempfile.TemporaryDirectory(prefix="grpo-dist-prefetch-") as place:
+        stated = Path(place) / "config.yaml"
+        stated.write_text(dump_config(config), encoding="utf-8")
+        fetched = _stage("fetch", stated, ONLINE, terminal)
+        return fetched if any_error(fetched) else [*fetched, *_stage("check", stated, OFFLINE, terminal)]
+
+
+def _stage(mode: str, stated: Path, variables: Mapping[str, str], terminal: Terminal) -> list[Finding]:
+    log, result = stated.with_name(f"{mode}.log"), stated.with_name(f"{mode}.json")
+    argv = (sys.executable, "-m", "grpo_dist.training.stages.prefetch", mode, str(stated), str(result))
+    outcome = run_process(argv, env={**os.environ, **QUIET, **variables}, log=log, terminal=terminal)
+    if outcome.code or not result.exists():
+        raise LaunchError(f"the prefetch ended with exit code {outcome.code}:\n{log.read_text()[-LOG_CHARS:]}")
+    return [Finding(**finding) for finding in json.loads(result.read_text(encoding="utf-8"))]
+
+
+LOG_CHARS_REWARDS = 2000
+
+
+def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
+    """What `rewards_preflight.json` of a run with this configuration would say.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+        RewardError: the preflight itself could not be made: data, tokenizer or rewards cannot be loaded.
+        Interrupted: a signal ended it.
+    """
+    plan = plan_run(config)
+    check_rewards(config)
+    check_packages(())
+    with tempfile.TemporaryDirectory(prefix="grpo-dist-rewards-") as place:
+        run = RunDirectory(Path(place) / "run")
+        run.create(render_files(config, plan))
+        log = Path(place) / "log"
+        argv = (sys.executable, "-m", "grpo_dist.training.stages.rewards", str(run.path))
+        outcome = run_process(argv, env={**os.environ, **QUIET}, log=log, terminal=terminal)
+        if outcome.code or not run.rewards_preflight.exists():
+            raise RewardError(outcome.reason or log.read_text(errors="replace")[-LOG_CHARS_REWARDS:])
+        return json.loads(run.rewards_preflight.read_text(encoding="utf-8"))

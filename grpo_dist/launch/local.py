@@ -1,0 +1,188 @@
+"""A whole run on this machine: prepare, train, compare, report; each stage a process, each done once.
+
+A process that works on a finished run and is no stage of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryError
+from grpo_dist.inference.registry import is_served
+from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
+from grpo_dist.launch.forks import Forks, can_fork
+from grpo_dist.launch.open import create_or_resume
+from grpo_dist.launch.process import Interrupted, ProcessOutcome, run_process, serving, start
+from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
+from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.progress import Terminal
+from grpo_dist.run.control import Stopped, stopped_at
+from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
+from grpo_dist.run.reward_note import running_rewards
+from grpo_dist.run.trackers import tracker_environment
+
+LOG_TAIL_LINES = 15
+LOOK_INTO_REWARD = "look for os._exit, a crash, or a wait without a time-out in that reward"
+
+
+def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
+    """Make the run directory, or with resume take up the one that stands there.
+
+    Raises:
+        ConfigError: the configuration cannot run, or not on one machine; nothing is made.
+        LaunchError: training is not installed here.
+        RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
+    """
+    run, plan = RunDirectory(path.absolute()), plan_run(config)
+    check_local(plan, "run")
+    check_rewards(config)
+    check_packages(config.tracking)
+    check_backend(config)
+    if run.exists() and not resume:
+        raise RunDirectoryError(
+            f"{path}: a run stands there already",
+            hint="continue it with --resume, or start another with --output DIR",
+        )
+    create_or_resume(config, plan, run, again=f"grpo-dist run {run.config} --output {path} --resume")
+    return run, plan
+
+
+def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Terminal) -> None:
+    """Run the stages that are not done yet.
+
+    Raises:
+        LaunchError: a stage failed; its log's last lines and path are in the message.
+        Interrupted: a signal ended it; what is done stays and `--resume` continues.
+        Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
+    """
+    env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
+    allocator = allocator_environment(config, plan.topology, env)
+    again = "run the same command with --resume"
+    wanted, forked = stages(run, plan, config), can_fork(plan, config)
+    run_stages(run, plan, wanted, env=env, of_stages=allocator, terminal=terminal, again=again, forked=forked)
+
+
+def run_stages(
+    run: RunDirectory,
+    plan: LaunchPlan,
+    wanted: Sequence[Stage],
+    *,
+    env: Mapping[str, str],
+    terminal: Terminal,
+    again: str,
+    forked: bool,
+    of_stages: Mapping[str, str] | None = None,
+) -> None:
+    """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
+
+    Args:
+        again: what to do once the cause of a failure is mended.
+        forked: they share what they import.
+        of_stages: environment that servers do not get.
+
+    Raises:
+        LaunchError, RolloutsGone: a stage failed.
+        Interrupted: a signal ended it.
+        Stopped: it saved and stopped because it was asked to.
+    """
+    with run.locked():
+        missing = [stage for stage in wanted if not stage.result.exists()]
+        if not missing:
+            return
+        run.stop_request.unlink(missing_ok=True)
+        logs = run.new_attempt()
+        env = {**env, ATTEMPT_VARIABLE: str(logs)}
+        with ExitStack() as until_the_end:
+            starts = until_the_end.enter_context(_forks(run, plan, env)).start if forked else start
+            for stage in missing:
+                if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
+                    until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
+                devices = device_environment(plan.topology, env, alone=stage.alone)
+                log = logs / f"{stage.name}.log"
+                of_stage = {**env, **devices, **(of_stages or {})}
+                outcome = run_process(stage.argv, env=of_stage, log=log, terminal=terminal, start=starts)
+                _check(stage, outcome, log, again)
+
+
+def _forks(run: RunDirectory, plan: LaunchPlan, env: Mapping[str, str]) -> Forks:
+    return Forks(run.path, {**env, **device_environment(plan.topology, env, alone=True)})
+
+
+def _check(stage: Stage, outcome: ProcessOutcome, log: Path, again: str) -> None:
+    if outcome.code == 0 and stage.result.exists():
+        return
+    if outcome.code == RolloutsGone.exit_code:
+        raise RolloutsGone(f"the {stage.name} stage stopped, and what is done stands: {outcome.reason}\n  log: {log}")
+    if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
+        raise Stopped(step)
+    ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
+    running = "" if outcome.reason else running_rewards(log.parent)
+    during = f"it was in {running}\n" if running else ""
+    why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"
+    raise LaunchError(
+        f"the {stage.name} stage {ended}: {why}\n  log: {log}",
+        hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {again}",
+    )
+
+
+def check_local(plan: LaunchPlan, command: str) -> None:
+    """Raises PlanError for a plan of several machines: this command starts processes on one."""
+    if plan.topology.nodes > 1:
+        raise PlanError(
+            f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist {command}` runs on one",
+            hint="--set cluster.nodes=1; what the nodes would do is shown by grpo-dist plan CONFIG",
+        )
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, for an error message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
+
+
+__all__ = ["Interrupted", "Stopped", "check_local", "execute", "log_tail", "open_run", "run_stages"]
+
+
+def run_alongside(module: str, request: Mapping[str, Any], *, run: Path, result: Path, terminal: Terminal) -> None:
+    """Run `python -m module REQUEST` until `result` stands, on the device that the run was planned for.
+
+    Its log lies beside the result while it works, and stays only when it fails.
+
+    Raises:
+        LaunchError: it failed; the reason, or the last lines of its log, are in the message.
+        RunDirectoryError: the directory of the result cannot be made.
+        Interrupted: a signal ended it.
+    """
+    check_packages(())
+    log = result.with_name(f"{result.name}.log")
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{log.parent}: cannot be written ({error.strerror})", hint="choose another place with --output"
+        ) from error
+    argv = [sys.executable, "-m", module, json.dumps(request)]
+    try:
+        outcome = run_process(argv, env=_environment(run), log=log, terminal=terminal)
+    except Interrupted:
+        log.unlink(missing_ok=True)
+        raise
+    if outcome.code or not result.exists():
+        why = outcome.reason or f"exit code {outcome.code}, the last lines of its log:\n{log_tail(log)}"
+        raise LaunchError(f"{why}\n  log: {log}")
+    log.unlink()
+
+
+def _environment(run: Path) -> dict[str, str]:
+    """As a lone stage has it. Where a GPU was planned, this machine may have fewer, and one will do."""
+    env = {**os.environ, **QUIET}
+    topology = LaunchPlan.from_json(RunDirectory(run).plan.read_text()).topology
+    return env if topology.device == "cuda" else {**env, **device_environment(topology, env, alone=True)}

@@ -1,0 +1,93 @@
+"""The rollout servers of one node of a prepared run."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grpo_dist.config import RunConfig, load_config
+from grpo_dist.config.base import EMBEDDED
+from grpo_dist.errors import PlanError, RunDirectoryError
+from grpo_dist.inference.registry import lock_of
+from grpo_dist.inference.server import server_settings
+from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.run.directory import RunDirectory
+
+
+@contextmanager
+def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[str], None]) -> Iterator[Supervisor]:
+    """A supervisor for the node's replicas, not started yet; no other one of this node can be had meanwhile.
+
+    Args:
+        path: the run directory.
+        node: number of the node in the plan.
+        host: address of this node by which the trainers reach it.
+        logs: directory for the servers' logs.
+
+    Raises:
+        RunDirectoryError: the run is not prepared, or its servers of this node are running.
+        PlanError: the plan has no servers for this node.
+    """
+    run = RunDirectory(path.absolute())
+    config, plan = _prepared(run, path)
+    replicas = replicas_of_node(plan.topology, node)
+    if not replicas:
+        raise _no_replicas(plan, node)
+    embedded = config.model.name_or_path == EMBEDDED
+    model = str(run.model) if embedded else config.model.name_or_path
+    settings = server_settings(config, plan, model, str(run.tokenizer))
+    site = NodeSettings(
+        topology=plan.topology,
+        registry=run.replicas,
+        logs=logs,
+        host=host,
+        timeouts=config.rollout.timeouts,
+        max_restarts=config.rollout.max_restarts,
+    )
+    run.replicas.mkdir(exist_ok=True)
+    with _alone(lock_of(run.replicas, node), path):
+        yield Supervisor(settings, replicas, site, say=say)
+
+
+def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
+    if not run.exists() or not run.plan.is_file():
+        raise RunDirectoryError(
+            f"{path}: no run stands there (config.yaml and plan.json are missing)",
+            hint=f"make one: grpo-dist render CONFIG --output {path}",
+        )
+    config = load_config(run.config)
+    embedded = config.model.name_or_path == EMBEDDED
+    wanted = (run.tokenizer, run.model) if embedded else (run.tokenizer,)
+    if missing := [part.name for part in wanted if not part.exists()]:
+        raise RunDirectoryError(
+            f"{path}: the run is not prepared: {' and '.join(missing)} missing",
+            hint=f"python -m grpo_dist.training.stages.prepare {path}",
+        )
+    return config, LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+
+
+def _no_replicas(plan: LaunchPlan, node: int) -> PlanError:
+    nodes = sorted({replica.node for replica in plan.topology.replicas})
+    if nodes:
+        listed = ", ".join(map(str, nodes))
+        return PlanError(f"node {node} of this run has no rollout servers", hint=f"--node one of {listed}")
+    return PlanError(
+        f"this run has no rollout servers: its plan is {plan.topology.mode}",
+        hint="plan one with --set rollout.backend=vllm --set rollout.mode=server",
+    )
+
+
+@contextmanager
+def _alone(lock: Path, path: Path) -> Iterator[None]:
+    """Dropped by the kernel with the process that holds it."""
+    with open(lock, "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunDirectoryError(
+                f"{path}: the rollout servers of this node are running", hint="stop them first, or use them"
+            ) from error
+        yield

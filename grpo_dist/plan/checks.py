@@ -1,0 +1,222 @@
+"""Settings that are each right and cannot run together, which the libraries would only say hours later, or never.
+
+Where Unsloth cannot train: one process on one GPU is its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from grpo_dist.config import RunConfig
+from grpo_dist.plan.batch import Alternative, BatchPlan, PlanRefusal
+from grpo_dist.plan.inputs import PlanInputs, quantization_of
+from grpo_dist.plan.memory.vllm import SERVED_RANKS
+from grpo_dist.plan.topology import Topology
+
+TRL = Alternative({"model.backend": "trl"})
+
+
+class Obstacle(NamedTuple):
+    """Why Unsloth cannot do what is planned, and what may be set instead."""
+
+    what: str
+    ways: tuple[Alternative, ...]
+
+
+def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
+    """What stands in Unsloth's way; None where nothing does, as far as it can be told without importing it.
+
+    Sharding needs no word: it is refused for a single process whatever trains.
+    """
+    if where.num_processes > 1:
+        one_gpu = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
+        alone = Alternative(one_gpu if where.device == "cuda" else {"distributed.num_processes": 1})
+        return Obstacle(
+            f"Unsloth trains in one process, and {where.num_processes} are planned",
+            (TRL, alone),
+        )
+    if where.mode == "server":
+        return Obstacle(
+            "Unsloth generates in the training process, and rollout.mode is server",
+            (TRL, Alternative({"rollout.mode": "colocate", "rollout.replicas": "auto", "rollout.nodes": "auto"})),
+        )
+    if where.mode == "colocate" and where.device == "cpu":
+        return Obstacle(
+            "Unsloth's vLLM needs a GPU, and cluster.gpus_per_node is 0",
+            (TRL, Alternative({"rollout.backend": "transformers"})),
+        )
+    return None
+
+
+TOKEN_MODES = ("token_truncate", "token_mask")
+UNSERVED_MODULES = ("embed_tokens", "lm_head")
+"""vLLM serves adapters on the layers between them."""
+
+
+class Contradiction(NamedTuple):
+    what: str
+    ways: tuple[Alternative, ...]
+    """To mend it; each is planned before it is said."""
+
+
+def refuse_contradictions(basis: PlanInputs) -> None:
+    """What can be told before anything is shared out.
+
+    Raises:
+        PlanError: the first contradiction found.
+    """
+    _refuse((*_of_the_device(basis), *_of_the_rollouts(basis.config), *_of_the_model(basis)))
+
+
+def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
+    """What depends on the number of processes.
+
+    Raises:
+        PlanError: the first contradiction found.
+    """
+    _refuse(_of_the_launch(config, where, batch))
+
+
+def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
+    for what, ways in found:
+        raise PlanRefusal(what, ways)
+
+
+def _set(name: str, *values: Any) -> tuple[Alternative, ...]:
+    """One setting at each of these values, the nearest first."""
+    return tuple(Alternative({name: value}) for value in values)
+
+
+def extra(config: RunConfig, name: str, default: Any = None) -> Any:
+    """A further field of `GRPOConfig` as stated under `grpo:`."""
+    return (config.grpo.model_extra or {}).get(name, default)
+
+
+def corrects_sampling(config: RunConfig) -> bool:
+    """TRL corrects for the difference between vLLM's and the trainer's probabilities (its default)."""
+    return config.rollout.backend == "vllm" and config.grpo.vllm_importance_sampling_correction
+
+
+def _of_the_device(basis: PlanInputs) -> Iterator[Contradiction]:
+    config, on_cpu = basis.config, basis.config.cluster.gpus_per_node == 0
+    rollout, dtype = config.rollout, config.model.dtype
+    if on_cpu and rollout.backend == "vllm" and rollout.sync == "merged":
+        yield Contradiction(
+            "rollout.sync: merged weights travel by NCCL, which needs CUDA, and cluster.gpus_per_node is 0",
+            (Alternative({"rollout.sync": "adapter"}),),
+        )
+    if on_cpu and rollout.tensor_parallel_size not in ("auto", 1):
+        yield Contradiction(
+            f"rollout.tensor_parallel_size: {rollout.tensor_parallel_size} GPUs of a replica, and "
+            f"cluster.gpus_per_node is 0",
+            _set("rollout.tensor_parallel_size", 1),
+        )
+    if on_cpu and config.distributed.strategy == "fsdp2":
+        yield Contradiction(
+            "distributed.strategy: Accelerate runs fsdp2 on CPU as plain DDP without a word",
+            _set("distributed.strategy", "ddp", "zero2", "zero3"),
+        )
+    if on_cpu and extra(config, "tf32"):
+        yield Contradiction("grpo.tf32: TensorFloat-32 needs an NVIDIA GPU from Ampere on", _set("grpo.tf32", False))
+    if not on_cpu and basis.gpu.name == "cpu":
+        ways = (*_set("cluster.gpus_per_node", 0), *_set("cluster.gpu", "h100"))
+        yield Contradiction("cluster.gpu: cpu is no GPU", ways)
+    if not on_cpu and dtype == "bfloat16" and basis.gpu.dtype == "float16":
+        yield Contradiction(
+            f"model.dtype: {basis.gpu.name} has no bfloat16; Transformers and vLLM refuse it there",
+            _set("model.dtype", "float16"),
+        )
+
+
+def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
+    if config.rollout.backend != "vllm":
+        return
+    if config.rollout.sync == "adapter" and config.lora.r > SERVED_RANKS[-1]:
+        yield Contradiction(
+            f"lora.r: vLLM serves adapters up to rank {SERVED_RANKS[-1]}, not {config.lora.r}",
+            (Alternative({"lora.r": SERVED_RANKS[-1]}), _whole_weights(config)),
+        )
+    targets = () if config.lora.target_modules == "all-linear" else config.lora.target_modules
+    unserved = [name for name in targets if name.rpartition(".")[2] in UNSERVED_MODULES]
+    if config.rollout.sync == "adapter" and unserved:
+        yield Contradiction(
+            f"lora.target_modules: vLLM serves no adapter on {', '.join(unserved)}",
+            (*_set("lora.target_modules", "all-linear"), _whole_weights(config)),
+        )
+    mode = config.grpo.vllm_importance_sampling_mode
+    if config.grpo.loss_type == "vespo" and corrects_sampling(config) and mode not in TOKEN_MODES:
+        yield Contradiction(
+            f"grpo.loss_type: vespo with vLLM weighs single tokens, and vllm_importance_sampling_mode is {mode}",
+            _set("grpo.vllm_importance_sampling_mode", *TOKEN_MODES),
+        )
+    if extra(config, "use_transformers_continuous_batching"):
+        yield Contradiction(
+            "grpo.use_transformers_continuous_batching: rollout.backend is vllm, so Transformers generates nothing",
+            _set("grpo.use_transformers_continuous_batching", False),
+        )
+
+
+def _whole_weights(config: RunConfig) -> Alternative:
+    """Merged into the model, any adapter can be sent: by TRL, to one server or to colocated engines."""
+    one = {"rollout.replicas": 1} if config.rollout.mode == "server" else {}
+    return Alternative({"rollout.sync": "merged", **one}, "sends whole weights")
+
+
+def _more_processes(config: RunConfig) -> tuple[Alternative, ...]:
+    return (
+        _set("cluster.gpus_per_node", 2, 4, 8) if config.cluster.gpus_per_node else _set("distributed.num_processes", 2)
+    )
+
+
+def _of_the_model(basis: PlanInputs) -> Iterator[Contradiction]:
+    config = basis.config
+    kind = None if basis.architecture is None else quantization_of(config, basis.architecture)
+    strategy = config.distributed.strategy
+    if kind is not None and strategy in ("zero3", "fsdp2"):
+        yield Contradiction(
+            f"distributed.strategy: {strategy} shards weights, and those of {config.model.name_or_path} are {kind} "
+            f"ones of bitsandbytes, which stay whole",
+            _set("distributed.strategy", "zero2", "zero1", "ddp"),
+        )
+    if basis.architecture is not None and extra(config, "router_aux_loss_coef"):
+        yield Contradiction(
+            f"grpo.router_aux_loss_coef: {config.model.name_or_path} is no mixture of experts and has no router",
+            _set("grpo.router_aux_loss_coef", 0.0),
+        )
+    fused = (extra(config, "liger_kernel_config") or {}).get("fused_linear_cross_entropy")
+    if fused and extra(config, "use_liger_kernel"):
+        yield Contradiction(
+            "grpo.liger_kernel_config: fused_linear_cross_entropy replaces the output head that TRL fuses itself",
+            _set("grpo.liger_kernel_config.fused_linear_cross_entropy", False),
+        )
+
+
+def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iterator[Contradiction]:
+    if config.rollout.sync == "merged" and len(where.replicas) > 1:
+        yield Contradiction(
+            f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
+            (Alternative({"rollout.sync": "adapter"}), Alternative({"rollout.replicas": 1})),
+        )
+    if config.model.backend == "unsloth" and (found := obstacle(config, where)):
+        yield Contradiction(f"model.backend: {found.what}", found.ways)
+    strategy, optim = config.distributed.strategy, config.grpo.optim
+    if strategy != "ddp" and where.num_processes == 1:
+        yield Contradiction(
+            f"distributed.strategy: {strategy} shards over the training processes, and there is 1: nothing is saved",
+            (*_set("distributed.strategy", "ddp"), *_more_processes(config)),
+        )
+    if not optim.endswith("layerwise"):
+        return
+    plain = optim.removesuffix("_layerwise")
+    if where.num_processes > 1:
+        yield Contradiction(
+            f"grpo.optim: {optim} updates layer by layer in one process, and {where.num_processes} train",
+            _set("grpo.optim", plain),
+        )
+    if batch.gradient_accumulation_steps > 1:
+        yield Contradiction(
+            f"grpo.optim: {optim} cannot accumulate gradients, and a step accumulates "
+            f"{batch.gradient_accumulation_steps} micro-batches of {batch.per_device_train_batch_size}",
+            _set("grpo.optim", plain),
+        )

@@ -1,0 +1,241 @@
+"""GPUs and links a plan can be made for: what the vendor's data sheet says, in bytes, bytes/s and FLOP/s.
+
+Peaks are dense (without 2:4 sparsity, which halves the figure most data sheets print) and one-directional: a data
+sheet's NVLink figure counts both directions. What a program reaches of a peak is `plan.timing.Efficiencies`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from grpo_dist.config.messages import closest
+from grpo_dist.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection between two GPUs, or of one network port."""
+
+    name: str
+    bandwidth: float
+    """bytes/s in one direction, at line rate."""
+    latency: float
+    """Seconds per hop of a small collective: `hwLat` (tree, LL) of NCCL's src/graph/tuning.cc."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One accelerator."""
+
+    name: str
+    memory: int
+    """Bytes a program can allocate in all, as the driver reports them; below the number on the box."""
+    flops: float
+    """FLOP/s of dense matrix products in `dtype`, accumulated in 32 bit."""
+    bandwidth: float
+    """bytes/s from device memory."""
+    link: str
+    """Name of the `Link` to the other GPUs of its node."""
+    dtype: str
+    """bfloat16; float16 on a chip without it; float32 on CPU."""
+    source: str
+    """Where the figures stand."""
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of a weight, an activation and a KV entry."""
+        return 4 if self.dtype == "float32" else 2
+
+
+class UnknownHardware(PlanError):
+    """A name the tables do not have."""
+
+    def __init__(self, message: str, *, otherwise: str, near: str | None = None) -> None:
+        meant = f"did you mean {near}? Otherwise " if near else ""
+        super().__init__(message, hint=meant + otherwise)
+        self.near = near
+        """The name that was probably meant."""
+        self.otherwise = f"or {otherwise}"
+
+
+def _gib(number: float) -> int:
+    return int(number * 2**30)
+
+
+LINKS: dict[str, Link] = {
+    link.name: link
+    for link in (
+        Link("nvlink3", 300e9, 0.6e-6),
+        Link("nvlink4", 450e9, 0.6e-6),
+        Link("nvlink5", 900e9, 0.6e-6),
+        Link("pcie3", 15.75e9, 1.0e-6),
+        Link("pcie4", 31.5e9, 1.0e-6),
+        Link("pcie5", 63.0e9, 1.0e-6),
+        Link("infiniband-hdr", 25e9, 5.0e-6),
+        Link("infiniband-ndr", 50e9, 5.0e-6),
+        Link("ethernet-10", 1.25e9, 5.0e-6),
+        Link("ethernet-25", 3.125e9, 5.0e-6),
+        Link("ethernet-100", 12.5e9, 5.0e-6),
+        Link("ethernet-200", 25e9, 5.0e-6),
+        Link("ethernet-400", 50e9, 5.0e-6),
+        Link("shared-memory", 10e9, 1.0e-6),
+    )
+}
+"""NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets). PCIe: 16 lanes × 8, 16, 32 GT/s × 128/130.
+InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. Latencies: hwLatencies (tree, LL) of NCCL's
+src/graph/tuning.cc. `shared-memory` is between CPU processes, our own figures."""
+
+GPUS: dict[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("rtx-3090", _gib(23.6), 71e12, 936e9, "pcie4", "bfloat16", "NVIDIA GA102 white paper, appendix A"),
+        Gpu("rtx-a6000", _gib(47.4), 154.8e12, 768e9, "pcie4", "bfloat16", "NVIDIA RTX A6000 data sheet"),
+        Gpu("rtx-6000-ada", _gib(47.4), 364.2e12, 960e9, "pcie4", "bfloat16", "NVIDIA RTX 6000 Ada data sheet"),
+        Gpu("t4", _gib(14.7), 65e12, 320e9, "pcie3", "float16", "NVIDIA T4 data sheet; Turing has no bfloat16"),
+        Gpu("a10", _gib(22.0), 125e12, 600e9, "pcie4", "bfloat16", "NVIDIA A10 data sheet"),
+        Gpu("a10g", _gib(22.0), 70e12, 600e9, "pcie4", "bfloat16", "NVIDIA A10G data sheet"),
+        Gpu("a40", _gib(44.3), 149.7e12, 696e9, "pcie4", "bfloat16", "NVIDIA A40 data sheet"),
+        Gpu("l4", _gib(22.0), 121e12, 300e9, "pcie4", "bfloat16", "NVIDIA L4 data sheet"),
+        Gpu("l40", _gib(44.3), 181e12, 864e9, "pcie4", "bfloat16", "NVIDIA L40 data sheet"),
+        Gpu("l40s", _gib(44.3), 362.05e12, 864e9, "pcie4", "bfloat16", "NVIDIA L40S data sheet"),
+        Gpu("rtx-4090", _gib(23.6), 165.2e12, 1008e9, "pcie4", "bfloat16", "NVIDIA Ada white paper, appendix A"),
+        Gpu("a100-40gb", _gib(39.3), 312e12, 1555e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
+        Gpu("a100-80gb", _gib(79.1), 312e12, 2039e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
+        Gpu("a100-40gb-pcie", _gib(39.3), 312e12, 1555e9, "pcie4", "bfloat16", "NVIDIA A100 data sheet, PCIe"),
+        Gpu("a100-80gb-pcie", _gib(79.1), 312e12, 1935e9, "pcie4", "bfloat16", "NVIDIA A100 data sheet, PCIe"),
+        Gpu("h100", _gib(79.1), 989.4e12, 3.35e12, "nvlink4", "bfloat16", "NVIDIA H100 data sheet, SXM5"),
+        Gpu("h100-pcie", _gib(79.1), 756e12, 2.0e12, "pcie5", "bfloat16", "NVIDIA H100 data sheet, PCIe"),
+        Gpu("h100-nvl", _gib(93.0), 835e12, 3.9e12, "pcie5", "bfloat16", "NVIDIA H100 NVL data sheet"),
+        Gpu("gh200", _gib(94.5), 989.4e12, 4.0e12, "nvlink4", "bfloat16", "NVIDIA GH200 data sheet, 96 GB HBM3"),
+        Gpu("h200", _gib(139.7), 989.4e12, 4.8e12, "nvlink4", "bfloat16", "NVIDIA H200 data sheet, SXM5"),
+        Gpu("h200-nvl", _gib(139.7), 835e12, 4.8e12, "pcie5", "bfloat16", "NVIDIA H200 NVL data sheet"),
+        Gpu("b200", _gib(178.0), 2.25e15, 8e12, "nvlink5", "bfloat16", "NVIDIA DGX B200 data sheet, per GPU"),
+        Gpu("cpu", _gib(8.0), 100e9, 20e9, "shared-memory", "float32", "rough: two x86 cores with AVX2; override it"),
+    )
+}
+"""By name. `cpu` is an order of magnitude, not a data sheet."""
+
+ALIASES = {
+    "a100": "a100-40gb",
+    "rtx4090": "rtx-4090",
+    "4090": "rtx-4090",
+    "rtx3090": "rtx-3090",
+    "3090": "rtx-3090",
+    "a6000": "rtx-a6000",
+    "rtxa6000": "rtx-a6000",
+    "rtx-6000-ada-generation": "rtx-6000-ada",
+    "gh200-480gb": "gh200",
+    "a100-pcie": "a100-40gb-pcie",
+    "a100-pcie-40gb": "a100-40gb-pcie",
+    "a100-pcie-80gb": "a100-80gb-pcie",
+    "ndr": "infiniband-ndr",
+    "hdr": "infiniband-hdr",
+}
+"""Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger. The driver calls a
+GH200 by the memory of its CPU, 480 GB."""
+
+_FILLERS = {"nvidia", "tesla", "geforce", "sxm", "sxm2", "sxm4", "sxm5", "sxm6", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+
+OTHER_VENDORS = {
+    r"(amd|instinct|radeon|mi[1-9][0-9]{1,2}[ax]?)": "AMD",
+    r"(intel|gaudi[0-9]?|hl|max|arc)": "Intel",
+    r"(tpu|v[2-6][ep]|trillium)": "Google",
+    r"(trainium[0-9]?|inferentia[0-9]?|trn[0-9])": "AWS",
+    r"(ascend|910[abc]?)": "Huawei",
+}
+"""First word of a name → who makes it: nothing here runs on CUDA there."""
+
+
+def gpu(name: str, overrides: Mapping[str, Any] | None = None) -> Gpu:
+    """The GPU of that name, as the table or Slurm's GRES spells it, with some figures replaced by the user's.
+
+    A name the table does not have is accepted with `memory`, `flops` and `bandwidth` given.
+
+    Raises:
+        PlanError: unknown name, unknown figure, or one that is no positive number.
+    """
+    overrides = dict(overrides or {})
+    _check_overrides(name, overrides)
+    known = GPUS.get(_canonical(name))
+    if known is not None:
+        return replace(known, **overrides, source=_source(known.source, overrides))
+    if {"memory", "flops", "bandwidth"} <= overrides.keys():
+        return Gpu(**{"name": name, "link": "pcie4", "dtype": "bfloat16", **overrides, "source": "given"})
+    raise _unknown(name)
+
+
+def link(name: str) -> Link:
+    """The link of that name.
+
+    Raises:
+        PlanError: unknown name.
+    """
+    plain = re.sub(r"^(\d+)-?gbe?$", r"ethernet-\1", name.strip().lower().replace("_", "-").replace(" ", "-"))
+    plain = ALIASES.get(plain.removeprefix("ib-"), plain)
+    if plain in LINKS:
+        return LINKS[plain]
+    raise UnknownHardware(
+        f"link {name!r} is not in the table of {', '.join(LINKS)}",
+        otherwise="take the one whose bytes/s come nearest",
+        near=closest(plain, list(LINKS)),
+    )
+
+
+def _unknown(name: str) -> UnknownHardware:
+    figures = "give its memory, flops and bandwidth (bytes, FLOP/s, bytes/s) under cluster.gpu_overrides"
+    word = re.split(r"[\s_\-:/.]+", name.strip().lower())[0]
+    vendor = next((vendor for pattern, vendor in OTHER_VENDORS.items() if re.fullmatch(pattern, word)), None)
+    if vendor is not None:
+        return UnknownHardware(
+            f"GPU {name!r} is not in the table: {vendor} makes it, and training here needs an NVIDIA GPU (CUDA, NCCL)",
+            otherwise=f"name an NVIDIA GPU, or, to plan all the same, {figures}",
+        )
+    near = closest(_canonical(name), list(GPUS))
+    message = f"GPU {name!r} is not in the table of {', '.join(GPUS)}"
+    return UnknownHardware(message, otherwise=figures, near=near)
+
+
+def _canonical(name: str) -> str:
+    """`nvidia_a100-sxm4-80gb` → `a100-80gb`; memory and form are left out where no two entries differ in them."""
+    words = [word for word in re.split(r"[\s_\-:/.]+", name.strip().lower()) if word and word not in _FILLERS]
+    joined = "-".join(words)
+    for candidate in (joined, re.sub(r"-(\d+)gb?(?=-|$)", "", joined)):
+        found = ALIASES.get(candidate, candidate)
+        for entry in (found, found.removesuffix("-pcie")):
+            if entry in GPUS and (entry == found or "pcie" in GPUS[entry].link) and _has_memory(entry, joined):
+                return entry
+    return joined
+
+
+def _has_memory(entry: str, words: str) -> bool:
+    """The gigabytes that a name states, where it does, are those on the box of this GPU."""
+    stated = re.search(r"(?:^|-)(\d+)gb?(?=-|$)", words)
+    if stated is None or words in (entry, *ALIASES):
+        return True
+    return 0.9 < GPUS[entry].memory / 2**30 / int(stated[1]) <= 1
+
+
+def _check_overrides(name: str, overrides: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(Gpu) if field.name not in ("name", "source")]
+    for key, value in overrides.items():
+        if key not in known:
+            raise PlanError(
+                f"GPU {name!r}: {key!r} is no figure of a GPU",
+                hint=_did_you_mean(key, known) + f"known are {', '.join(known)}",
+            )
+        if key == "link":
+            link(value)
+        elif key != "dtype" and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+            raise PlanError(f"GPU {name!r}: {key} must be a positive number, not {value!r}", hint=f"e.g. {key}: 80e9")
+
+
+def _source(source: str, overrides: Mapping[str, Any]) -> str:
+    return f"{source}; {', '.join(overrides)} given" if overrides else source
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    near = closest(name, list(names))
+    return f"did you mean {near}? Otherwise " if near else ""

@@ -1,0 +1,169 @@
+"""Seconds one GPU trains on its share of a step.
+
+FLOPs (Kaplan et al. 2020): 2 per weight and token forward, 2 for the gradient of the activations, 2 for the gradient of
+the weights. LoRA freezes the weights, so the last 2 fall away: 4 instead of 6, and 6 instead of 8 with the forward
+recomputed by gradient checkpointing (Chen et al. 2016). The adapter's own products, about 2 %, are left out.
+
+What one token costs a dense decoder, in parameters, FLOPs and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from grpo_dist.plan.specs import Architecture
+from grpo_dist.plan.specs.hardware import Gpu
+from grpo_dist.plan.time.efficiencies import DEFAULTS, Efficiencies
+from grpo_dist.plan.time.lengths import Lengths
+
+
+def layer_parameters(architecture: Architecture) -> int:
+    """Weights a token is multiplied with in one layer."""
+    return architecture.attention_parameters() + architecture.mlp_parameters()
+
+
+def head_parameters(architecture: Architecture) -> int:
+    """Weights of the output head, its own or the embedding's."""
+    return architecture.embedding_parameters()
+
+
+def matmul_parameters(architecture: Architecture) -> int:
+    """Weights a token is multiplied with in all; the embedding table is only looked up."""
+    return architecture.num_hidden_layers * layer_parameters(architecture) + head_parameters(architecture)
+
+
+def read_bytes(architecture: Architecture, gpu: Gpu) -> int:
+    """Bytes a decode step reads: every matrix once."""
+    return gpu.dtype_bytes * matmul_parameters(architecture)
+
+
+def kv_bytes(architecture: Architecture, gpu: Gpu) -> int:
+    """Bytes of keys and values per token, all layers."""
+    return architecture.kv_bytes_per_token(gpu.dtype_bytes)
+
+
+def attention_flops(architecture: Architecture, context: float) -> float:
+    """FLOPs per token and layer of QKᵀ and of the weighted sum over `context` positions: 2 × 2 × context × width."""
+    return 4.0 * context * architecture.query_size
+
+
+Padding = Literal["step", "batch", "none"]
+"""What a micro-batch is cut to (`training/micro_batches.py`): `step`: its own longest completion, those of a step
+sorted by length; `batch`: the same, unsorted; `none`: it is not cut, all are as long as the longest of the step."""
+
+SAMPLED = 64
+"""Micro-batches that are looked at where there are more."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One GPU's share of a step."""
+
+    seconds: float
+    """Forward and backward."""
+    scoring_seconds: float
+    """Forwards without gradient: old log-probabilities, reference model."""
+    micro_steps: int
+    tokens: float
+    """Computed, padding included."""
+
+    @property
+    def how(self) -> str:
+        """In words."""
+        batches = f"{self.micro_steps} micro-batch{'' if self.micro_steps == 1 else 'es'}"
+        return f"{self.tokens:,.0f} tokens a GPU, padding included, in {batches}"
+
+
+def training_time(
+    architecture: Architecture,
+    gpu: Gpu,
+    lengths: Lengths,
+    *,
+    completions: int,
+    micro_batch: int,
+    lora: bool = True,
+    checkpointing: bool = True,
+    scoring_forwards: int = 0,
+    padding: Padding = "step",
+    eager: bool = False,
+    efficiencies: Efficiencies = DEFAULTS,
+) -> Training:
+    """Forward and backward over `completions` sequences on one GPU, `micro_batch` at a time.
+
+    Args:
+        eager: attention writes all scores to memory.
+        scoring_forwards: extra forwards without gradient: one for the old log-probabilities where the loss's own
+            forward pass does not give them, and one for the reference model with beta > 0.
+    """
+    micro_steps = ceil(completions / micro_batch)
+    batch = min(micro_batch, completions)
+    backward = 1 if lora else 2
+    passes = 1 + backward + (1 if checkpointing else 0)
+    one = _Pass(architecture, gpu, batch, lora, eager, efficiencies)
+    seconds = tokens = 0.0
+    widths = list(_widths(lengths, completions, batch, padding))
+    for prompt, completion in widths:
+        layers, head = one.seconds(prompt, completion)
+        seconds += passes * layers + (1 + backward) * head
+        tokens += batch * (prompt + completion)
+    # TRL scores before anything is cut.
+    padded = sum(one.seconds(lengths.padded - lengths.longest, lengths.longest)) if scoring_forwards else 0.0
+    scale = efficiencies.training_scale * micro_steps
+    return Training(
+        seconds=scale * seconds / len(widths),
+        scoring_seconds=scale * scoring_forwards * padded,
+        micro_steps=micro_steps,
+        tokens=tokens * completions / batch / len(widths),
+    )
+
+
+def _widths(lengths: Lengths, completions: int, batch: int, padding: Padding) -> Iterator[tuple[float, float]]:
+    """(prompt, completion) that micro-batches are padded to; some of them, evenly spread, where there are many."""
+    prompt = lengths.prompt_of(batch)
+    if padding == "none":
+        yield lengths.padded - lengths.longest, lengths.longest
+    elif padding == "batch":
+        yield prompt, lengths.completion(batch, batch)
+    else:
+        count = ceil(completions / batch)
+        looked_at = min(count, SAMPLED)
+        for number in range(looked_at):
+            skipped = int((number + 0.5) * count / looked_at) * batch
+            yield prompt, lengths.completion(completions - skipped, completions)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a micro-batch."""
+
+    architecture: Architecture
+    gpu: Gpu
+    sequences: int
+    lora: bool
+    eager: bool
+    efficiencies: Efficiencies
+
+    def seconds(self, prompt: float, completion: float) -> tuple[float, float]:
+        """Of all layers, and of the output head over the completion tokens, the only ones scored."""
+        one_layer = self._layer(prompt + completion)
+        layers = self.architecture.num_hidden_layers * max(one_layer, self.efficiencies.layer_launch(self.lora))
+        return layers, _head_pass(self.architecture, self.gpu, self.sequences * completion, self.efficiencies)
+
+    def _layer(self, length: float) -> float:
+        """One layer; causal attention sees half the sequence on average."""
+        a, gpu, tokens = self.architecture, self.gpu, self.sequences * length
+        per_token = 2 * layer_parameters(a) + attention_flops(a, length / 2)
+        products = tokens * per_token / (gpu.flops * self.efficiencies.matmul)
+        width = gpu.dtype_bytes * (a.hidden_size + a.intermediate_size)
+        moved = self.efficiencies.activation_passes * width
+        if self.eager:
+            moved += self.efficiencies.eager_score_bytes * a.num_attention_heads * length
+        return products + tokens * moved / (gpu.bandwidth * self.efficiencies.streaming)
+
+
+def _head_pass(architecture: Architecture, gpu: Gpu, tokens: float, efficiencies: Efficiencies) -> float:
+    """Seconds of the output head over the completion tokens, the only ones scored."""
+    return tokens * 2 * head_parameters(architecture) / (gpu.flops * efficiencies.matmul)

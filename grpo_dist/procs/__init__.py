@@ -1,0 +1,1 @@
+"""Process tools: walking and ending process trees, and free ports."""

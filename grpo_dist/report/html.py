@@ -1,0 +1,442 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no picture, no network.
+
+The words and numbers of the page, ready for the template; long texts cut so that the page stays below 2 MB.
+
+A few completions from the way through training, out of TRL's `completions/completions_*.parquet`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from grpo_dist.errors import ReportError
+from grpo_dist.report import charts, figures
+from grpo_dist.report.numbers import MINUS, NOTHING, change, data_size, duration, number, percent, plural, points
+from grpo_dist.report.record import Attempt, Comparison, Flip, Measure, Problem, RunRecord
+from grpo_dist.report.series import column, ends, finite, present, smoothing_window, thinned
+from grpo_dist.report.summary import generated_by, layout, summary
+from grpo_dist.run.directory import write_atomically
+
+STEPS_SHOWN = 6
+POLICY = "policy_version"
+"""Optimizer steps that the policy which sampled a completion had behind it; logged where vLLM samples."""
+NOT_REWARDS = {"step", "prompt", "completion", "advantage", POLICY}
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion; `rewards` maps each function to its unweighted value, None where it gave none; `policy` is the
+    version it was sampled from, None where that is not logged."""
+
+    completion: Any
+    rewards: Mapping[str, float | None]
+    advantage: float | None
+    policy: float | None
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """Of a step's first prompt: the completion with the highest advantage, and that with the lowest if it differs."""
+
+    step: int
+    prompt: Any
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`missing` says why there are none, and is empty when there are some."""
+
+    steps: tuple[StepSamples, ...] = ()
+    missing: str = ""
+
+
+def read_samples(run: Path) -> Samples:
+    """Samples of some steps, spread evenly from the first to the last that has a file."""
+    files = _files(run / "completions")
+    if not files:
+        return Samples(missing="The run has written no completions (completions/completions_*.parquet).")
+    if find_spec("pyarrow") is None:
+        return Samples(missing="Reading the completions needs pyarrow: pip install pyarrow, and make the report again.")
+    chosen = [files[i] for i in thinned(len(files), STEPS_SHOWN)]
+    steps = tuple(found for step, path in chosen if (found := _read(step, path)))
+    return Samples(steps, "" if steps else "None of the completions files can be read.")
+
+
+def words(content: Any) -> str:
+    """The text of a prompt or completion: as it is, or that of the last message."""
+    if isinstance(content, (list, tuple)):
+        return words(content[-1]) if content else ""
+    if isinstance(content, Mapping):
+        return words(content.get("content") or content.get("text") or "")
+    return "" if content is None else str(content)
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """(step, file) in the order of the steps."""
+    named = ((re.fullmatch(r"completions_(\d+)\.parquet", path.name), path) for path in folder.glob("*.parquet"))
+    return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def _read(step: int, path: Path) -> StepSamples | None:
+    """None for a file without rows, or one that a running trainer has not finished."""
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        return None
+    if not rows:
+        return None
+    return StepSamples(step, rows[0].get("prompt"), tuple(_sample(row) for row in _best_and_worst(rows)))
+
+
+def _best_and_worst(rows: list[Row]) -> list[Row]:
+    """Of the first prompt's group; one row when all its advantages are the same."""
+    group = [row for row in rows if row.get("prompt") == rows[0].get("prompt")]
+    ordered = sorted(group, key=lambda row: finite(row.get("advantage")) or 0.0, reverse=True)
+    first, last = ordered[0], ordered[-1]
+    return [first] if first.get("advantage") == last.get("advantage") else [first, last]
+
+
+def _sample(row: Row) -> Sample:
+    rewards = {name: finite(value) for name, value in row.items() if name not in NOT_REWARDS and _numeric(value)}
+    return Sample(row.get("completion"), rewards, finite(row.get("advantage")), finite(row.get(POLICY)))
+
+
+def _numeric(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float))
+
+
+LONG, SHORT, LABEL = 1200, 200, 120
+"""Most characters of a completion read closely, of one in the list of all problems, and of a prompt there."""
+NONE_RIGHT = (
+    "No answer of either model was judged right. If they look right to you, evaluation.scorer ({scorer}) cannot read "
+    "them: `grpo-dist compare base RUN --set evaluation.scorer=FILE.py:FUNCTION` judges again with another one."
+)
+PROBLEMS_SHOWN = 300
+CONFIG_SHOWN = 20_000
+STATES = {"running-or-stopped": "running or stopped", "trained": "trained", "complete": "complete"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The largest words of the page; `before` is empty when there is one number only."""
+
+    measure: str
+    before: str
+    after: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion, and who or what it is."""
+
+    label: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt with what was answered."""
+
+    prompt: str
+    note: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ProblemRow:
+    """A line of the list of all problems; `outcome` is gained, lost, right or wrong."""
+
+    index: int
+    outcome: str
+    prompt: str
+    answer: str
+    marks: tuple[tuple[str, bool, str], ...]
+    """(model, whether its greedy answer is correct, correct samples of k or nothing)"""
+    answers: tuple[Answer, ...]
+
+
+def headline(record: RunRecord) -> Headline:
+    """Accuracy when the models were compared, else the reward."""
+    comparison = record.comparison
+    if comparison:
+        measure = f"Greedy accuracy on {comparison.counted}"
+        before, after = comparison.base.greedy_accuracy.estimate, comparison.trained.greedy_accuracy.estimate
+        return Headline(measure, percent(before), percent(after), verdict(comparison))
+    logged = column(record.metrics, "reward")
+    if len(present(logged)) < 2:
+        only = number(ends(logged)[1]) if present(logged) else "none yet"
+        return Headline("Reward", "", only, record.without_comparison)
+    before, after = ends(logged)
+    measure = "Mean reward, first and last tenth of the steps"
+    return Headline(measure, number(before), number(after), record.without_comparison)
+
+
+def verdict(comparison: Comparison) -> str:
+    """The paired difference of greedy answers in words, and what the samples say where they say something else."""
+    greedy, *sampled = comparison.measures
+    gap, level = comparison.difference, percent(comparison.confidence, 0)
+    found = f"{points(gap.estimate)} percentage points, {level} interval {points(gap.low)} to {points(gap.high)}."
+    told = [one for one in sampled if one.sign not in (0, greedy.sign)]
+    others = " and ".join(f"{one.label} is {'higher' if one.sign > 0 else 'lower'}: {_gap(one)}" for one in told)
+    if comparison.none_right:
+        return f"{found} {NONE_RIGHT.format(scorer=comparison.scorer)}"
+    if greedy.sign:
+        said = f"{found} The trained model is {'better' if greedy.sign > 0 else 'worse'}"
+        return f"{said}, but {others}." if told else f"{said}."
+    if told:
+        return f"{found} The interval includes zero, but {others}."
+    return f"{found} The interval includes zero: no difference is shown."
+
+
+def _gap(measure: Measure) -> str:
+    """A difference with its interval; of the two models where it has none of its own."""
+    own = measure.difference
+    span = f" ({points(own.low)} to {points(own.high)})" if own else ""
+    return f"{points(measure.moved)}{span}"
+
+
+def facts(record: RunRecord) -> list[Fact]:
+    """The figures beside the headline."""
+    known = summary(record)
+    reward, planned = known["reward"], known["max_steps"]
+    seconds, speed = known["training_seconds"], known["tokens_per_second"]
+    shown = [
+        Fact("Steps", f"{known['steps']:,}", f"of {planned:,}" if planned else ""),
+        Fact("Completions/step", *_batch(record)),
+        Fact("Reward", change(reward["first"], reward["last"]), "first, last tenth"),
+        Fact("Training time", duration(seconds) if seconds is not None else NOTHING, "generation included"),
+        Fact("Speed", f"{number(speed)} tok/s" if speed is not None else NOTHING, "median of the steps"),
+        Fact("Ran on", *_layout(record)),
+        *_rollouts(known),
+    ]
+    if comparison := record.comparison:
+        gained, lost = f"+{comparison.gained:,}", f"{MINUS}{comparison.lost:,}"
+        shown.insert(0, Fact("Problems flipped", f"{gained} {lost}", "gained, lost"))
+    return shown
+
+
+def flips(found: tuple[Flip, ...]) -> list[Exchange]:
+    """Problems that changed sides, with both completions."""
+    return [
+        Exchange(
+            cut(words(flip.prompt), LONG),
+            f"answer {cut(flip.answer, LABEL)}",
+            (Answer("base", cut(flip.base, LONG)), Answer("trained", cut(flip.trained, LONG))),
+        )
+        for flip in found
+    ]
+
+
+def samples(found: Samples) -> list[Exchange]:
+    """One exchange per step; each completion's note carries its rewards."""
+    return [
+        Exchange(
+            cut(words(step.prompt), LONG), f"Step {step.step:,}", tuple(_answer(sample) for sample in step.samples)
+        )
+        for step in found.steps
+    ]
+
+
+def problem_rows(comparison: Comparison) -> list[ProblemRow]:
+    """The first problems of the comparison."""
+    return [_row(problem, comparison.k) for problem in comparison.per_problem[:PROBLEMS_SHOWN]]
+
+
+def outcomes(comparison: Comparison) -> dict[str, int]:
+    """Problems of each outcome, all of them and not just those shown."""
+    found = dict.fromkeys(("gained", "lost", "right", "wrong"), 0)
+    for problem in comparison.per_problem:
+        found[_outcome(problem)] += 1
+    return found
+
+
+def environment_facts(record: RunRecord) -> tuple[list[Fact], list[Fact]]:
+    """What the run ran on, and its packages."""
+    packages = record.environment.get("packages")
+    rest = {key: value for key, value in record.environment.items() if key != "packages"}
+    return _listed(rest), _listed(packages if isinstance(packages, Mapping) else {})
+
+
+def preparation(record: RunRecord) -> list[Fact]:
+    """What became of the data: the numbers of prepared.json and its notes."""
+    return _listed({key.replace("_", " "): value for key, value in record.prepared.items()})
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters, the rest left out of the middle: a completion has its answer at the end."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 3
+    return f"{text[: limit - tail]} … {len(text) - limit:,} characters … {text[-tail:]}"
+
+
+def _batch(record: RunRecord) -> tuple[str, str]:
+    prompts, group = record.planned("batch.prompts_per_step"), record.planned("batch.num_generations")
+    if not prompts or not group:
+        return NOTHING, ""
+    return f"{prompts * group:,}", f"{plural(prompts, 'prompt')} × {group}"
+
+
+def _layout(record: RunRecord) -> tuple[str, str]:
+    size, *shared = layout(record) or (NOTHING,)
+    return size, " · ".join(shared)
+
+
+def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:
+    found = known["rollouts"]
+    seconds, sync, sent = (found[name] for name in ("generation_seconds", "sync_seconds", "sync_bytes"))
+    utilization, difference = found["replica_utilization"], found["sampling_logp_difference_max"]
+    if seconds is not None:
+        yield Fact("Generation", f"{number(seconds)} s", f"median; {generated_by(known)}")
+    if sync is not None:
+        yield Fact("Policy sync", f"{number(sync)} s", f"{data_size(sent)}, medians")
+    if utilization is not None:
+        yield Fact("Utilisation", percent(utilization, 0), "of the servers, mean")
+    if seconds is not None and difference is not None:
+        yield Fact("Sampler off by", number(difference), "nats, largest of a token")
+
+
+def _answer(sample: Sample) -> Answer:
+    rewards = " · ".join(f"{name} {number(value)}" for name, value in sample.rewards.items())
+    policy = "" if sample.policy is None else f" · policy {sample.policy:,.0f}"
+    return Answer(f"advantage {number(sample.advantage)}{policy}", cut(words(sample.completion), LONG), rewards)
+
+
+def _row(problem: Problem, k: int) -> ProblemRow:
+    attempts = (("base", problem.base), ("trained", problem.trained))
+    return ProblemRow(
+        index=problem.index,
+        outcome=_outcome(problem),
+        prompt=cut(words(problem.prompt), LABEL),
+        answer=cut(problem.answer, LABEL),
+        marks=tuple((who, attempt.greedy_correct, _sampled(attempt, k)) for who, attempt in attempts),
+        answers=tuple(Answer(who, cut(attempt.greedy, SHORT)) for who, attempt in attempts),
+    )
+
+
+def _sampled(attempt: Attempt, k: int) -> str:
+    return "" if attempt.samples_correct is None else f"{attempt.samples_correct}/{k}"
+
+
+def _outcome(problem: Problem) -> str:
+    before, after = problem.base.greedy_correct, problem.trained.greedy_correct
+    if before == after:
+        return "right" if after else "wrong"
+    return "gained" if after else "lost"
+
+
+def _listed(mapping: Mapping[str, Any]) -> list[Fact]:
+    return [Fact(str(key), cut(_plain(value), LONG)) for key, value in mapping.items()]
+
+
+def _plain(value: Any) -> str:
+    """A value of JSON as a person would write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(inner) for inner in value) or "none"
+    return NOTHING if value is None else str(value)
+
+
+def render_html(record: RunRecord) -> str:
+    """The whole page. The same run directory gives the same bytes; completions are read from it here."""
+    return _environment().get_template("report.html").render(**_holes(record))
+
+
+def write_html(record: RunRecord) -> Path:
+    """Write `report.html` into the run directory; a reader sees the old page or the new one, never a part.
+
+    Raises:
+        ReportError: the directory cannot be written.
+    """
+    path = record.path / "report.html"
+    try:
+        # A text from a model can hold half a surrogate pair, which UTF-8 cannot.
+        write_atomically(path, render_html(record).encode("utf-8", "replace").decode("utf-8"))
+    except OSError as error:
+        raise ReportError(
+            f"{path}: cannot be written ({error.strerror})", hint=f"make {record.path} writable, or copy the run"
+        ) from error
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("grpo_dist.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, percent=percent, points=points)
+    return environment
+
+
+def _holes(record: RunRecord) -> dict[str, Any]:
+    """What the template asks for."""
+    environment, packages = environment_facts(record)
+    found = read_samples(record.path)
+    return {
+        "record": record,
+        "state": STATES[record.state],
+        "headline": headline(record),
+        "facts": facts(record),
+        **_comparison(record),
+        **_training(record),
+        "samples": samples(found),
+        "no_samples": found.missing,
+        "config": cut(record.config_text, CONFIG_SHOWN),
+        "environment": environment,
+        "packages": packages,
+        "preparation": preparation(record),
+    }
+
+
+def _comparison(record: RunRecord) -> dict[str, Any]:
+    found = record.comparison
+    if not found:
+        return {"comparison": None}
+    return {
+        "comparison": found,
+        "comparison_figure": figures.comparison_figure(found),
+        "gained": flips(found.gained_examples),
+        "lost": flips(found.lost_examples),
+        "problems": problem_rows(found),
+        "outcomes": outcomes(found),
+    }
+
+
+def _training(record: RunRecord) -> dict[str, Any]:
+    log = figures.Log(record.metrics, record.num_iterations)
+    if not record.metrics:
+        return {"figures": {}, "window": 1, "thinned": False}
+    return {
+        "figures": {
+            "Reward": figures.reward_figures(log),
+            "Completions": figures.completion_figures(log),
+            "Speed": figures.speed_figures(log),
+            "Optimisation": figures.optimisation_figures(log),
+        },
+        "window": smoothing_window(len(record.metrics)),
+        "thinned": len(record.metrics) > charts.DOTS,
+    }

@@ -1,0 +1,1 @@
+"""What a run leaves on disk, and how processes speak through it: directory, checkpoints, metrics, control files."""

@@ -1,0 +1,46 @@
+"""`metrics.jsonl`: one line per logged optimizer step, written as training goes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grpo_dist.run.directory import write_atomically
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one step. NaN and infinities, which JSON does not have, become null."""
+    finite = {name: _finite(value) for name, value in record.items()}
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """One record per step, in order; a line cut off by a crash is left out, of a step logged twice the later counts."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = parse(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def parse(text: str) -> Any:
+    """JSON with NaN and infinities, which Python writes but JSON does not have, as None."""
+    return json.loads(text, parse_constant=lambda _: None, parse_float=lambda digits: _finite(float(digits)))
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Forget the steps that a resumed run will do again."""
+    kept = [record for record in read(path) if record["step"] <= step]
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

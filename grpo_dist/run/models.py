@@ -1,0 +1,138 @@
+"""Which model is meant: the base, a run's result, a checkpoint of it, or an export."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from grpo_dist.errors import ModelError
+from grpo_dist.run.checkpoints import all_complete, is_complete
+from grpo_dist.run.directory import RunDirectory
+
+BASE = "base"
+EXPORT_RECORD = "export.json"
+"""Where an export says what it was made from."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MODEL_CONFIG = "config.json"
+
+Kind = Literal["base", "run", "checkpoint", "adapter", "model"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One model: whole weights, or an adapter and the base it belongs on. All paths are absolute."""
+
+    name: str
+    """What a person calls it."""
+    kind: Kind
+    """`adapter` and `model` are directories of their own, such as exports; the others belong to a run."""
+    run: str | None
+    """The run directory it comes from; None where that is not known."""
+    path: str | None
+    """Directory of the adapter or of the whole model; None for a run's base."""
+
+
+def base_of(run: Path) -> ModelSource:
+    """The model that a run started from."""
+    return ModelSource(BASE, "base", str(run.absolute()), None)
+
+
+def find_model(path: Path) -> ModelSource:
+    """The model at a path: a run directory, a checkpoint in one, or a directory that can be loaded by itself.
+
+    Raises:
+        ModelError: none of these, a run that has not ended, or a checkpoint that is not whole.
+    """
+    path = path.absolute()
+    run = RunDirectory(path)
+    if run.exists():
+        return _result_of(run)
+    if path.parent.name == "checkpoints" and RunDirectory(path.parent.parent).exists():
+        return _checkpoint(path)
+    if (path / ADAPTER_CONFIG).is_file():
+        return ModelSource(path.name, "adapter", _recorded_run(path), str(path))
+    if (path / MODEL_CONFIG).is_file():
+        return ModelSource(path.name, "model", _recorded_run(path), str(path))
+    found = "there is no such directory" if not path.exists() else "neither a run, nor a checkpoint, nor a model"
+    raise ModelError(f"{path}: {found}", hint=_nearest(path))
+
+
+def checkpoints_of(run: Path) -> list[ModelSource]:
+    """The whole checkpoints of a run, in the order of their steps.
+
+    Raises:
+        ModelError: no run, or none of its checkpoints is whole.
+    """
+    check_run(run)
+    found = all_complete(RunDirectory(run.absolute()).checkpoints)
+    if not found:
+        raise ModelError(
+            f"{run}: no whole checkpoint in it", hint="they are kept as grpo.save_steps and grpo.save_total_limit say"
+        )
+    return [_checkpoint(path) for path in found]
+
+
+def check_run(run: Path) -> None:
+    """Raises ModelError for a path that is no run directory."""
+    if not RunDirectory(run).exists():
+        raise ModelError(f"{run}: no run directory", hint=_nearest(run))
+
+
+def disambiguate(sources: Sequence[ModelSource]) -> list[ModelSource]:
+    """The same models, those of equal names called by their paths.
+
+    Raises:
+        ModelError: one of them is there twice.
+    """
+    places = Counter((source.run if source.kind == "base" else None, source.path) for source in sources)
+    if twice := [place for place, count in places.items() if count > 1]:
+        raise ModelError(f"{twice[0][1] or BASE}: named twice", hint="name two different models")
+    names = Counter(source.name for source in sources)
+    return [replace(s, name=_place(s)) if names[s.name] > 1 else s for s in sources]
+
+
+def _result_of(run: RunDirectory) -> ModelSource:
+    if run.adapter.is_dir():
+        return ModelSource(run.path.name, "run", str(run.path), str(run.adapter))
+    kept = all_complete(run.checkpoints)
+    raise ModelError(
+        f"{run.path}: training has not ended, so there is no adapter yet",
+        hint=f"a checkpoint of it is there: {kept[-1]}" if kept else "continue it: grpo-dist run CONFIG --resume",
+    )
+
+
+def _checkpoint(path: Path) -> ModelSource:
+    run = path.parent.parent
+    if not is_complete(path):
+        kept = [str(other) for other in all_complete(path.parent)]
+        raise ModelError(
+            f"{path}: not a whole checkpoint" if path.exists() else f"{path}: there is no such checkpoint",
+            hint=f"these are whole: {', '.join(kept)}" if kept else f"none in {path.parent} is whole yet",
+        )
+    return ModelSource(f"{run.name}/{path.name}", "checkpoint", str(run), str(path))
+
+
+def _recorded_run(directory: Path) -> str | None:
+    """The run that an export was made from, while it is still where it was."""
+    try:
+        run = Path(json.loads((directory / EXPORT_RECORD).read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(run) if RunDirectory(run).exists() else None
+
+
+def _place(source: ModelSource) -> str:
+    return source.path or f"{BASE} of {source.run}"
+
+
+def _nearest(path: Path) -> str:
+    """Models beside or above it."""
+    if RunDirectory(path.parent).exists():
+        return f"give the run directory: {path.parent}"
+    folder = path if path.is_dir() else path.parent
+    runs = [str(near.parent) for near in sorted(folder.glob("*/config.yaml"))[:8]] if folder.is_dir() else []
+    return f"runs there: {', '.join(runs)}" if runs else "give a run directory (RUN), RUN/checkpoints/… or an export"

@@ -1,0 +1,316 @@
+"""Calling one of Slurm's programs.
+
+sbatch: submitting a script, or asking whether it could be.
+
+squeue and scancel: the jobs of this user.
+
+What Slurm says of a job that is going on, and of itself.
+
+What Slurm gave to this job, read from the environment of its batch script and tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from grpo_dist.errors import LaunchError, SlurmError
+
+TIMEOUT_SECONDS = 120.0
+"""Slurm's programs try again for a while themselves when slurmctld does not answer."""
+
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+NO_SLURM = "log in where Slurm is (or mend PATH); without Slurm, `grpo-dist run CONFIG` trains on this machine"
+NO_CONTROLLER = "slurmctld does not answer: scontrol ping; try again later"
+
+Advice = Callable[[str], str | None]
+"""Slurm's words → what to type."""
+
+
+def call(program: str, *arguments: str, stdin: str = "", advice: Advice = lambda words: None) -> tuple[str, str]:
+    """What the program writes: (standard output, standard error).
+
+    Raises:
+        SlurmError: it is not there, does not answer, or ends with an error; its own words are in the message.
+    """
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            env=_environment(),
+        )
+    except OSError as error:
+        raise SlurmError(f"{program}: cannot be started here ({error.strerror})", hint=NO_SLURM) from error
+    except subprocess.TimeoutExpired as error:
+        what = f"{program} has not answered for {TIMEOUT_SECONDS:.0f} s"
+        raise SlurmError(
+            what, hint="does slurmctld run? scontrol ping; squeue --me shows whether a job came of it"
+        ) from error
+    if done.returncode:
+        words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}, without a word"
+        quoted = "\n".join(f"  | {line}" for line in words.splitlines())
+        silent = "contact slurm controller" in words.lower()
+        raise SlurmError(f"{program} refused:\n{quoted}", hint=NO_CONTROLLER if silent else advice(words))
+    return done.stdout, done.stderr
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would change the question: filters of squeue, and the allocation we may be called in.
+
+    An interactive job leaves its own SLURM_* to every program it starts, SLURM_CPU_BIND and SLURM_MEM_PER_NODE among
+    them, and sbatch would hand them on to the srun of the new job.
+    """
+    ours = dict(os.environ)
+    inside = "SLURM_JOB_ID" in ours
+    return {
+        name: value
+        for name, value in ours.items()
+        if not name.startswith("SQUEUE_") and (name in KEPT or not (inside and name.startswith("SLURM_")))
+    }
+
+
+SITE = "or in ~/.config/grpo-dist/site.yaml"
+ASSOCIATIONS = "sacctmgr show associations user=$USER format=account,partition,qos"
+ADVICE = {
+    "account": f"set cluster.account, {SITE}; yours: {ASSOCIATIONS}",
+    "qos": f"set cluster.qos, {SITE}; yours: {ASSOCIATIONS}",
+    "feature": "set cluster.constraint to what the nodes have: sinfo --format='%P %f'",
+    "time limit": "set cluster.time to what the partition allows: sinfo --format='%P %l'",
+    "generic resource": "set cluster.gpus_per_node to what the nodes have: sinfo --format='%P %D %G'",
+    "node count": "set cluster.nodes to what the partition has: sinfo --format='%P %D %G'",
+    "node configuration": "fit cluster.nodes, gpus_per_node, cpus_per_gpu and constraint to the partition: "
+    "sinfo --format='%P %D nodes, %c CPUs, %m MB, %G, %f'",
+    "memory": "set --mem in cluster.sbatch to what the nodes have: sinfo --format='%P %m MB'",
+    "unrecognized option": "mend cluster.sbatch; sbatch --help lists the options",
+    "invalid option": "mend cluster.sbatch; sbatch --help lists the options",
+}
+"""Words of Slurm's error → what to type; the first that is in them counts."""
+
+
+def submit(script: Path, directory: Path, options: Sequence[str] = ()) -> str:
+    """Queue a script that will run in a directory, and give its job id.
+
+    Options come before those in the script.
+
+    Raises:
+        SlurmError: there is no sbatch, or it refuses.
+    """
+    answer, _ = call("sbatch", "--parsable", f"--chdir={directory}", *options, str(script), advice=advice)
+    job_id = answer.strip().partition(";")[0]
+    if not job_id.isdigit():
+        raise SlurmError(f"sbatch answered {answer.strip()!r}, which is no job id", hint="squeue --me shows your jobs")
+    return job_id
+
+
+def test_only(script: str, options: Sequence[str] = ()) -> str:
+    """Slurm's own words on when and where a script would start; nothing is queued.
+
+    Raises:
+        SlurmError: it never would, or there is no sbatch.
+    """
+    said, more = call("sbatch", "--test-only", *options, stdin=script, advice=advice)
+    return (said + more).strip()
+
+
+def never_starts(script: str) -> str | None:
+    """Why Slurm sees no way to start a script that it queued none the less: more nodes than there are, for example.
+
+    None where it sees one, or cannot be asked.
+    """
+    try:
+        test_only(script)
+    except SlurmError as error:
+        return str(error)
+    return None
+
+
+def advice(words: str) -> str | None:
+    """What to type about a refusal, with the nearest partition there is."""
+    said = words.lower()
+    if "partition" in said and "time limit" not in said:
+        return _partition(words)
+    return next((what for key, what in ADVICE.items() if key in said), None)
+
+
+def _partition(words: str) -> str:
+    try:
+        there = sorted(set(call("sinfo", "--noheader", "--format=%R")[0].splitlines()) - {""})
+    except SlurmError:
+        there = []
+    asked = words.partition("specified: ")[2].partition("\n")[0]
+    near = get_close_matches(asked, there, n=1) or there[:1]
+    listed = f"; there is {', '.join(there)}" if there else ""
+    return f"--set cluster.partition={shlex.quote(near[0] if near else 'NAME')}, {SITE}{listed}"
+
+
+FIELDS = ("%i", "%T", "%r", "%L", "%N", "%Z")
+"""Job id, state, why it waits, time left of its limit, nodes, working directory: the last may hold any character."""
+
+ENDED = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
+    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
+)
+"""States of a job that is over; Slurm shows it for MinJobAge seconds more, 300 where nobody said otherwise."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job, or one task of an array, as squeue shows it."""
+
+    job_id: str
+    """`7`, or `7_3` for task 3 of an array."""
+    state: str
+    """Slurm's word: PENDING, RUNNING, COMPLETED, …"""
+    reason: str
+    """Slurm's word for why it waits, or ended as it did; empty if there is none."""
+    seconds_left: int | None
+    """Of its time limit; None when it has not started or has no limit."""
+    nodes: str
+    """As Slurm writes lists of nodes: `gpu[1-4,7]`."""
+    directory: Path
+    """Where it runs."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def my_jobs() -> list[QueuedJob]:
+    """All jobs of this user that are queued, running, or have ended just now; the newest last.
+
+    Raises:
+        SlurmError: there is no squeue, or it does not answer.
+    """
+    answer, _ = call("squeue", "--me", "--array", "--states=all", "--noheader", f"--format={'|'.join(FIELDS)}")
+    jobs = [_job(line) for line in answer.splitlines() if line.count("|") >= len(FIELDS) - 1]
+    return sorted(jobs, key=lambda job: [int(number) for number in re.findall(r"\d+", job.job_id)])
+
+
+def cancel(job_id: str) -> None:
+    """End a job, or all tasks of an array.
+
+    Raises:
+        SlurmError: there is no scancel, or it refuses.
+    """
+    call("scancel", job_id)
+
+
+def seconds(text: str) -> int | None:
+    """Slurm's `days-hours:minutes:seconds`; None for UNLIMITED, NOT_SET, INVALID."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def _job(line: str) -> QueuedJob:
+    job_id, state, reason, left, nodes, directory = line.split("|", len(FIELDS) - 1)
+    return QueuedJob(
+        # The parts of a heterogeneous job are 7+0, 7+1, …
+        job_id=job_id.partition("+")[0],
+        state=state,
+        reason="" if reason == "None" else reason,
+        seconds_left=None if state == "PENDING" else seconds(left),
+        nodes=nodes,
+        directory=Path(directory),
+    )
+
+
+SLURM_SECONDS = 60.0
+KILL_WAIT_SECONDS = 30.0
+"""Slurm's default of KillWait."""
+SHOWN_VARIABLE = "GRPO_DIST_JOB"
+"""Set where Slurm's programs are out of reach, in a container: what scontrol told the batch script of the job."""
+
+
+def out_of_reach() -> bool:
+    """Whether Slurm has to be asked by the batch script."""
+    return SHOWN_VARIABLE in os.environ
+
+
+def shown(job_id: str) -> dict[str, str]:
+    """The fields of `scontrol show job`; none when Slurm does not answer."""
+    told = os.environ[SHOWN_VARIABLE] if out_of_reach() else _show("job", job_id)
+    return dict(re.findall(r"(\w+)=(\S*)", told))
+
+
+def kill_wait(job_id: str) -> float | None:
+    """Seconds between Slurm's SIGTERM to the job and its SIGKILL, if Slurm has ended the job; None while that may go
+    on, as in the grace of a preemption, and when Slurm does not answer."""
+    if shown(job_id).get("JobState", "RUNNING") == "RUNNING":
+        return None
+    found = re.search(r"^KillWait\s*= (\d+) sec", _show("config"), re.MULTILINE)
+    return KILL_WAIT_SECONDS if found is None else float(found[1])
+
+
+def _show(*what: str) -> str:
+    command = ["scontrol", "--oneliner", "show", *what]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=SLURM_SECONDS).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def time_seconds(limit: str) -> int | None:
+    """Slurm's days-hours:minutes:seconds; None for UNLIMITED and what is no time."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if found is None:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A running Slurm job."""
+
+    job_id: str
+    """The job's own number; each task of an array has another."""
+    nodes: int
+    """Over all components of a heterogeneous job."""
+    gpus_per_node: int
+    restarts: int
+    """Times Slurm has started this job again."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Allocation:
+        """
+        Raises:
+            LaunchError: this is no Slurm job.
+        """
+        if "SLURM_JOB_ID" not in environ:
+            raise LaunchError("this is no Slurm job: SLURM_JOB_ID is not set", hint="sbatch slurm/grpo.sh CONFIG")
+        return cls(
+            job_id=environ["SLURM_JOB_ID"],
+            nodes=_nodes(environ),
+            gpus_per_node=_gpus(environ),
+            restarts=int(environ.get("SLURM_RESTART_COUNT", 0)),
+        )
+
+
+def _nodes(environ: Mapping[str, str]) -> int:
+    components = int(environ.get("SLURM_HET_SIZE", 0))
+    if not components:
+        return int(environ.get("SLURM_JOB_NUM_NODES", 1))
+    return sum(int(environ[f"SLURM_JOB_NUM_NODES_HET_GROUP_{index}"]) for index in range(components))
+
+
+def _gpus(environ: Mapping[str, str]) -> int:
+    """GPUs of the first node; Slurm's variables differ with the flag that asked for them."""
+    if stated := environ.get("SLURM_GPUS_ON_NODE"):
+        return int(stated)
+    if counted := re.search(r"(\d+)(\(|$)", environ.get("SLURM_GPUS_PER_NODE", "")):
+        return int(counted[1])
+    masks = environ.get("SLURM_JOB_GPUS") or environ.get("CUDA_VISIBLE_DEVICES", "")
+    return len([one for one in masks.split(",") if one])

@@ -1,0 +1,402 @@
+"""The head's course of an attempt: gather the nodes, check them, start the parts in order, and decide how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from grpo_dist.config import load_config
+from grpo_dist.inference.registry import remove_replica
+from grpo_dist.inference.supervisor import replicas_of_node
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.comparison import comparing_processes
+from grpo_dist.procs.ports import free_ports
+from grpo_dist.progress import Terminal
+from grpo_dist.run.checkpoints import newest_complete, step_of
+from grpo_dist.run.control import (
+    DONE,
+    REFUSED,
+    TRY_AGAIN,
+    AttemptOutcome,
+    Why,
+    request_stop,
+    stop_requested,
+    stopped_at,
+)
+from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.run.reward_note import running_rewards
+from grpo_dist.supervisor import shared_fs_check
+from grpo_dist.supervisor.failure import Failure, failure_of, first_cause
+from grpo_dist.supervisor.preflight import NodeInfo, problems, warnings
+from grpo_dist.supervisor.rpc import LOST, CoordinatorServer, Event
+from grpo_dist.supervisor.watchdog import Watchdog, beat_in
+
+JOIN_SECONDS = 300.0
+"""For all nodes to appear: Slurm starts a job's tasks together, but a node may have its disks to mount."""
+LATE_SECONDS = 10.0
+"""For them where the job is to stop: those that are there end at once, those that come after it are killed."""
+TICK_SECONDS = 0.5
+REMIND_SECONDS = 30.0
+SETTLE_SECONDS = 2.0
+"""After a first failure, for the others that tell more about it."""
+DUMP_SECONDS = 3.0
+STOP_SECONDS = 20.0
+MARGIN_SECONDS = 45.0
+"""Left of the time before the limit for ending everything and putting the job back in the queue."""
+KILL_MARGIN_SECONDS = 8.0
+"""Left of Slurm's KillWait for ending everything ourselves: what Slurm kills leaves its shared memory on the nodes."""
+
+
+class AttemptEnded(Exception):
+    """The attempt is over before its last part."""
+
+    def __init__(self, outcome: int, why: str) -> None:
+        super().__init__(why)
+        self.outcome, self.why = outcome, why
+
+
+class TaskFailed(Exception):
+    """A part or a node failed; what failed stands in the conductor."""
+
+
+class Coordinator:
+    """One attempt of a run on the nodes of a job.
+
+    Args:
+        kill_wait: asks Slurm in how many seconds it kills the job, None if it does not; may take long.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        attempt: Path,
+        hub: CoordinatorServer,
+        ports: range,
+        kill_wait: Callable[[], float | None],
+    ) -> None:
+        self.run, self.attempt, self.hub, self.ports, self.kill_wait = run, attempt, hub, ports, kill_wait
+        self.config = load_config(run.config)
+        self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+        self.terminal = Terminal()
+        self.began = time.monotonic()
+        self.facts: dict[int, NodeInfo] = {}
+        self.received: dict[int, float] = {}
+        self.proved: dict[int, str | None] = {}
+        self.running: set[tuple[int, str]] = set()
+        self.ready: set[int] = set()
+        self.failures: list[Failure] = []
+        self.stopping: set[str] = set()
+        self.terminated = False
+        self.deadline = math.inf
+        self.asking: asyncio.Task[None] | None = None
+        self.watchdog: Watchdog | None = None
+
+    async def conduct(self) -> AttemptOutcome:
+        """Never raises for what a node or a part does; returns after all parts on all nodes have ended."""
+        code, why = DONE, "done"
+        try:
+            await self._course()
+        except AttemptEnded as ended:
+            code, why = ended.outcome, ended.why
+        except TaskFailed:
+            code, why = await self._failed()
+        await self._stop({part for _, part in self.running})
+        if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
+            again = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
+            why = f"done, but for the comparison, for which no time was left: {again}"
+        return AttemptOutcome(code, why, self._step())
+
+    async def _course(self) -> None:
+        await self._gather()
+        await self._preflight()
+        self._check_stop("prepare")
+        await self._stage("prepare", [0], self.run.prepared)
+        trained, compared = self.run.adapter.exists(), self.run.comparison.exists()
+        if not trained or (self.config.evaluation.enabled and not compared):
+            await self._serve()
+        if not trained:
+            await self._train()
+        if self.config.evaluation.enabled and not self._is_ending():
+            shared = comparing_processes(self.config, self.plan.topology) > 1
+            nodes = range(self.plan.topology.trainer_nodes) if shared else [0]
+            await self._stage("compare", nodes, self.run.comparison)
+        await self._stop({"serve"})
+        await self._stage("report", [0], self.run.report)
+
+    async def _gather(self) -> None:
+        wanted = range(self.plan.topology.nodes)
+
+        def missing() -> str:
+            return "nodes " + ", ".join(str(node) for node in wanted if node not in self.facts)
+
+        await self._until(lambda: len(self.facts) == len(wanted), JOIN_SECONDS, missing)
+
+    async def _preflight(self) -> None:
+        nodes = [self.facts[node] for node in sorted(self.facts)]
+        for warning in warnings(nodes, lambda facts: self.received[facts.node]):
+            self.terminal.show(f"warning: {warning}")
+        found = list(problems(nodes, self.plan, self.run.path, self._checkpoint_bytes()))
+        if not found:
+            found = await self._prove()
+        if found:
+            raise AttemptEnded(
+                REFUSED, "the nodes cannot run this together:\n" + "\n".join(f"  {line}" for line in found)
+            )
+        hosts = ", ".join(node.host for node in nodes)
+        self.terminal.show(f"nodes: {hosts}; {self.plan.topology.reason}")
+
+    async def _prove(self) -> list[str]:
+        nonce = secrets.token_hex(8)
+        await asyncio.to_thread(shared_fs_check.ask, self.attempt, nonce)
+        self.hub.order({"prove": nonce})
+        limit = 2 * shared_fs_check.LAG_SECONDS
+        await self._until(lambda: len(self.proved) == len(self.facts), limit, lambda: "proof of a shared run directory")
+        found = []
+        for node, problem in sorted(self.proved.items()):
+            seen = problem or await asyncio.to_thread(shared_fs_check.check, self.attempt, node, nonce)
+            if seen:
+                found.append(f"{self.facts[node].host}: {seen}")
+        shared_fs_check.clean(self.attempt)
+        return found
+
+    async def _stage(self, name: str, nodes: Iterable[int], result: Path) -> None:
+        """Run a part whose result is a file, unless it stands."""
+        if result.exists():
+            return
+        self._start(name, nodes)
+        await self._until(lambda: not self._runs(name))
+        if not result.exists() and name not in self.stopping:
+            self._fail(0, name, DONE, f"ended without {result}", ())
+
+    async def _serve(self) -> None:
+        nodes = sorted({replica.node for replica in self.plan.topology.replicas})
+        if not nodes:
+            return
+        self._check_stop("serve")
+        self._start("serve", nodes)
+        limit = self.config.rollout.timeouts.ready * (1 + self.config.rollout.max_restarts) + SETTLE_SECONDS
+        await self._until(lambda: self.ready >= {*nodes}, limit, lambda: "rollout servers to be ready")
+
+    async def _train(self) -> None:
+        self._check_stop("train")
+        self.watchdog = Watchdog(self.config.cluster.stall_seconds, time.monotonic())
+        self._start("train", range(self.plan.topology.trainer_nodes))
+        await self._until(lambda: not self._runs("train"))
+        self.watchdog = None
+        if self.run.adapter.exists():
+            return
+        if (step := stopped_at(self.attempt)) is not None:
+            raise AttemptEnded(TRY_AGAIN, f"saved after step {step} and stopped: {_words(stop_requested(self.run))}")
+        self._fail(0, "train", DONE, f"ended without {self.run.adapter}", ())
+
+    def _start(self, name: str, nodes: Iterable[int]) -> None:
+        nodes = list(nodes)
+        port = next(free_ports(self.ports), None)
+        if port is None:
+            self._fail(0, name, None, "no port of this job is free: Address already in use", ())
+        self.running |= {(node, name) for node in nodes}
+        self.hub.order({"start": name, "address": self._address(), "port": port}, nodes)
+        where = ", ".join(self.facts[node].host for node in nodes)
+        self.terminal.show(f"{time.strftime('%H:%M:%S')} {name} on {where}: {self.attempt / name}*.log")
+
+    def _address(self) -> str:
+        """The head's, as the other nodes reach it."""
+        others = [connection.here for node, connection in self.hub.nodes.items() if node != 0]
+        return others[0] if others else "127.0.0.1"
+
+    def _runs(self, name: str) -> bool:
+        return any(part == name for _, part in self.running)
+
+    async def _until(
+        self, done: Callable[[], bool], limit: float | None = None, what: Callable[[], str] = lambda: ""
+    ) -> None:
+        """Follow events until done.
+
+        Raises:
+            Ended, Failed: the attempt is over.
+        """
+        began = reminded = time.monotonic()
+        while not done():
+            await self._follow(TICK_SECONDS)
+            if done():
+                return
+            now = time.monotonic()
+            if limit is not None and now - began > limit:
+                self._fail(0, "wait", None, f"waited {limit:.0f} s for {what()}", ())
+            if limit is not None and now - reminded > REMIND_SECONDS:
+                self.terminal.show(f"waiting for {what()}, {now - began:.0f} of at most {limit:.0f} s")
+                reminded = now
+            await self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
+            await self._check_stall(now)
+
+    async def _follow(self, seconds: float) -> None:
+        """Take in what is reported within so many seconds, or the first of it."""
+        try:
+            node, message = await asyncio.wait_for(self.hub.events.get(), seconds)
+        except TimeoutError:
+            return
+        self._take((node, message))
+        if self.failures:
+            raise TaskFailed
+
+    def _take(self, event: Event) -> None:
+        node, message = event
+        match message["event"]:
+            case "hello":
+                self.facts[node] = NodeInfo.from_dict(message["facts"])
+                self.received[node] = time.time()
+            case "proved":
+                self.proved[node] = message["problem"]
+            case "ready":
+                self.ready.add(node)
+            case "signal":
+                self._note_signal()
+            case "ended":
+                self._note_end(node, message)
+            case unexpected if unexpected == LOST:
+                self.running = {(other, part) for other, part in self.running if other != node}
+                self._note(failure_of(node, self._host(node), "node", None, "is silent or its supervisor ended", ()))
+
+    def _note_end(self, node: int, message: dict) -> None:
+        part, code = message["part"], message["code"]
+        self.running.discard((node, part))
+        if part in self.stopping:
+            return
+        if part == "serve" and node in self.ready:
+            self._strike_off(node)
+            self.terminal.show(failure_of(node, self._host(node), part, code, message["reason"], ()).text())
+        elif code != 0 or part == "serve":
+            why = message["reason"] or ("ended before it was ready" if code == 0 else "") or self._in_reward(part)
+            self._note(failure_of(node, self._host(node), part, code, why, message["tail"]))
+
+    def _in_reward(self, part: str) -> str:
+        """Which reward a training process was in that ended without a word, or makes no step."""
+        running = running_rewards(self.attempt) if part == "train" else ""
+        return f"in {running}" if running else ""
+
+    def _strike_off(self, node: int) -> None:
+        """Take a node's servers from the registry: training goes on with others, or saves and says it has none."""
+        for replica in replicas_of_node(self.plan.topology, node):
+            remove_replica(self.run.replicas, replica.name)
+
+    def _note_signal(self) -> None:
+        """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""
+        self.terminated = True
+        if self.asking is None or self.asking.done():
+            self.asking = asyncio.create_task(self._heed_kill_wait())
+        if stop_requested(self.run) is None:
+            with contextlib.suppress(OSError):  # a full disk: there is no saving anyway
+                request_stop(self.run, Why.TERMINATED)
+
+    def _note(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def _fail(self, node: int, part: str, code: int | None, why: str, tail: Iterable[str]) -> None:
+        self._note(failure_of(node, self._host(node), part, code, why, tail))
+        raise TaskFailed
+
+    def _host(self, node: int) -> str:
+        return self.facts[node].host if node in self.facts else f"node {node}"
+
+    def _check_stop(self, name: str) -> None:
+        """Nothing is started for a job that is about to end."""
+        if (why := stop_requested(self.run)) is not None:
+            raise AttemptEnded(TRY_AGAIN, f"stopped before {name}: {_words(why)}")
+
+    async def _check_deadline(self, now: float, why: Why | None) -> None:
+        """Training stops by itself at the next step; a job whose time is over does not wait for that.
+
+        A trained run is done, with or without the comparison.
+        """
+        if why is None:
+            return
+        if self._runs("compare"):
+            if why is not Why.ASKED:
+                await self._stop({"compare"})
+        elif not self.running and now - self.began < LATE_SECONDS:
+            return
+        elif not self.running or self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
+            raise AttemptEnded(TRY_AGAIN, f"stopped: {_words(why)}")
+        elif self._runs("train"):
+            if why is Why.LIMIT:
+                self.deadline = min(self.deadline, now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS))
+            if now > self.deadline:
+                what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
+                raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before stands")
+
+    async def _heed_kill_wait(self) -> None:
+        """A signal may be the begin of a preemption's grace, or of the end."""
+        asked = time.monotonic()
+        if (left := await asyncio.to_thread(self.kill_wait)) is not None:
+            self.deadline = min(self.deadline, asked + max(left - KILL_MARGIN_SECONDS, left / 2))
+
+    def _is_ending(self) -> bool:
+        return stop_requested(self.run) in (Why.LIMIT, Why.TERMINATED)
+
+    async def _check_stall(self, now: float) -> None:
+        if self.watchdog is None:
+            return
+        self.watchdog.see(await asyncio.to_thread(beat_in, self.run.heartbeat), now)
+        if not self.watchdog.overdue(now):
+            return
+        self.hub.order({"dump": True})
+        await asyncio.sleep(DUMP_SECONDS)
+        step = self.watchdog.step
+        why = f"no step for {self.watchdog.limit:.0f} s after step {step}; the stacks of all ranks are in the logs"
+        why = ": ".join(filter(None, (why, self._in_reward("train"))))
+        self._fail(0, "watchdog", None, why, ())
+
+    async def _failed(self) -> tuple[int, str]:
+        """Collect what else is reported, and write down what came first."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                await self._follow(left)
+            except TaskFailed:
+                continue
+        failure = first_cause(self.failures)
+        if self.terminated or stop_requested(self.run) is not None:
+            return TRY_AGAIN, f"ended by Slurm: {failure.role} on {failure.host}"
+        others = [other.to_dict() for other in self.failures if other is not failure]
+        record = {**failure.to_dict(), "attempt": self.attempt.name, "time": time.time(), "others": others}
+        try:
+            write_json(self.run.failure, record)
+            write_json(self.attempt / self.run.failure.name, record)
+        except OSError as error:  # a full disk may be what failed
+            self.terminal.show(f"{self.run.failure} cannot be written: {error.strerror}")
+        return failure.outcome, failure.text()
+
+    async def _stop(self, parts: set[str]) -> None:
+        """End these parts on all nodes, and wait until they are gone."""
+        self.stopping |= parts
+        for part in parts:
+            self.hub.order({"stop": part}, {node for node, name in self.running if name == part})
+        until = time.monotonic() + STOP_SECONDS
+        while any(self._runs(part) for part in parts) and time.monotonic() < until:
+            try:
+                await self._follow(TICK_SECONDS)
+            except TaskFailed:
+                continue
+
+    def _step(self) -> int:
+        checkpoint = newest_complete(self.run.checkpoints)
+        return 0 if checkpoint is None else step_of(checkpoint)
+
+    def _checkpoint_bytes(self) -> int:
+        checkpoint = newest_complete(self.run.checkpoints)
+        files = [] if checkpoint is None else checkpoint.rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _words(why: Why | None) -> str:
+    return {
+        Why.LIMIT: "the time limit is near",
+        Why.TERMINATED: "Slurm is ending the job",
+        Why.ASKED: "somebody asked for it with `grpo-dist checkpoint`",
+        None: "asked to",
+    }[why]

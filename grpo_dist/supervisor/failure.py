@@ -1,0 +1,144 @@
+"""Why an attempt failed: which part, on which node, in whose words, and the likely cause."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from grpo_dist.run.control import FAILED, TRY_AGAIN
+
+SHOWN_LINES = 15
+
+CAUSES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"[Tt]raining (has )?diverged|probability tensor contains either",
+        "training diverged",
+        "begin another run with a lower grpo.learning_rate or grpo.max_grad_norm; continuing this one repeats it",
+    ),
+    (
+        r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory",
+        "a GPU is out of memory",
+        "lower distributed.max_per_device_train_batch_size or grpo.max_completion_length",
+    ),
+    (r"No space left on device|Errno 28|Disk quota exceeded", "the disk is full", "make room, then submit again"),
+    (
+        r"oom-kill|oom_kill|Out of memory: Killed|DefaultCPUAllocator: can't allocate|exceeded memory limit",
+        "the node is out of memory",
+        "ask for more: cluster.sbatch: [--mem=0]",
+    ),
+    (
+        r"outgoing traffic|offline mode|LocalEntryNotFoundError|Cannot reach https?://|Max retries exceeded with url",
+        "something would have to be downloaded, and the nodes are offline",
+        "fetch model and data on the login node first; HF_HUB_OFFLINE=0 where nodes are online",
+    ),
+    (
+        r"Address already in use|EADDRINUSE|address family.*already",
+        "a port is taken",
+        "submit again: another job has other ports",
+    ),
+    (
+        r"ProcessGroupNCCL.*(Watchdog|timeout)|NCCL (error|WARN)|ncclSystemError|ncclRemoteError",
+        "NCCL lost a process or timed out",
+        "look for the first process that ended; the interface is pinned with NCCL_SOCKET_IFNAME",
+    ),
+    (
+        r"[Gg]loo.*([Tt]imed? ?out|Connection)|Connection closed by peer|Broken pipe|Connection reset by peer|"
+        r"DistBackendError|DistNetworkError|DistStoreError",
+        "the connection between training processes broke",
+        "look for the first process that ended; the interface is pinned with GLOO_SOCKET_IFNAME",
+    ),
+    (
+        r"ImportError|ModuleNotFoundError|undefined symbol|version `.*' not found",
+        "packages do not fit each other",
+        "install from the lock on all nodes",
+    ),
+)
+"""Pattern in the last lines → (likely cause, what to do); the first that is found counts."""
+
+BROKEN_CONNECTIONS = frozenset({CAUSES[6][1], CAUSES[7][1]})
+"""What processes say whose peer has died: seldom the cause."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One part's end that was no success, or a node's silence."""
+
+    node: int
+    host: str
+    role: str
+    """prepare, serve, train, compare or report; node for one that is silent; wait and watchdog for what took long."""
+    code: int | None
+    """Exit code, negative for a signal; None when there was no process to have one."""
+    why: str
+    tail: tuple[str, ...] = ()
+    cause: str | None = None
+    hint: str | None = None
+
+    @property
+    def outcome(self) -> int:
+        """FAILED when the same would happen again, TRY_AGAIN when it need not, or when the part itself says so."""
+        broken = self.cause in BROKEN_CONNECTIONS or self.cause == "a port is taken"
+        killed = self.killed_by is not None and self.cause is None
+        passing = self.role in ("node", "wait", "serve", "watchdog") or self.code == TRY_AGAIN
+        return TRY_AGAIN if passing or broken or killed else FAILED
+
+    @property
+    def killed_by(self) -> int | None:
+        """The signal that ended the process, or a rank of it as torchrun tells."""
+        if self.code is not None and self.code < 0:
+            return -self.code
+        told = re.search(r"exitcode\s*: -(\d+)", "\n".join(self.tail))
+        return int(told[1]) if told else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"signal": self.killed_by}
+
+    def text(self) -> str:
+        """For the job's output."""
+        ended = f": {self.why}" if self.why else ""
+        lines = [f"{self.role} on {self.host} (node {self.node}){_exit(self)}{ended}"]
+        lines += [f"  | {line}" for line in self.tail[-SHOWN_LINES:]]
+        if self.cause:
+            lines.append(f"  likely cause: {self.cause}")
+        if self.hint:
+            lines.append(f"  → {self.hint}")
+        return "\n".join(lines)
+
+
+def failure_of(node: int, host: str, role: str, code: int | None, why: str, tail: Iterable[str]) -> Failure:
+    """With its likely cause."""
+    lines = tuple(tail)
+    for pattern, cause, hint in CAUSES:
+        if re.search(pattern, "\n".join((why, *lines))):
+            return Failure(node, host, role, code, why, lines, cause, hint)
+    return Failure(node, host, role, code, why, lines)
+
+
+def first_cause(failures: Iterable[Failure]) -> Failure:
+    """Of failures that came together the one that is no consequence of another, as far as can be told."""
+    return min(failures, key=_consequence)
+
+
+def _consequence(failure: Failure) -> int:
+    if failure.role == "node":
+        return 0
+    if failure.killed_by is not None:
+        return 1
+    return 3 if failure.cause in BROKEN_CONNECTIONS else 2
+
+
+def _exit(failure: Failure) -> str:
+    killed = failure.killed_by
+    if killed is not None:
+        return f" was ended by {_signal(killed)}"
+    return "" if failure.code is None else f" ended with exit code {failure.code}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

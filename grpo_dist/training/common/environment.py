@@ -1,0 +1,61 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from grpo_dist import __version__
+from grpo_dist.progress import say
+from grpo_dist.run.directory import write_json
+from grpo_dist.training.common.backend import NAMES, Backend
+from grpo_dist.training.common.process import Run
+
+PACKAGES = (
+    "torch",
+    "trl",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "vllm",
+    "unsloth",
+    "math-verify",
+)
+
+
+def note_environment(run: Run, backend: Backend) -> None:
+    """Keep in the run directory what the run is made with, and say what trains it."""
+    say(f"back end: {NAMES[backend.name]}: {backend.reason}")
+    write_json(run.directory.environment, environment(backend))
+
+
+def environment(backend: Backend) -> dict[str, Any]:
+    """Versions and devices; JSON-ready. Packages that are not installed are left out."""
+    return {
+        "grpo_dist": __version__,
+        "backend": asdict(backend),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": packages(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Name → version of those that are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

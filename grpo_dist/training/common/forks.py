@@ -1,0 +1,165 @@
+"""Stages of a run on a CPU, forked from one process that has imported what all of them need.
+
+`cluster.forks` starts this process and asks it over a socket for one stage after the other. Each stage is still a
+process of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import gc
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import sys
+import weakref
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from grpo_dist.launch.forks import LAUNCHER
+from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.training.common.imports import import_lean
+from grpo_dist.training.common.process import leave_to_others, open_run
+
+LONGEST_REQUEST = 1 << 20
+
+
+class Request(NamedTuple):
+    """A stage that is wanted."""
+
+    argv: Sequence[str]
+    """`python -m MODULE ARGUMENT …`; Python is this one."""
+    env: Mapping[str, str]
+    output: int
+    """File descriptor of its standard output and error."""
+
+
+def main(descriptor: str, run: str) -> None:
+    """Fork what is asked for, until the asker closes the socket. Never returns in the first process."""
+    die_with_parent()
+    asked, this = socket.socket(fileno=int(descriptor)), os.getpid()
+    with contextlib.suppress(Exception):  # the stage will meet the same, and say it
+        _import_stack(Path(run))
+    gc.freeze()  # or each stage's first collection would copy every page of what it shares
+    while request := _next(asked):
+        child = os.fork()
+        if child == 0:
+            _begin(request, asked, this)
+            _run(*request.argv[1:])
+            return
+        os.close(request.output)
+        _answer(asked, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    atexit._run_exitfuncs()
+    os._exit(0)  # nothing else to take apart: no stage ran in here
+
+
+def _import_stack(run: Path) -> None:
+    import_lean(open_run(run))
+
+    import grpo_dist.training.stages.preparation
+    import grpo_dist.training.stages.train  # noqa: F401
+
+
+def _next(asked: socket.socket) -> Request | None:
+    """None when no more will come."""
+    data, ancillary, _, _ = asked.recvmsg(LONGEST_REQUEST, socket.CMSG_SPACE(array.array("i").itemsize))
+    if not data:
+        return None
+    (output,) = array.array("i", ancillary[0][2])
+    while not data.endswith(b"\n"):
+        data += asked.recv(LONGEST_REQUEST)
+    return Request(**json.loads(data), output=output)
+
+
+def _answer(asked: socket.socket, **told: int) -> None:
+    asked.sendall(json.dumps(told).encode() + b"\n")
+
+
+def _begin(request: Request, asked: socket.socket, parent: int) -> None:
+    """In the fork: a session, streams, environment, threads and random numbers of its own, as a new process has."""
+    die_with_parent(parent=parent)
+    os.setsid()
+    _answer(asked, pid=os.getpid())  # not before: whoever knows it may end the group
+    asked.close()
+    for stream in (1, 2):
+        os.dup2(request.output, stream)
+    os.close(request.output)
+    _disinherit()
+    os.environ.clear()
+    os.environ.update(request.env)
+    _seed_anew(int(request.env.get("OMP_NUM_THREADS", 0)))
+
+
+def _disinherit() -> None:
+    """Leave what it made to who forked us.
+
+    Python removes a temporary directory when the process that made it ends, and a fork takes itself for that one.
+    """
+    for finalizer in list(weakref.finalize._registry):
+        finalizer.atexit = False
+
+
+def _seed_anew(threads: int) -> None:
+    random.seed()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if threads and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(threads)  # OpenMP read its variable in the first process, and reads it only once
+
+
+def _run(*arguments: str) -> None:
+    """Like `python ARGUMENT …`, with a module or a script. What `accelerate launch` starts are forks as well."""
+    options = list(takewhile(lambda word: word in ("-u", "-m"), arguments))
+    sys.argv = [*arguments[len(options) :]]
+    name = sys.argv[0]
+    if "-m" not in options:
+        runpy.run_path(name, run_name="__main__")
+    elif name == LAUNCHER:
+        _launch()
+    else:
+        if not hasattr(sys.modules.get(name), "__path__"):  # of a package it runs __main__
+            sys.modules.pop(name, None)  # runpy warns of a module that is there already
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _launch() -> None:
+    """Accelerate's `simple_launcher` and torchrun would start `python …` in an environment they prepare."""
+    from accelerate.commands import launch
+    from torch.distributed import run as torchrun
+
+    def here(arguments: Namespace) -> None:
+        command, env = launch.prepare_simple_launcher_cmd_env(arguments)
+        os.environ.update(env)
+        _run(*command[1:])
+
+    def forked(arguments: Namespace, original: Any = torchrun.config_from_args) -> tuple[Any, Any, list[str]]:
+        config, _, command = original(arguments)
+        return replace(config, start_method="fork"), _rank, command
+
+    launch.simple_launcher, torchrun.config_from_args = here, forked
+    launch.main()
+
+
+def _rank(*arguments: str) -> None:
+    """One of the processes that torchrun starts; torchrun ends it when it returns, without what Python does at exit."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    _disinherit()
+    try:
+        _run(*arguments)
+    finally:
+        leave_to_others()
+        atexit._run_exitfuncs()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

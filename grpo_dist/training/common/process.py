@@ -1,0 +1,103 @@
+"""What every stage process does first and last."""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo_dist.config import RunConfig, load_config
+from grpo_dist.config.base import EMBEDDED
+from grpo_dist.errors import GrpoDistError
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.procs.parent_death import die_with_parent, survive_sigterm
+from grpo_dist.progress import say_error
+from grpo_dist.run.directory import RunDirectory
+
+LEAVE_SECONDS = 60.0
+"""For threads and exit handlers, of trackers too, once the work of a stage is done."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory with what was stated and planned in it."""
+
+    directory: RunDirectory
+    config: RunConfig
+    plan: LaunchPlan
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """What stands in a run directory, with settings of its configuration overridden (`a.b=v`)."""
+    directory = RunDirectory(path)
+    config = load_config(directory.config, overrides)
+    return Run(directory, config, LaunchPlan.from_json(directory.plan.read_text()))
+
+
+def main(stage: Callable[[Run], None]) -> None:
+    """Run one stage for the run directory named in argv; exit with one clear message on a known error."""
+    as_process(lambda: stage(_with_its_threads(open_run(Path(sys.argv[1])))))
+
+
+def _with_its_threads(run: Run) -> Run:
+    """One thread computes for the embedded model: a second one takes longer to wake than it saves."""
+    if run.config.model.name_or_path == EMBEDDED:
+        import torch
+
+        torch.set_num_threads(1)
+    return run
+
+
+def as_process(work: Callable[[], None]) -> None:
+    """Do the work of this process, and exit with one clear message on a known error."""
+    die_with_parent()
+    survive_sigterm()
+    # Not SIGUSR1, which NCCL may catch.
+    faulthandler.register(signal.SIGUSR2)
+    try:
+        work()
+        _leave_soon(0)
+        atexit.register(_leave_at_once)  # the last to register is the first to be called, when all threads have ended
+    except GrpoDistError as error:
+        say_error(str(error), error.exit_code)
+        _leave_soon(error.exit_code)
+        sys.exit(error.exit_code)
+    except Exception as error:  # a library's own; its words, and where it happened for the log
+        traceback.print_exc()
+        say_error(f"{type(error).__name__}: {error}")
+        _leave_soon(1)
+        sys.exit(1)
+
+
+def leave_to_others() -> None:
+    """Take back that this process ends by itself: one who started it does so."""
+    atexit.unregister(_leave_at_once)
+
+
+def _leave_at_once() -> None:
+    """End as Python does, without the second or two in which it would take every module of the stack apart."""
+    atexit.unregister(_leave_at_once)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _leave_soon(code: int) -> None:
+    """Threads that a reward or a tracker has left may keep Python from ending; it ends all the same, and says so."""
+
+    def leave() -> None:
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        print(f"still running after {LEAVE_SECONDS:.0f} s: {', '.join(left)}; ended with exit code {code}", flush=True)
+        os._exit(code)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,1 @@
+"""Loading, asking and scoring models."""

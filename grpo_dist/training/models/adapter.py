@@ -1,0 +1,105 @@
+"""The adapter on its way from the training processes to the rollout servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import AbstractContextManager, nullcontext, suppress
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from safetensors.torch import save
+from torch.distributed.tensor import DTensor
+
+from grpo_dist.errors import RolloutError
+from grpo_dist.inference.client import Policy
+
+WEIGHTS = "adapter_model.safetensors"
+DIGITS = 12
+"""Hex digits of the content's digest in a policy's name."""
+
+
+def gather_adapter(model: PeftModel, accelerator: Accelerator, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """LoRA tensors under PEFT's names, on the CPU of the main process; nothing elsewhere.
+
+    Every process must call it. Under ZeRO-3 and FSDP2 the adapter is gathered, the base model is not.
+
+    Args:
+        dtype: what the tensors are cast to; vLLM computes an adapter in the type of its model.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    with _whole(list(parameters.values()), accelerator):
+        tensors = {}
+        for name, parameter in parameters.items():
+            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.data
+            if accelerator.is_main_process:
+                tensors[_peft_name(name)] = whole.to("cpu", dtype, copy=True).contiguous()
+    return tensors
+
+
+def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, policies: Path) -> Policy:
+    """Put the adapter as a new directory beside the older ones, whole, on disk, named after step and content.
+
+    Raises:
+        RolloutError: it cannot be written; nothing of it stays.
+    """
+    data = save(tensors)
+    target = policies / f"policy-{step}-{sha256(data).hexdigest()[:DIGITS]}"
+    draft = policies / _draft_name()
+    try:
+        if not target.exists():
+            draft.mkdir(parents=True)
+            model.peft_config["default"].save_pretrained(str(draft))
+            (draft / WEIGHTS).write_bytes(data)
+            for file in (*draft.iterdir(), draft):
+                _to_disk(file)
+            draft.rename(target)
+            _to_disk(policies)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise RolloutError(
+            f"{policies}: the adapter of step {step} ({len(data):,} bytes) cannot be written: {error.strerror}",
+            hint="make room there, then continue with --resume",
+        ) from error
+    return Policy(target.name, step, target, sum(file.stat().st_size for file in target.iterdir()))
+
+
+def discard_others(policies: Path, kept: Policy) -> None:
+    """Remove every adapter, whole or half-written, but this one.
+
+    Its name goes first: a resumed run takes what has the name it wants for whole.
+    """
+    for path in list(policies.iterdir()):
+        if path.name != kept.name:
+            with suppress(OSError):  # the next time then
+                shutil.rmtree(path.rename(policies / _draft_name()))
+
+
+def _draft_name() -> str:
+    return f".{uuid.uuid4().hex[:8]}"
+
+
+def _whole(parameters: list[torch.nn.Parameter], accelerator: Accelerator) -> AbstractContextManager[None]:
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is None or plugin.zero_stage != 3:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(parameters)
+
+
+def _peft_name(name: str) -> str:
+    """As PEFT saves it: without the adapter's name, and without what wrappers put in between."""
+    return name.replace("._checkpoint_wrapped_module", "").replace(".default.", ".")
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,103 @@
+"""The comparison shared out over the processes of a run: each answers its part of the problems.
+
+They meet in files of the run directory and nowhere else, so that one may take an hour longer than another, and a part
+that is done is not done again by the next attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from grpo_dist.plan import LaunchPlan
+from grpo_dist.progress import say_passing
+from grpo_dist.run.directory import write_json
+from grpo_dist.training.models.answer import Answerer, Sampling
+from grpo_dist.training.models.generate import Completion, Message
+
+POLL_SECONDS = 0.5
+PROGRESS_SECONDS = 2.0
+LAUNCHED = ("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK", "RANK")
+"""What torchrun has set, by the start of a name: an engine of one process would wait for the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of the problems this process answers: every count-th from the index-th on."""
+
+    index: int
+    count: int
+
+
+def take_part(plan: LaunchPlan) -> Part | None:
+    """The part of this process, which from then on sees the GPUs of its own engine and no other process.
+
+    None: another process of the same engine answers for it.
+    """
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local, size = int(os.environ.get("LOCAL_RANK", 0)), plan.topology.tensor_parallel_size
+    engines = size if plan.topology.mode == "colocate" else 1
+    if plan.topology.device == "cuda" and processes > 1:
+        visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[local : local + engines])
+    for name in [name for name in os.environ if name.startswith(LAUNCHED)]:
+        del os.environ[name]
+    return Part(rank // engines, max(1, processes // engines)) if rank % engines == 0 else None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A model of which each process has a copy. The first has everyone's answers, the others their own."""
+
+    own: Answerer
+    part: Part
+    directory: Path
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
+        index, count = self.part.index, self.part.count
+        files = [self._file(prompts[other::count], how, other) for other in range(count)]
+        if not files[index].exists():
+            torch.manual_seed(self.seed + index)
+            write_json(files[index], self._answered(prompts[index::count], how))
+        if index > 0:
+            yield from _read(files[index])
+            return
+        parts = [_read(_wait_for(file)) for file in files]
+        for place in range(len(prompts)):
+            yield parts[place % count][place // count]
+
+    def _answered(self, prompts: Sequence[list[Message]], how: Sampling) -> list[list[dict[str, object]]]:
+        groups, shown = [], time.monotonic()
+        for group in self.own.answer(prompts, how):
+            groups.append([asdict(one) for one in group])
+            if self.part.index == 0 and time.monotonic() - shown > PROGRESS_SECONDS:
+                shown = time.monotonic()
+                say_passing(f"comparing: {self.name}, {len(groups)} of {len(prompts)} problems in each process")
+        return groups
+
+    def _file(self, prompts: Sequence[list[Message]], how: Sampling, index: int) -> Path:
+        """Named by what is asked, so that an answer to something else is not taken for one."""
+        asked = json.dumps([self.name, asdict(how), self.part.count, self.seed, list(prompts)])
+        return self.directory / f"{sha256(asked.encode()).hexdigest()[:16]}-{index}.json"
+
+
+def _wait_for(file: Path) -> Path:
+    while not file.exists():
+        time.sleep(POLL_SECONDS)
+    return file
+
+
+def _read(file: Path) -> list[list[Completion]]:
+    return [[Completion(**one) for one in group] for group in json.loads(file.read_text(encoding="utf-8"))]

@@ -1,0 +1,94 @@
+"""Unsloth's own way to a model with an adapter; with vLLM in it where the run generates with vLLM.
+
+The model that is trained: base weights with an adapter, fresh or from the warm start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from unsloth import FastLanguageModel
+
+from grpo_dist.plan.memory.vllm import served_rank
+from grpo_dist.training.common.backend import is_unsloth
+from grpo_dist.training.common.process import Run
+from grpo_dist.training.models.load import (
+    check_target_modules,
+    explained,
+    load_adapter,
+    load_model,
+    lora_config,
+    model_path,
+    origin,
+    room,
+)
+
+
+def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
+    """The base model of the run with a fresh adapter, or with the weights of a saved one.
+
+    Raises:
+        ModelError: as `load_model` and `check_target_modules`.
+    """
+    section, lora = run.config.model, run.config.lora
+    checkpointing = "unsloth" if run.config.grpo.gradient_checkpointing else False
+    with explained(section):
+        model, _ = FastLanguageModel.from_pretrained(
+            model_path(run),
+            max_seq_length=run.plan.max_model_len or room(run),
+            dtype=getattr(torch, section.dtype),
+            load_in_4bit=False,
+            use_exact_model_name=True,  # not its own copy under another name
+            use_gradient_checkpointing=checkpointing,
+            random_state=run.config.grpo.seed,
+            **_attention(run),
+            **_engine(run),
+            **origin(section),
+            **section.model_init_kwargs,
+        )
+    check_target_modules(model, lora)
+    model = FastLanguageModel.get_peft_model(
+        model,
+        **lora.model_dump(exclude={"target_modules"}),
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        use_gradient_checkpointing=checkpointing,
+        random_state=run.config.grpo.seed,
+    )
+    if adapter is not None:
+        set_peft_model_state_dict(model, load_peft_weights(str(adapter)))
+    return model
+
+
+def _attention(run: Run) -> dict[str, Any]:
+    stated = run.config.model.attn_implementation
+    return {} if stated is None else {"attn_implementation": stated}
+
+
+def _engine(run: Run) -> dict[str, Any]:
+    if run.plan.backend != "vllm":
+        return {}
+    return {
+        "fast_inference": True,
+        "gpu_memory_utilization": run.plan.gpu_memory_utilization or 0.5,
+        "max_lora_rank": served_rank(run.config.lora.r),
+    }
+
+
+def trainable(run: Run, adapter: Path | None = None) -> dict[str, Any]:
+    """What TRL's trainers take as `model` and `peft_config`, from the run's back end.
+
+    Raises:
+        ModelError: the model cannot be loaded, or has no layer the adapter is for.
+    """
+    if is_unsloth(run):
+        return {"model": load_with_adapter(run, adapter), "peft_config": None}
+    model = load_model(run)
+    check_target_modules(model, run.config.lora)
+    if adapter is None:
+        return {"model": model, "peft_config": lora_config(run.config.lora)}
+    # ZeRO-3 gathers parameters of one dtype only; TRL sees to it for the adapter it makes itself.
+    float32 = run.plan.strategy != "zero3"
+    return {"model": load_adapter(model, adapter, trainable=True, float32=float32), "peft_config": None}

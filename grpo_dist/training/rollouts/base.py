@@ -1,0 +1,153 @@
+"""TRL's vLLM generation with the adapter alone sent to the engines.
+
+TRL merges the adapter and sends the whole model. Here the adapter travels by itself, under a name of its own for every
+content: an engine that has the name has these weights, and one that does not says so.
+
+TRL builds its vLLM side from names in its own modules and takes no other: for a moment the name is another.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from types import ModuleType
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+from trl.generation.vllm_generation import VLLMGeneration
+
+from grpo_dist.errors import GrpoDistError
+from grpo_dist.inference.client import Policy, Sampled
+from grpo_dist.training.common.process import Run
+from grpo_dist.training.models.adapter import discard_others, gather_adapter, write_policy
+from grpo_dist.training.models.prompts import renderer_of
+from grpo_dist.training.rollouts.canary import Canary
+
+
+class AdapterRollouts(VLLMGeneration):
+    """What servers and engines of our own have in common: the sync, its canary, the seeds.
+
+    Args:
+        run: whose rollouts they are.
+        step: tells the optimizer steps done.
+        dataset: rows the canary takes its tokens from.
+    """
+
+    def __init__(self, *args: Any, run: Run, step: Callable[[], int], dataset: Dataset, **kwargs: Any) -> None:
+        self.run, self.step, self.dataset = run, step, dataset
+        self.policy: Policy | None = None
+        self.round = self.syncs = 0
+        self.metrics: dict[str, float] = {}
+        """`perf/*` not yet taken."""
+        super().__init__(*args, **kwargs)
+        self.canary = Canary(
+            self.model,
+            renderer_of(run.config, self.processing_class),
+            self.accelerator,
+            dataset,
+            dtype=run.config.model.dtype,
+            max_tokens=self.max_completion_length,
+        )
+        self.unheard = True
+        """No engine has answered the canary since one was last due."""
+
+    @abstractmethod
+    def _deliver(self, policy: Policy) -> None:
+        """Bring a policy to the engines, and take the one before away."""
+
+    def release(self) -> None:
+        """Nothing more is generated: the engines may forget what they were given."""
+
+    @abstractmethod
+    def _canary_answers(self) -> dict[str, list[Sampled]]:
+        """What this process's engines, those it asks or holds, answer to the canary's prompts, by their names."""
+
+    def sync_weights(self) -> None:
+        """Give the engines the adapter as it is now; every process must call it."""
+        began = time.perf_counter()
+        self.policy = self._share()
+        together(self._deliver, self.policy)
+        if self.accelerator.is_main_process:
+            discard_others(self.run.directory.policies, self.policy)
+        self.round, self.syncs = 0, self.syncs + 1
+        self.metrics = {
+            "perf/sync_seconds": time.perf_counter() - began,
+            "perf/sync_bytes": float(self.policy.size),
+        }
+        self._ask_canary()
+
+    def take_metrics(self) -> dict[str, float]:
+        """`perf/*` of the last sync, if there was one since the last call, and of the last generation."""
+        taken, self.metrics = self.metrics, {}
+        return {"perf/policy_version": float(self.policy.step), **taken}
+
+    def next_seed(self, prompts: int) -> int:
+        """Seed of this process's first completion in the next round; the others count up from it.
+
+        A completion's seed follows from the run's, the step and its place in the batch: not from who samples it.
+        """
+        seed = self.run.config.grpo.seed
+        digest = sha256(f"{seed}/{self.policy.step}/{self.round}".encode()).digest()
+        self.round += 1
+        return int.from_bytes(digest[:6]) + self.accelerator.process_index * prompts
+
+    def _share(self) -> Policy:
+        """Write the adapter once, and tell every process of it."""
+        # Models of 16 bits compute their adapters in the same type: what is sent is what is used.
+        tensors = gather_adapter(self.model, self.accelerator, getattr(torch, self.run.config.model.dtype))
+        policies, written = self.run.directory.policies, []
+
+        def write() -> None:
+            if self.accelerator.is_main_process:
+                written.append(write_policy(self.model, tensors, self.step(), policies))
+
+        together(write)
+        return broadcast_object_list(written or [None])[0]
+
+    def _ask_canary(self) -> None:
+        """After the first sync, after the first that brings something learnt, and every canary_steps."""
+        every = self.run.config.rollout.canary_steps
+        self.unheard = bool(every) and (self.unheard or self.syncs <= 2 or self.policy.step % every == 0)
+        if not self.unheard:
+            return
+        began = time.perf_counter()
+        answers: list[dict[str, list[Sampled]]] = []
+        together(lambda: answers.append(self._canary_answers()))
+        everyone = {name: sampled for one in gather_object(answers) for name, sampled in one.items()}
+        scores = self.canary.score(everyone)
+
+        def check() -> None:
+            self.metrics["perf/canary_difference"] = self.canary.check(scores, self.policy.name)
+
+        if scores:
+            together(check)
+            self.unheard = False
+        self.metrics["perf/canary_seconds"] = time.perf_counter() - began
+
+
+def together(act: Callable[..., None], *args: Any) -> None:
+    """Do it on every process; all of them raise what went wrong on any, which the others would wait for in vain."""
+    failure = None
+    try:
+        act(*args)
+    except GrpoDistError as error:
+        failure = error
+    failures = [error for error in gather_object([failure]) if error is not None]
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Within, `module.name` is `value`."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)

@@ -1,0 +1,130 @@
+"""Generation on the run's pool of vLLM servers: every training process asks for its own share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from grpo_dist.inference.client import Policy, Prompt, Sampled
+from grpo_dist.inference.pool import Pool
+from grpo_dist.training.models.served import MOST_PER_REQUEST, pool_of
+from grpo_dist.training.models.special_tokens import end_tokens
+from grpo_dist.training.rollouts.base import AdapterRollouts, together
+
+
+class ServerRollouts(AdapterRollouts):
+    """Rollouts of the servers that are registered in the run directory."""
+
+    def _init_vllm(self) -> None:
+        here = self.accelerator
+        self.pool = pool_of(self.run, rank=here.process_index, processes=here.num_processes)
+        self.utilization = Utilization(self.pool)
+        # TRL asks its client for this alone; every server was started with it, and checked.
+        info = {"model_config": {"logprobs_mode": "processed_logprobs"}}
+        self.vllm_client = SimpleNamespace(get_server_info=lambda: info)
+
+    def generate(
+        self, prompts: list[list[int]], images: None, num_generations: int, profiler: Any = None
+    ) -> tuple[list[list[int]], list[list[int]], list[list[list[float]]], None]:
+        """Completions of this process's prompts, each prompt as often as it stands there.
+
+        Returns:
+            prompt ids, completion ids, log-probabilities of the sampled tokens (each a list of one), None.
+        """
+        requests = list(_requests(prompts, self.next_seed(len(prompts))))
+        completions: list[Sampled] = []
+
+        def ask() -> None:
+            for group in self.pool.generate(requests, self.policy, self._sampling()):
+                completions.extend(group)
+
+        together(ask)
+        if self.accelerator.is_main_process:
+            self.metrics |= self.utilization.measure(self.policy)
+        logprobs = [[[value] for value in one.logprobs] for one in completions]
+        return prompts, [one.token_ids for one in completions], logprobs, None
+
+    def _sampling(self) -> dict[str, Any]:
+        regex = self.structured_outputs_regex
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p or 0.0,
+            "repetition_penalty": self.repetition_penalty,
+            "max_tokens": self.max_completion_length,
+            "stop_token_ids": end_tokens(self.model.generation_config, self.processing_class),
+            **({"structured_outputs": {"regex": regex}} if regex else {}),
+            **self.generation_kwargs,
+        }
+
+    def release(self) -> None:
+        if self.accelerator.is_main_process:
+            self.pool.unload_others(None)
+
+    def _deliver(self, policy: Policy) -> None:
+        if self.accelerator.is_main_process:
+            self.pool.load(policy)
+            self.pool.unload_others(policy)
+            self.utilization.begin()
+
+    def _canary_answers(self) -> dict[str, list[Sampled]]:
+        if not self.accelerator.is_main_process:
+            return {}
+        answers = self.pool.ask_all(self.canary.prompts, self.policy, self.canary.sampling)
+        return {f"rollout server {name}": sampled for name, sampled in answers.items()}
+
+
+class Utilization:
+    """How much of the time the servers had work."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.policy: Policy | None = None
+        self.since = self.latest = UtilizationSample(0.0, {})
+
+    def begin(self) -> None:
+        """Count from now on, if nothing was counted yet."""
+        if not self.latest.busy:
+            self.latest = self._look()
+
+    def measure(self, policy: Policy) -> dict[str, float]:
+        """Share of the time, 0 to 1, since the last generation from another policy; a mean over the servers.
+
+        So all generations of a step are in it, and the training before them. A server that was started again meanwhile
+        counts with the work it had since; one that does not answer is left out.
+        """
+        if policy != self.policy:
+            self.policy, self.since = policy, self.latest
+        self.latest = self._look()
+        seconds = self.latest.time - self.since.time
+        shares = [(busy - self.since.busy.get(server, 0.0)) / seconds for server, busy in self.latest.busy.items()]
+        return {"perf/replica_utilization": min(1.0, fmean(shares))} if shares else {}
+
+    def _look(self) -> UtilizationSample:
+        status = self.pool.status()
+        busy = {(name, one["incarnation"]): one["busy_seconds"] for name, one in status.items()}
+        return UtilizationSample(time.monotonic(), busy)
+
+
+class UtilizationSample(NamedTuple):
+    """What the servers say of themselves."""
+
+    time: float
+    """Monotonic."""
+    busy: dict[tuple[str, int], float]
+    """(name, incarnation) → seconds with work since it was started."""
+
+
+def _requests(prompts: Sequence[list[int]], seed: int) -> Iterator[Prompt]:
+    """Equal neighbours are one request, of MOST_PER_REQUEST completions at most."""
+    for ids, group in groupby(prompts):
+        left = len(list(group))
+        while left:
+            n = min(left, MOST_PER_REQUEST)
+            yield Prompt(tuple(ids), n, seed)
+            seed, left = seed + n, left - n

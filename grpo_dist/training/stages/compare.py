@@ -1,0 +1,122 @@
+"""The compare stage: base and trained model on the same held-out problems."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import torch
+from datasets import Dataset
+
+from grpo_dist.config import RunConfig
+from grpo_dist.data.identity import problem_key
+from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare
+from grpo_dist.plan.comparison import generates_on_engines
+from grpo_dist.progress import say_passing
+from grpo_dist.run.directory import write_json
+from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.models.answer import Answerer, Grader, LocalModel, Sampling, greedy, sampled
+from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
+from grpo_dist.training.models.generate import Completion
+from grpo_dist.training.models.load import load_adapter, load_model
+from grpo_dist.training.models.prompts import renderer_in
+from grpo_dist.training.models.served import has_pool, pool_of, served_models
+
+PROGRESS_SECONDS = 2.0
+
+
+def compare_models(run: Run) -> None:
+    """Answer every held-out problem with both models, greedily and k times sampled, and write `comparison.json`."""
+    evaluation, part = run.config.evaluation, Part(0, 1) if has_pool(run) else take_part(run.plan)
+    if part is None:
+        return
+    contest = ModelComparison(run.config, Dataset.from_parquet(str(run.directory.heldout_data), keep_in_memory=True))
+    base_model, trained_model = (_shared(run, model, part) for model in _models(run))
+    if part.index > 0:
+        for model in (base_model, trained_model):
+            contest.answer_only(model)
+        return
+    base, base_seconds = contest.answers(base_model)
+    trained, trained_seconds = contest.answers(trained_model)
+    write_json(
+        run.directory.comparison,
+        {
+            **compare(contest.problems, base, trained, contest.paired),
+            "scorer": evaluation.scorer.name,
+            "seconds": {"base": base_seconds, "trained": trained_seconds},
+        },
+    )
+    shutil.rmtree(run.directory.comparison_parts, ignore_errors=True)
+
+
+def _shared(run: Run, model: Answerer, part: Part) -> Answerer:
+    if part.count == 1:
+        return model
+    run.directory.comparison_parts.mkdir(exist_ok=True)
+    return Shared(model, part, run.directory.comparison_parts, run.config.grpo.seed)
+
+
+def _models(run: Run) -> tuple[Answerer, Answerer]:
+    """Base and trained: the same weights, with the adapter off and on; on the run's servers where it has any, on an
+    engine of this process where training had one."""
+    if has_pool(run):
+        return served_models(run, pool_of(run))
+    if generates_on_engines(run.config):
+        from grpo_dist.training.models.comparison_engine import engine_models
+
+        return engine_models(run)
+    device = torch.device(run.plan.topology.device)
+    model = load_adapter(load_model(run), run.directory.adapter).to(device).eval()
+    renderer, size = renderer_in(run), run.config.evaluation.batch_size
+    return (
+        LocalModel("base model", model, renderer, size, adapter=False),
+        LocalModel("trained model", model, renderer, size),
+    )
+
+
+class ModelComparison:
+    """The problems and the judge; whoever wants to may answer."""
+
+    def __init__(self, config: RunConfig, rows: Dataset) -> None:
+        self.config, self.rows = config, rows
+        self.judge = Grader(config.evaluation)
+        self.problems = [ComparedProblem(_question(row["prompt"]), str(row.get("answer", "–"))) for row in rows]
+        self.paired = Paired(config.evaluation.confidence, tuple(problem_key(row["prompt"]) for row in rows))
+
+    def answers(self, answerer: Answerer) -> tuple[list[Answered], float]:
+        """Answers to all problems, and the seconds they took. The same seed for every model."""
+        k, began = self.config.evaluation.num_samples, time.perf_counter()
+        torch.manual_seed(self.config.grpo.seed)
+        first = self._complete(answerer, greedy(self.config), "greedy")
+        samples = self._complete(answerer, sampled(self.config), f"{k} samples") if k else []
+        seconds = time.perf_counter() - began
+        greedy_right = self.judge.right(self.rows, first)
+        sampled_right = self.judge.right(self.rows, samples) if k else [0] * len(first)
+        return [
+            Answered(one.text, bool(right), one.tokens, one.clipped, samples_right, k)
+            for [one], right, samples_right in zip(first, greedy_right, sampled_right, strict=True)
+        ], seconds
+
+    def answer_only(self, answerer: Answerer) -> None:
+        """For another process to judge."""
+        prompts = list(self.rows["prompt"])
+        for how in (greedy(self.config), *([sampled(self.config)] if self.config.evaluation.num_samples else [])):
+            list(answerer.answer(prompts, how))
+
+    def _complete(self, answerer: Answerer, how: Sampling, what: str) -> list[list[Completion]]:
+        prompts, done, shown = list(self.rows["prompt"]), [], time.monotonic()
+        for group in answerer.answer(prompts, how):
+            done.append(group)
+            if time.monotonic() - shown > PROGRESS_SECONDS or len(done) == len(prompts):
+                say_passing(f"comparing: {answerer.name}, {what}, {len(done)} of {len(prompts)} problems")
+                shown = time.monotonic()
+        return done
+
+
+def _question(prompt: list[dict[str, str]]) -> str:
+    """The last message of the user: what the problem asks."""
+    return next(message["content"] for message in reversed(prompt) if message["role"] == "user")
+
+
+if __name__ == "__main__":
+    main(compare_models)

@@ -1,0 +1,55 @@
+"""A stage of debug runs: a small model of the same family with random weights, and the real tokenizer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from grpo_dist.embedded.model import save_whole
+from grpo_dist.errors import ModelError
+from grpo_dist.plan.debug import small
+from grpo_dist.plan.specs import architecture_of
+from grpo_dist.progress import say
+from grpo_dist.training.common.process import Run, main
+
+NOT_OF_TRANSFORMERS = ("model_type", "qk_norm", "output_bias", "fused_projections", "norms_per_layer", "float32_norms")
+"""Fields of an `Architecture` that the model class has of itself."""
+
+
+def make(run: Run) -> None:
+    """Leave it where the run's configuration says that the model is."""
+    stated = json.loads(run.directory.debug.read_text(encoding="utf-8"))["model"]
+    name, revision = stated["name_or_path"], stated["revision"]
+    tokenizer = _tokenizer(name, revision)
+    shape = asdict(small(architecture_of(name, revision)))
+    sizes = {field: value for field, value in shape.items() if field not in NOT_OF_TRANSFORMERS}
+    ids = {field: getattr(tokenizer, field) for field in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    config = AutoConfig.for_model(shape["model_type"], **sizes, **ids)
+    torch.manual_seed(run.config.grpo.seed)
+    model = AutoModelForCausalLM.from_config(config)
+    save_whole(run.directory.model, model, tokenizer)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    say(f"model: {type(model).__name__} of {count:,} random weights, with the tokenizer of {name}")
+
+
+def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """From the cache where it is there, else from the Hub."""
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision or "main", local_files_only=True)
+    except (OSError, ValueError):
+        pass
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision or "main")
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"model.name_or_path: the tokenizer of {name!r} cannot be loaded: {reason}",
+            hint="grpo-dist prefetch CONFIG where there is a network, or --set model.name_or_path=PATH",
+        ) from error
+
+
+if __name__ == "__main__":
+    main(make)

@@ -1,0 +1,118 @@
+"""The train stage: GRPO from the prepared data to a trained adapter."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoTokenizer, PrinterCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from grpo_dist.progress import say
+from grpo_dist.rewards.load import load_rewards
+from grpo_dist.run import metrics
+from grpo_dist.run.checkpoints import all_complete, discard_after, newest_complete, step_of
+from grpo_dist.training.common.process import Run
+from grpo_dist.training.common.world import check_world, keep_to_gloo
+from grpo_dist.training.models.unsloth import trainable
+from grpo_dist.training.rewards.watch import RewardWatch
+from grpo_dist.training.trainer.arguments import grpo_arguments
+from grpo_dist.training.trainer.callbacks import Heartbeat, StepRecorder, StopWhenAsked, note_stopped
+from grpo_dist.training.trainer.divergence import check_sound
+from grpo_dist.training.trainer.trainer import Trainer
+
+
+def train(run: Run) -> None:
+    """Train from the newest complete checkpoint, or from the start, and leave the adapter."""
+    if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
+        keep_to_gloo()
+    check_world(run.plan)
+    checkpoint = _newest(run)
+    if checkpoint is None or not _is_last(checkpoint, run):
+        checkpoint = _train_from(run, checkpoint)
+    if not PartialState().is_main_process:
+        return
+    if checkpoint is None or not _is_last(checkpoint, run):
+        note_stopped(0 if checkpoint is None else step_of(checkpoint))
+        return
+    _keep_adapter(checkpoint, run.directory.adapter)
+    shutil.rmtree(run.directory.policies, ignore_errors=True)
+
+
+def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
+    """Returns the newest checkpoint: that of the last step unless training was asked to stop."""
+    if checkpoint is not None:
+        check_sound(checkpoint)
+    trainer = _trainer(run)
+    if trainer.accelerator.is_main_process:
+        done = 0 if checkpoint is None else step_of(checkpoint)
+        discard_after(run.directory.checkpoints, done)
+        metrics.truncate_after(run.directory.metrics, done)
+        say(f"resuming after step {done}" if done else _opening(run))
+    trainer.accelerator.wait_for_everyone()
+    watch = RewardWatch(trainer.accelerator.process_index, run.config.cluster.stall_seconds)
+    trainer.reward_funcs = [replace(reward, watch=watch) for reward in trainer.reward_funcs]
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        watch.end_leftovers()
+    return newest_complete(run.directory.checkpoints)
+
+
+def _trainer(run: Run) -> Trainer:
+    rewards = load_rewards(run.config.rewards.functions)
+    # Before the model: under ZeRO-3 it is what makes each process load its own shard only.
+    arguments = grpo_arguments(run, [reward.weight for reward in rewards])
+    warm = run.directory.warm_start
+    trainer = Trainer(
+        run=run,
+        **trainable(run, warm if warm.exists() else None),
+        reward_funcs=list(rewards),
+        args=arguments,
+        train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),
+        processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
+        max_num_gen_batches=run.config.grpo.max_num_gen_batches,
+    )
+    trainer.remove_callback(PrinterCallback)
+    # First, so that the trackers behind it receive what it adds.
+    trainer.callback_handler.callbacks.insert(0, StepRecorder(run.directory.metrics))
+    trainer.add_callback(Heartbeat(run.directory.heartbeat))
+    trainer.add_callback(StopWhenAsked(run.directory))
+    return trainer
+
+
+def _opening(run: Run) -> str:
+    batch = run.plan.batch
+    return (
+        f"training: {batch.prompts_per_step} prompts × {batch.num_generations} completions per step, "
+        f"{batch.num_processes} process{'es' if batch.num_processes > 1 else ''} × "
+        f"{batch.per_device_train_batch_size} completions × {batch.gradient_accumulation_steps} accumulated"
+    )
+
+
+def _newest(run: Run) -> Path | None:
+    """The checkpoint to go on from: the last one of a run that was made longer may lie inside a generation window."""
+    there = all_complete(run.directory.checkpoints)
+    return next((one for one in reversed(there) if _is_last(one, run) or _ends_window(one, run)), None)
+
+
+def _ends_window(checkpoint: Path, run: Run) -> bool:
+    return step_of(checkpoint) % run.config.grpo.num_iterations == 0
+
+
+def _is_last(checkpoint: Path, run: Run) -> bool:
+    state, stated = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)), run.config.grpo.max_steps
+    return state.global_step >= (stated if stated > 0 else state.max_steps)
+
+
+def _keep_adapter(checkpoint: Path, adapter: Path) -> None:
+    """Copy the adapter out of the last checkpoint; it appears whole or not at all."""
+    draft = adapter.with_name(f".adapter.{uuid.uuid4().hex[:8]}")
+    draft.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy2(checkpoint / name, draft / name)
+    draft.rename(adapter)

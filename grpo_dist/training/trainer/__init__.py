@@ -1,0 +1,1 @@
+"""GRPOTrainer and what is overridden in it."""

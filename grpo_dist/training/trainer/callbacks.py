@@ -1,0 +1,220 @@
+"""What is written and said while training goes on.
+
+Signs, in the metrics of a step, that nothing is being learnt.
+
+Stopping training when it is asked to: all processes at the same step, after one checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil, inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from grpo_dist.progress import say, say_passing
+from grpo_dist.run import metrics
+from grpo_dist.run.control import note_stop, stop_requested
+from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
+
+PATIENCE = 3
+"""Logged steps in a row before a sign is told."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A range of a metric that tells something."""
+
+    metric: str
+    text: str
+    at_least: float = -inf
+    at_most: float = inf
+    correction: str = ""
+    """How `vllm_importance_sampling_mode` has to begin for it."""
+
+    def shows(self, value: float | None) -> bool:
+        return value is not None and self.at_least <= value <= self.at_most
+
+
+SIGNS = (
+    Sign(
+        "frac_reward_zero_std",
+        "in every group all completions had the same reward: nothing to learn from, or nothing left; if the reward is "
+        "not yet what you want, look into completions/, then try other problems or rewards, or a higher temperature",
+        at_least=1.0,
+    ),
+    Sign(
+        "completions/clipped_ratio",
+        "half of the completions or more were cut off at the length limit: an answer after the cut cannot be paid; "
+        "raise grpo.max_completion_length",
+        at_least=0.5,
+    ),
+    Sign(
+        "sampling/effective_sample_size",
+        "importance-sampling correction left an effective sample of half of the completions or less: over a whole "
+        "completion, rounding alone makes the ratio large or nearly 0; "
+        "set grpo.vllm_importance_sampling_mode to token_truncate",
+        at_most=0.5,
+        correction="sequence_",
+    ),
+    Sign(
+        "sampling/effective_sample_size",
+        "importance-sampling correction left an effective sample of half of the tokens or less: the engines sample "
+        "from another distribution than the one that is trained; compare perf/canary_difference with earlier steps, "
+        "leave out grpo.top_p, grpo.top_k and grpo.min_p, and set grpo.num_iterations to 1",
+        at_most=0.5,
+        correction="token_",
+    ),
+)
+
+
+class Alerts:
+    """Tells each sign once, when it has stood for PATIENCE logged steps in a row.
+
+    Args:
+        correction: TRL's `vllm_importance_sampling_mode`.
+    """
+
+    def __init__(self, correction: str) -> None:
+        self.signs = [sign for sign in SIGNS if correction.startswith(sign.correction)]
+        self.streaks: Counter[str] = Counter()
+        self.told: set[str] = set()
+
+    def of(self, logs: Mapping[str, Any]) -> Iterator[str]:
+        """What the metrics of one more step give reason to tell."""
+        for sign in self.signs:
+            metric = sign.metric
+            self.streaks[metric] = self.streaks[metric] + 1 if sign.shows(logs.get(metric)) else 0
+            if self.streaks[metric] == PATIENCE and metric not in self.told:
+                self.told.add(metric)
+                yield f"warning: in the last {PATIENCE} steps, {sign.text}"
+
+
+class StepRecorder(TrainerCallback):
+    """Writes each logged step to `metrics.jsonl`, with throughput beside TRL's metrics, and tells the terminal.
+
+    `perf/tokens_per_second` counts prompt and completion tokens of all processes over the wall time since the line
+    before; `perf/prompt_tokens_per_second` and `perf/completion_tokens_per_second` are its parts. All include training
+    time. `perf/idle_share` is the part of that time in which training waited for completions and syncs, 0 to 1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.began = self.last_time = time.monotonic()
+        self.first_step = self.last_step = state.global_step
+        self.last_tokens = state.num_input_tokens_seen
+        self.alerts = Alerts(args.vllm_importance_sampling_mode)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        if "loss" not in logs:  # the summary at the end of training
+            return
+        logs.update(self._throughput(args, state, logs))
+        if state.is_world_process_zero:
+            metrics.append(self.path, {"step": state.global_step, "time": time.time(), **logs})
+            say_passing(self._line(state, logs))
+            for alert in self.alerts.of(logs):
+                say(alert)
+
+    def _throughput(self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any]) -> dict[str, float]:
+        now = time.monotonic()
+        # Completions serve `num_iterations` steps, of which the first generates them.
+        rounds = _windows(state.global_step, args) - _windows(self.last_step, args)
+        seconds, tokens = now - self.last_time, state.num_input_tokens_seen - self.last_tokens
+        self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
+        first = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size
+        completion_tokens = (first + logs.get("sampling/further_completion_tokens", 0.0)) * rounds
+        waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
+        return {
+            "perf/tokens_per_second": tokens / seconds,
+            "perf/prompt_tokens_per_second": (tokens - completion_tokens) / seconds,
+            "perf/completion_tokens_per_second": completion_tokens / seconds,
+            "perf/idle_share": waited / seconds,
+        }
+
+    def _line(self, state: TrainerState, logs: dict[str, Any]) -> str:
+        done = state.global_step - self.first_step
+        left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
+        return (
+            f"step {state.global_step}/{state.max_steps}"
+            f" · reward {_number(logs.get('reward'))} ± {_number(logs.get('reward_std'))}"
+            f" · clipped {_percent(logs.get('completions/clipped_ratio'))}"
+            f" · {logs['perf/tokens_per_second']:,.0f} tokens/s"
+            f" · {timedelta(seconds=round(left))} left"
+        )
+
+
+def _windows(step: int, args: TrainingArguments) -> int:
+    """Generations begun up to the end of a step."""
+    return ceil(step / args.num_iterations)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+class StopWhenAsked(TrainerCallback):
+    """The main process looks for the request at the end of each step; the others hear of it in that moment.
+
+    Not inside a generation window, from which a run cannot be continued.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self.state = PartialState()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        aligned = state.global_step % args.num_iterations == 0
+        if aligned and state.global_step < state.max_steps and self._all_stop():
+            control.should_save = control.should_training_stop = True
+
+    def _all_stop(self) -> bool:
+        asked = self.state.is_main_process and stop_requested(self.run) is not None
+        if self.state.num_processes == 1:
+            return asked
+        told = torch.tensor([asked], dtype=torch.int32, device=self.state.device)
+        torch.distributed.broadcast(told, src=0)
+        return bool(told.item())
+
+
+class Heartbeat(TrainerCallback):
+    """`heartbeat.json`: the last step done, for whoever watches the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            draft = self.path.with_name(f".{self.path.name}")
+            draft.write_text(json.dumps({"step": state.global_step, "max_steps": state.max_steps, "time": time.time()}))
+            draft.replace(self.path)  # no fsync: a step must not wait for a disk
+
+
+def note_stopped(step: int) -> None:
+    """Tell whoever started this attempt that training stopped after a checkpoint, unfinished."""
+    if attempt := os.environ.get(ATTEMPT_VARIABLE):
+        note_stop(Path(attempt), step)

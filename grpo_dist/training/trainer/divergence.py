@@ -1,0 +1,74 @@
+"""Training that diverges ends before anything of it is saved, and says so."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from trl import GRPOTrainer
+
+from grpo_dist.errors import TrainingDiverged
+from grpo_dist.run.checkpoints import step_of
+from grpo_dist.training.models.adapter import WEIGHTS
+
+NO_PROBABILITIES = "probability tensor contains either"
+"""What torch says of logits that are NaN, when it is to sample by them."""
+
+
+class StopsWhenDiverged(GRPOTrainer):
+    """Raises TrainingDiverged for a loss, a gradient or weights that are not finite; no checkpoint has them."""
+
+    _loss = 0.0
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        try:
+            loss = super().training_step(*arguments, **keywords)
+        except RuntimeError as error:
+            if NO_PROBABILITIES not in str(error):
+                raise
+            raise self._diverged("the model's probabilities are not finite") from error
+        if not math.isfinite(value := loss.item()):
+            self._loss = value  # told with the gradient, which every process has
+        return loss
+
+    def _get_grad_norm(self, *arguments: Any, **keywords: Any) -> Any:
+        norm = super()._get_grad_norm(*arguments, **keywords)
+        # A loss scale that is too high makes gradients infinite, and is lowered: such a step is left out.
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        if not math.isfinite(self._loss):
+            raise self._diverged(f"the loss is {self._loss}")
+        if norm is not None and not scaled and not math.isfinite(float(norm)):
+            raise self._diverged(f"the gradient's norm is {float(norm)}")
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        unsound = torch.tensor([not self._is_sound()], device=self.accelerator.device)
+        if bool(self.accelerator.gather(unsound).any()):
+            raise self._diverged("the adapter holds NaN or infinity", step=self.state.global_step)
+        super()._save_checkpoint(model, trial)
+
+    def _is_sound(self) -> bool:
+        trained = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
+        return all(bool(parameter.isfinite().all()) for parameter in trained)
+
+    def _diverged(self, what: str, step: int | None = None) -> TrainingDiverged:
+        rate = f"--set grpo.learning_rate={self.args.learning_rate / 10:.3g}"
+        return TrainingDiverged(
+            f"training diverged at step {step or self.state.global_step + 1}: {what}; nothing of this step was saved",
+            hint=f"begin another run with a lower learning rate ({rate} --output DIR) or a lower grpo.max_grad_norm; "
+            "continuing this one with --resume is of no use: it repeats the same steps",
+        )
+
+
+def check_sound(checkpoint: Path) -> None:
+    """Raises TrainingDiverged for a checkpoint whose adapter is not finite: nothing can be learnt from there."""
+    if all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint / WEIGHTS).values()):
+        return
+    raise TrainingDiverged(
+        f"training diverged before step {step_of(checkpoint)}: the adapter in {checkpoint} holds NaN or infinity",
+        hint="continuing from it is of no use: begin another run with a lower grpo.learning_rate and --output DIR, "
+        "or remove this checkpoint, and the one before is taken up",
+    )

@@ -1,0 +1,138 @@
+"""TRL's trainer, with less work per step and checkpoints where a run directory has them.
+
+Completions from where the plan has them, and how long they took.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers.trainer_utils import TrainOutput
+from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+
+from grpo_dist.errors import RolloutsGone
+from grpo_dist.plan.inputs import MOST_SEQUENCES
+from grpo_dist.run.checkpoints import is_complete, seal
+from grpo_dist.training.common.backend import is_unsloth
+from grpo_dist.training.common.process import Run
+from grpo_dist.training.rewards.silent import HearsSilence
+from grpo_dist.training.rollouts.base import replaced
+from grpo_dist.training.trainer.data_order import KeepsDataOrder
+from grpo_dist.training.trainer.deferred_scoring import DeferredScoring
+from grpo_dist.training.trainer.divergence import StopsWhenDiverged
+from grpo_dist.training.trainer.dynamic_sampling import DynamicSampling
+from grpo_dist.training.trainer.micro_batches import TightMicroBatches
+
+BESIDES_GENERATION = ("perf/sync_seconds", "perf/canary_seconds")
+
+
+class PlannedRollouts(GRPOTrainer):
+    """Generates with the model itself, on the run's servers, or on engines of its own; `perf/*` says what it took."""
+
+    def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
+        self.run = run
+        generation = partial(
+            _bounded, _generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset
+        )
+        # Where the trainer's code is: Unsloth makes a module of its own of TRL's on a GPU.
+        with replaced(sys.modules[GRPOTrainer.__module__], "VLLMGeneration", generation):
+            super().__init__(train_dataset=train_dataset, **arguments)
+
+    def train(self, *arguments: Any, **keywords: Any) -> TrainOutput:
+        output = super().train(*arguments, **keywords)
+        if self.use_vllm:
+            self.vllm_generation.release()
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Every line has the newest policy it was trained on completions of; a step may generate none."""
+        if self.use_vllm and "loss" in logs:
+            self._metrics["train"]["perf/policy_version"] = [self.policy_version]
+        super().log(logs, start_time)
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
+        began = time.perf_counter()
+        answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
+        seconds = time.perf_counter() - began
+        perf = self.vllm_generation.take_metrics() if self.use_vllm else {}
+        perf["perf/generation_seconds"] = seconds - sum(perf.get(name, 0.0) for name in BESIDES_GENERATION)
+        for name, value in perf.items():
+            self._metrics["train"][name].append(value)
+        if self.use_vllm:
+            self.policy_version = perf["perf/policy_version"]
+            self._log_completion_extra("policy_version", [int(self.policy_version)] * len(prompt_ids))
+        return answer
+
+
+def _bounded(build: type[VLLMGeneration], *arguments: Any, max_num_seqs: int | None = None, **keywords: Any) -> Any:
+    """With as many sequences at a time as were planned: TRL would run all of a step, which vLLM refuses beyond
+    `max_num_batched_tokens`."""
+    bound = None if max_num_seqs is None else min(max_num_seqs, MOST_SEQUENCES)
+    return build(*arguments, max_num_seqs=bound, **keywords)
+
+
+def _generation_of(run: Run) -> type[VLLMGeneration]:
+    """The class that stands in for TRL's; imported where it is needed, for the engine comes with it."""
+    mode = run.plan.topology.mode
+    if mode == "transformers":
+        return VLLMGeneration
+    if is_unsloth(run):
+        from grpo_dist.training.rollouts.merged import SharedRollouts
+
+        return SharedRollouts
+    if run.config.rollout.sync == "merged":
+        from grpo_dist.training.rollouts.merged import MergedRollouts
+
+        return MergedRollouts
+    if mode == "colocate":
+        from grpo_dist.training.rollouts.colocate import ColocatedRollouts
+
+        return ColocatedRollouts
+    from grpo_dist.training.rollouts.server import ServerRollouts
+
+    return ServerRollouts
+
+
+class Trainer(
+    StopsWhenDiverged,
+    KeepsDataOrder,
+    HearsSilence,
+    DynamicSampling,
+    TightMicroBatches,
+    DeferredScoring,
+    PlannedRollouts,
+):
+    """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        try:
+            return super().training_step(*arguments, **keywords)
+        except RolloutsGone:  # on every process alike, before anything of the step was computed
+            self._save_now()
+            raise
+
+    def _save_now(self) -> None:
+        """Keep the steps that are done; a checkpoint of this very step may stand already."""
+        step = self.state.global_step
+        if step and not is_complete(Path(self._get_output_dir(None)) / f"checkpoint-{step}"):
+            self._save_checkpoint(self.model, None)
+
+    def _get_output_dir(self, trial: object) -> str:
+        return str(Path(super()._get_output_dir(trial)) / "checkpoints")
+
+    def create_model_card(self, *_arguments: Any, **_keywords: Any) -> None:
+        """None: TRL's would lie in the run directory and name no base. An export brings its own."""
+
+    def _save_checkpoint(self, model: object, trial: object) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from waiting import is_gone, until
+
+from grpo_dist.launch.process import Interrupted, run_process
+from grpo_dist.progress import Terminal
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def run(code: str, tmp_path: Path) -> tuple[int, str, str, str]:
+    screen, log = io.StringIO(), tmp_path / "log"
+    outcome = run_process(python(code), env=os.environ, log=log, terminal=Terminal(screen))
+    return outcome.code, outcome.reason, screen.getvalue(), log.read_text()
+
+
+def test_the_terminal_sees_what_was_said_and_the_log_everything(tmp_path):
+    code = """
+import sys
+from grpo_dist.progress import say, say_passing, say_error
+print("noise"); say("kept 3"); print("more noise", file=sys.stderr); say_passing("step 1/2"); say_error("two\\nlines")
+sys.exit(3)
+"""
+    exit_code, reason, screen, log = run(code, tmp_path)
+    assert exit_code == 3
+    assert screen == "kept 3\nstep 1/2\n"
+    assert reason == "two\nlines"
+    for text in ("noise", "grpo-dist: kept 3", "more noise", "grpo-dist~ step 1/2", "grpo-dist! lines"):
+        assert text in log.splitlines()
+
+
+def test_a_child_left_behind_is_ended(tmp_path):
+    code = """
+import subprocess, sys
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **quiet)
+print(child.pid)
+"""
+    exit_code, _, _, log = run(code, tmp_path)
+    assert exit_code == 0
+    until(lambda: is_gone(int(log)))
+
+
+def test_an_interrupt_ends_the_process_and_names_the_signal(tmp_path):
+    pid_file = tmp_path / "pid"
+    code = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+
+    def interrupt():
+        while not pid_file.exists() or not pid_file.read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Interrupted) as caught:
+        run(code, tmp_path)
+    assert caught.value.signum == signal.SIGTERM
+    until(lambda: is_gone(int(pid_file.read_text())))
+
+
+def test_the_process_does_not_outlive_a_killed_launcher(tmp_path):
+    pid_file = tmp_path / "pid"
+    inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"""
+import os
+from pathlib import Path
+from grpo_dist.launch.process import run_process
+from grpo_dist.progress import Terminal
+run_process({python(inner)!r}, env=os.environ, log=Path({str(tmp_path / "inner.log")!r}), terminal=Terminal())
+"""
+    launcher = subprocess.Popen(python(code))
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.02)
+    launcher.kill()
+    launcher.wait()
+    until(lambda: is_gone(int(pid_file.read_text())))
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_passing_line_replaces_the_one_before(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "12")
+    screen = Screen()
+    terminal = Terminal(screen)
+    terminal.show_passing("step 1/2 and a long tail")
+    terminal.show_passing("step 2/2")
+    terminal.show("done")
+    assert screen.getvalue() == "\r\x1b[Kstep 1/2 an\r\x1b[Kstep 2/2\ndone\n"
+
+
+def test_a_line_that_was_left_open_hides_no_reason(tmp_path):
+    code, reason, _, _ = run(
+        "print('half a line', end=''); print('grpo-dist! the reason'); raise SystemExit(1)", tmp_path
+    )
+    assert (code, reason) == (1, "the reason")
+
+
+def test_what_is_left_behind_holds_nobody_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("grpo_dist.launch.process.LEFT_SECONDS", 1.0)
+    began = time.monotonic()
+    code, _, _, log = run(
+        "import subprocess, sys\nprint('first')\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "print('last', end='')",
+        tmp_path,
+    )
+    assert (code, log) == (0, "first\nlast")
+    assert time.monotonic() - began < 30

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import pytest
+
+from grpo_dist.errors import PlanError
+from grpo_dist.plan.specs.hardware import GPUS, LINKS, gpu, link
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops", "gigabytes_per_second", "gibibytes_on_the_box"),
+    [
+        ("t4", 65, 320, 16),
+        ("a10", 125, 600, 24),
+        ("l40s", 362.05, 864, 48),
+        ("rtx-4090", 165.2, 1008, 24),
+        ("a100-40gb", 312, 1555, 40),
+        ("a100-80gb", 312, 2039, 80),
+        ("h100", 989.4, 3350, 80),
+        ("h200", 989.4, 4800, 141),
+        ("b200", 2250, 8000, 180),
+        ("h100-pcie", 756, 2000, 80),
+        ("h100-nvl", 835, 3900, 94),
+        ("gh200", 989.4, 4000, 96),
+        ("a100-80gb-pcie", 312, 1935, 80),
+        ("l4", 121, 300, 24),
+        ("rtx-a6000", 154.8, 768, 48),
+        ("rtx-3090", 71, 936, 24),
+    ],
+)
+def test_data_sheet_units(name, tflops, gigabytes_per_second, gibibytes_on_the_box):
+    found = gpu(name)
+    assert found.flops == tflops * 1e12
+    assert found.bandwidth == gigabytes_per_second * 1e9
+    assert 0.91 * gibibytes_on_the_box < found.memory / GIB < gibibytes_on_the_box
+
+
+def test_ridge_points_are_plausible():
+    """FLOPs per byte at which a GPU turns from bandwidth- to compute-bound: between 70 and 450 for all of them."""
+    ridges = {name: found.flops / found.bandwidth for name, found in GPUS.items() if name != "cpu"}
+    assert all(70 < ridge < 450 for ridge in ridges.values()), ridges
+
+
+def test_every_gpu_names_a_link_and_a_source():
+    assert all(found.link in LINKS and found.source for found in GPUS.values())
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("h100", "h100"),
+        ("H100", "h100"),
+        ("nvidia_h100_80gb_hbm3", "h100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("a100", "a100-40gb"),
+        ("a100_80gb", "a100-80gb"),
+        ("nvidia_a100-sxm4-80gb", "a100-80gb"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("nvidia_a100_80gb_pcie", "a100-80gb-pcie"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb-pcie"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA GH200 480GB", "gh200"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40", "l40"),
+        ("NVIDIA A10G", "a10g"),
+        ("NVIDIA A40", "a40"),
+        ("NVIDIA RTX A6000", "rtx-a6000"),
+        ("a6000", "rtx-a6000"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx-6000-ada"),
+        ("NVIDIA GeForce RTX 3090", "rtx-3090"),
+        ("NVIDIA L40S PCIe", "l40s"),
+        ("rtx_4090", "rtx-4090"),
+        ("nvidia_geforce_rtx_4090", "rtx-4090"),
+        ("tesla_t4", "t4"),
+        ("Tesla T4", "t4"),
+        ("nvidia_l40s", "l40s"),
+        ("nvidia_h200", "h200"),
+        ("nvidia_b200", "b200"),
+        (" cpu ", "cpu"),
+    ],
+)
+def test_spellings_of_slurm_and_drivers(spelling, name):
+    assert gpu(spelling).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("AMD Instinct MI300X", "AMD makes it"),
+        ("mi250", "AMD makes it"),
+        ("gaudi3", "Intel makes it"),
+        ("NVIDIA A100-SXM-64GB", "not in the table"),
+        ("NVIDIA GH200 144G HBM3e", "not in the table"),
+        ("NVIDIA GeForce RTX 3090 Ti", "not in the table"),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "not in the table"),
+        ("Quadro RTX 6000", "not in the table"),
+    ],
+)
+def test_no_gpu_is_taken_for_another(name, message):
+    with pytest.raises(PlanError, match=message):
+        gpu(name)
+
+
+def test_t4_computes_in_float16():
+    assert (gpu("t4").dtype, gpu("t4").dtype_bytes) == ("float16", 2)
+    assert {found.dtype for found in GPUS.values()} == {"float16", "bfloat16", "float32"}
+    assert gpu("cpu").dtype_bytes == 4
+
+
+def test_overrides_replace_figures_and_say_so():
+    mine = gpu("h100", {"bandwidth": 2e12, "link": "pcie5"})
+    assert (mine.bandwidth, mine.link, mine.flops) == (2e12, "pcie5", 989.4e12)
+    assert mine.source.endswith("bandwidth, link given")
+
+
+def test_a_gpu_of_ones_own():
+    mine = gpu("mi300x", {"memory": 192 * GIB, "flops": 1.3e15, "bandwidth": 5.3e12})
+    assert (mine.name, mine.memory, mine.source) == ("mi300x", 192 * GIB, "given")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message", "hint"),
+    [
+        ("h10", None, "GPU 'h10' is not in the table", "did you mean h100?"),
+        ("xyz", None, "GPU 'xyz' is not in the table", "memory, flops and bandwidth"),
+        ("h100", {"bandwith": 1e12}, "'bandwith' is no figure of a GPU", "did you mean bandwidth?"),
+        ("h100", {"flops": 0}, "flops must be a positive number, not 0", "flops: 80e9"),
+        ("h100", {"flops": "1e15"}, "flops must be a positive number, not '1e15'", "flops: 80e9"),
+        ("h100", {"link": "token-ring"}, "link 'token-ring' is not in the table", "come nearest"),
+    ],
+)
+def test_what_is_wrong_with_a_gpu(name, overrides, message, hint):
+    with pytest.raises(PlanError) as raised:
+        gpu(name, overrides)
+    assert message in raised.value.message
+    assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("spelling", "bytes_per_second"),
+    [
+        ("nvlink3", 300e9),
+        ("NVLink4", 450e9),
+        ("nvlink5", 900e9),
+        ("pcie4", 31.5e9),
+        ("pcie5", 63e9),
+        ("ndr", 50e9),
+        ("ib-hdr", 25e9),
+        ("infiniband_ndr", 50e9),
+        ("10gbe", 1.25e9),
+        ("25 GbE", 3.125e9),
+        ("100GbE", 12.5e9),
+        ("200gbe", 25e9),
+        ("ethernet-400", 50e9),
+    ],
+)
+def test_links_in_bytes_per_second(spelling, bytes_per_second):
+    assert link(spelling).bandwidth == bytes_per_second
+
+
+def test_an_unknown_link():
+    with pytest.raises(PlanError, match="did you mean nvlink4"):
+        link("nvlnk4")

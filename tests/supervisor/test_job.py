@@ -1,0 +1,187 @@
+"""What a batch script asks Python: to open an attempt on what was allocated, and to close it. Slurm is a stub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+import yaml
+
+from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
+from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait
+from grpo_dist.slurm.job import main
+from grpo_dist.slurm.requeue import FRUITLESS
+
+SLURM = """#!/usr/bin/env bash
+echo "$(basename "$0") $*" >> "{calls}"
+case "$(basename "$0") $1 ${{3:-}}" in
+  "scontrol --oneliner config") echo "KillWait                = ${{KILL_WAIT:-45}} sec" ;;
+  "scontrol --oneliner job") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
+  "scontrol requeue "*) [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
+  sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
+esac
+"""
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Inside a job of two nodes; returns what Slurm's programs were asked."""
+    record, programs = tmp_path / "calls", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("scontrol", "sbatch"):
+        (programs / name).write_text(SLURM.format(calls=record))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu long")
+    monkeypatch.chdir(tmp_path)
+    return lambda: record.read_text().splitlines() if record.exists() else []
+
+
+@pytest.fixture
+def opened(calls, tmp_path, capsys):
+    """An attempt of a run that was just made."""
+    config = tmp_path / "my.yaml"
+    embedded = {"name_or_path": "embedded"}
+    grpo = {"prompts_per_step": 4, "num_generations": 4, "max_steps": 4}
+    model, cluster = {**embedded, "dtype": "float32"}, {"gpus_per_node": 0}
+    config.write_text(yaml.safe_dump({"model": model, "data": embedded, "grpo": grpo, "cluster": cluster}))
+    assert main(["open", str(config)]) == DONE
+    run, attempt = capsys.readouterr().out.splitlines()
+    return RunDirectory(tmp_path / "runs" / "my-7"), attempt, run
+
+
+def close(run: RunDirectory, attempt: str, outcome: int | None, code: int = 0) -> int:
+    if outcome is not None:
+        AttemptOutcome(outcome, "why", 0).write(run.logs / attempt)
+    return main(["close", str(run.path), str(run.logs / attempt), str(code)])
+
+
+def test_the_run_is_planned_for_what_was_allocated(opened):
+    run, attempt, printed = opened
+    assert printed == str(run.path)
+    assert attempt == str(run.logs / "attempt-1")
+    assert '"nodes": 2' in run.plan.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "grpo.prompts_per_step=7", "--set", "grpo.num_generations=3"], "do not divide over 2 processes"),
+        (["--set", "cluster.nodes=3"], "cluster.nodes: 3 stated, 2 allocated"),
+        (["--set", "cluster.gpus_per_node=2"], "the job has no GPUs"),
+        (["--set", "rewards.functions=[nonsense]"], "there is no reward 'nonsense'"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_leaves_nothing(opened, tmp_path, capsys, arguments, told):
+    assert main(["open", str(tmp_path / "my.yaml"), *arguments, "--output", "other"]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_time_limit_that_leaves_no_time_is_refused(opened, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIMIT", "00:05:00")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", "other"]) == 2
+    assert "--set cluster.signal_seconds=150" in capsys.readouterr().err
+
+
+def test_an_attempt_that_may_be_tried_again_goes_back_into_the_queue(opened, calls):
+    run = opened[0]
+    assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert calls()[-1] == "scontrol requeue 7"
+
+
+@pytest.mark.parametrize("outcome", [DONE, FAILED])
+def test_what_is_done_or_would_fail_again_does_not(opened, calls, outcome):
+    before = calls()
+    assert close(opened[0], "attempt-1", outcome) == outcome
+    assert calls() == before
+
+
+def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
+    assert close(opened[0], "attempt-1", None, code=137) == TRY_AGAIN
+    assert "scontrol requeue 7" in calls()
+    assert "ended without a word" in capsys.readouterr().err
+
+
+def test_a_head_that_could_not_start_in_a_job_that_is_being_ended_is_no_failure(opened, calls, monkeypatch, capsys):
+    run = opened[0]
+    run.stop_request.write_text("terminated\n")
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert not any("requeue" in call for call in calls())
+    assert not (run.logs / "attempt-1" / "failure.json").exists()
+    assert "ended by Slurm" in capsys.readouterr().err
+    run.stop_request.write_text("limit\n")
+    monkeypatch.setenv("STATE", "RUNNING")
+    assert close(run, "attempt-1", None, code=1) == TRY_AGAIN
+    assert calls()[-1] == "scontrol requeue 7"
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "PENDING"])
+def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, state):
+    monkeypatch.setenv("STATE", state)
+    close(opened[0], "attempt-1", TRY_AGAIN)
+    assert not any("requeue" in call for call in calls())
+
+
+def test_only_a_job_that_slurm_has_ended_is_about_to_be_killed(calls, monkeypatch):
+    assert kill_wait("7") is None
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert kill_wait("7") == 45.0
+    monkeypatch.setenv("KILL_WAIT", "unknown")
+    assert kill_wait("7") == KILL_WAIT_SECONDS
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert kill_wait("7") is None
+
+
+def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "20")
+    assert close(opened[0], "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert "cluster.max_requeues is 20" in capsys.readouterr().err
+    assert not any("requeue" in call for call in calls())
+
+
+def test_failures_without_a_step_between_them_are_not_repeated(opened, calls, tmp_path, capsys):
+    run = opened[0]
+    for number in range(1, FRUITLESS + 1):
+        attempt = run.logs / f"attempt-{number}"
+        attempt.mkdir(exist_ok=True)
+        write_json(attempt / "failure.json", {})
+        code = close(run, attempt.name, TRY_AGAIN)
+        assert code == (FAILED if number == FRUITLESS else TRY_AGAIN)
+    assert f"the last {FRUITLESS} attempts failed without a step saved" in capsys.readouterr().err
+    assert sum("requeue" in call for call in calls()) == FRUITLESS - 1
+
+
+def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch, capsys):
+    run = opened[0]
+    monkeypatch.setenv("NO_REQUEUE", "1")
+    assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert calls()[-2] == chained(run)
+    assert calls()[-1] == "0", "sbatch would take the job's own variables for options"
+    assert "by hand" not in capsys.readouterr().err
+
+
+def chained(run: RunDirectory) -> str:
+    options = "--dependency=afterany:7 --partition=gpu long --nodes=2"
+    return f"sbatch {options} --chdir={run.path} {run.path / 'job.sh'}"
+
+
+def test_in_a_container_slurm_is_not_asked_but_told_what_to_ask(opened, calls, monkeypatch):
+    run, before = opened[0], calls()
+    script = run.logs / "attempt-1" / "again.sh"
+    monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=CANCELLED")
+    close(run, "attempt-1", TRY_AGAIN)
+    assert not script.exists()
+    monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=RUNNING TimeLimit=1-00:00:00")
+    assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert calls() == before
+    subprocess.run(["bash", script], check=True, timeout=30)
+    assert calls() == [*before, "scontrol requeue 7"]
+    monkeypatch.setenv("NO_REQUEUE", "1")
+    subprocess.run(["bash", script], check=True, timeout=30)
+    assert calls()[-2:] == [chained(run), "0"]

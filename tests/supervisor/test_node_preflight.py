@@ -1,0 +1,299 @@
+"""What is found before anything is started on the nodes, and what is said after something broke."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grpo_dist.config import RunConfig
+from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
+from grpo_dist.findings import Finding
+from grpo_dist.launch.open import create_or_resume
+from grpo_dist.plan import plan_run
+from grpo_dist.procs.ports import free_ports, interface_of, ports_of
+from grpo_dist.run.checkpoints import seal
+from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, request_stop
+from grpo_dist.run.directory import RunDirectory
+from grpo_dist.slurm.client import Allocation
+from grpo_dist.supervisor import coordinator, shared_fs_check
+from grpo_dist.supervisor.agent import connect
+from grpo_dist.supervisor.coordinator import Coordinator
+from grpo_dist.supervisor.failure import failure_of, first_cause
+from grpo_dist.supervisor.preflight import NodeInfo, node_info, problems, warnings
+from grpo_dist.supervisor.rpc import LOST, CoordinatorServer
+from grpo_dist.supervisor.watchdog import FIRST_STEP_SECONDS, Watchdog
+
+NODE = NodeInfo(
+    node=0,
+    host="a1",
+    code="c0de",
+    packages={"python": "3.11.7", "torch": "2.13.0"},
+    run="d1ge57",
+    gpus=(3, 3),
+    disk=1 << 40,
+    ailments=(),
+    clock=1000.0,
+)
+OTHER = replace(NODE, node=1, host="a2")
+
+
+def config(nodes: int = 2, gpus: int = 0, **sections) -> RunConfig:
+    embedded = {"name_or_path": "embedded"}
+    grpo = {"prompts_per_step": 12, "num_generations": 2, **sections.pop("grpo", {})}
+    cluster = {"nodes": nodes, "gpus_per_node": gpus}
+    stated = {"model": {**embedded, "dtype": "float32"}, "data": embedded, "grpo": grpo, "cluster": cluster}
+    return RunConfig.model_validate({**stated, **sections})
+
+
+def found(*nodes: NodeInfo, gpus: int = 0, checkpoint_bytes: int = 0) -> list[str]:
+    return list(problems(nodes, plan_run(config(gpus=gpus)), Path("/runs/x"), checkpoint_bytes))
+
+
+def test_nodes_that_agree_may_start():
+    assert found(NODE, OTHER, gpus=2) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"run": None}, "a2: /runs/x is not there; it has to lie on a file system all nodes see"),
+        ({"run": "other"}, "a2: reads another config.yaml or plan.json in /runs/x than a1"),
+        ({"code": "0ld"}, "a2: runs other code of grpo-dist than a1 (0ld, c0de)"),
+        ({"packages": {"python": "3.11.7"}}, "a2: torch is not installed, on a1 2.13.0"),
+        ({"packages": {**NODE.packages, "torch": "2.12.0"}}, "a2: torch 2.12.0, on a1 2.13.0"),
+        ({"gpus": (3,)}, "a2: 1 GPUs, 2 planned"),
+        ({"gpus": (3, 40_000)}, "a2: GPU 1 has 40000 MiB in use by somebody else"),
+        ({"disk": 10 << 20}, "a2: 10 MiB left at /runs/x, checkpoints need 64 MiB"),
+        ({"host": "a1"}, "there are two supervisors on a1; a job runs one task per node"),
+    ],
+)
+def test_what_keeps_a_node_from_it_is_said_with_its_name(changed, told):
+    assert found(NODE, replace(OTHER, **changed), gpus=2) == [told]
+
+
+def test_a_checkpoint_s_size_decides_how_much_room_is_needed():
+    assert found(NODE, replace(OTHER, disk=2 << 30), checkpoint_bytes=1 << 30) == [
+        "a2: 2048 MiB left at /runs/x, checkpoints need 3072 MiB"
+    ]
+
+
+def test_a_clock_that_is_off_is_a_warning():
+    off = replace(OTHER, clock=1000.0 - 90)
+    assert list(warnings([NODE, off], lambda _: 1000.0)) == ["a2: its clock is 90 s behind a1's; times in logs differ"]
+
+
+def test_facts_survive_their_journey_and_a_missing_run_is_one(tmp_path):
+    facts = node_info(3, RunDirectory(tmp_path / "no"))
+    assert facts.run is None
+    assert NodeInfo.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+
+
+NO_VLLM = Finding("vllm", "error", "not installed, and needed for rollout.backend: vllm", "pip install vllm")
+FEW_FILES = Finding("open-files", "warning", "1,024, fewer than 4,096", "ulimit -n 4096")
+
+
+def test_what_the_doctor_finds_on_nodes_is_told_once_with_their_names():
+    nodes = [replace(NODE, node=n, host=f"a{n + 1}", ailments=(FEW_FILES,)) for n in range(6)]
+    assert list(warnings(nodes, lambda _: 1000.0)) == [
+        "a1, a2, a3, a4 and 2 more: open-files: 1,024, fewer than 4,096 → ulimit -n 4096"
+    ]
+    assert found(NODE, replace(OTHER, ailments=(FEW_FILES, NO_VLLM))) == [
+        "a2: vllm: not installed, and needed for rollout.backend: vllm → pip install vllm"
+    ]
+
+
+def test_a_node_that_lacks_what_the_run_needs_says_so_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the Hub was asked"))
+    run = RunDirectory(tmp_path / "run")
+    stated = config(model={"name_or_path": "Qwen/Qwen3-4B", "dtype": "float32"}, tracking=["wandb"])
+    create_or_resume(stated, plan_run(stated), run, again="")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
+
+    facts = node_info(1, run)
+    assert NodeInfo.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    sick = {finding.name: finding for finding in facts.ailments}
+    assert {name for name, finding in sick.items() if finding.status == "error"} == {"model", "interface-pin"}
+    assert sick["model"].what.startswith("Qwen/Qwen3-4B is not in the cache")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert "model" not in {finding.name for finding in node_info(1, run).ailments}
+
+
+def test_the_run_directory_is_proven_shared_both_ways(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_fs_check, "LAG_SECONDS", 0.0)
+    shared_fs_check.ask(tmp_path, "nonce")
+    assert shared_fs_check.answer(tmp_path, 1, "nonce") is None
+    assert shared_fs_check.check(tmp_path, 1, "nonce") is None
+    assert "did not appear" in shared_fs_check.answer(tmp_path, 1, "of another attempt")
+    assert "cannot be seen on the head" in shared_fs_check.check(tmp_path, 2, "nonce")
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "cause", "outcome"),
+    [
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "a GPU is out of memory", FAILED),
+        (1, "OSError: [Errno 28] No space left on device", "the disk is full", FAILED),
+        (1, "[Rank 3] Watchdog caught collective timeout: ProcessGroupNCCL WorkNCCL timeout", "NCCL lost", TRY_AGAIN),
+        (1, "RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer", "the connection", TRY_AGAIN),
+        (1, "OSError: [Errno 98] Address already in use", "a port is taken", TRY_AGAIN),
+        (-9, "step 4", None, TRY_AGAIN),
+        (1, "  exitcode  : -9 (pid: 12)", None, TRY_AGAIN),
+        (1, "ValueError: mine.py:fussy", None, FAILED),
+    ],
+)
+def test_the_likely_cause_decides_whether_to_try_again(code, tail, cause, outcome):
+    failure = failure_of(1, "a2", "train", code, "", [tail])
+    assert (failure.cause or "").startswith(cause or ""), failure.cause
+    assert (failure.cause is None) == (cause is None)
+    assert failure.outcome == outcome
+
+
+def test_of_failures_that_come_together_the_first_cause_is_told():
+    peer = failure_of(0, "a1", "train", 1, "", ["gloo: Connection closed by peer"])
+    killed = failure_of(1, "a2", "train", 1, "", ["exitcode  : -9 (pid: 12)"])
+    lost = failure_of(2, "a3", "node", None, "is silent", [])
+    assert first_cause([peer, killed]) is killed
+    assert first_cause([peer, killed, lost]) is lost
+    assert "train on a2 (node 1) was ended by SIGKILL" in killed.text()
+
+
+def test_a_step_is_overdue_by_the_run_s_own_times():
+    dog = Watchdog(least=5.0, now=0.0)
+    assert not dog.overdue(FIRST_STEP_SECONDS - 1)
+    for step, now in ((1, 100.0), (2, 102.0), (3, 103.0)):
+        dog.see(step, now)
+    assert dog.limit == 20.0
+    dog.see(3, 120.0)
+    assert not dog.overdue(122.0)
+    assert dog.overdue(124.0)
+
+
+def test_jobs_whose_numbers_are_close_share_no_port():
+    taken = [port for job in range(100, 200) for port in ports_of(str(job))]
+    assert len(set(taken)) == len(taken)
+    assert min(taken) >= 20_000
+    assert max(taken) < 30_000
+
+
+def test_the_interface_of_an_address_is_found():
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("203.0.113.7") is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "nodes", "gpus"),
+    [
+        ({"SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_ON_NODE": "8"}, 4, 8),
+        ({"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_PER_NODE": "h100:7(x2)"}, 2, 7),
+        ({"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_GPUS": "0,3"}, 1, 2),
+        ({"SLURM_JOB_NUM_NODES": "1"}, 1, 0),
+        (
+            {"SLURM_HET_SIZE": "2", "SLURM_JOB_NUM_NODES_HET_GROUP_0": "2", "SLURM_JOB_NUM_NODES_HET_GROUP_1": "1"},
+            3,
+            0,
+        ),
+    ],
+)
+def test_the_allocation_is_read_from_slurm_s_variables(environ, nodes, gpus):
+    allocation = Allocation.from_environ({"SLURM_JOB_ID": "7", **environ})
+    assert (allocation.nodes, allocation.gpus_per_node) == (nodes, gpus)
+    with pytest.raises(LaunchError, match="no Slurm job"):
+        Allocation.from_environ(environ)
+
+
+def checkpointed(tmp_path, **sections) -> RunDirectory:
+    """A run that has saved on two nodes."""
+    run, stated = RunDirectory(tmp_path / "run"), config(**sections)
+    create_or_resume(stated, plan_run(stated), run, again="")
+    checkpoint = run.checkpoints / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state").write_text("4")
+    seal(checkpoint)
+    return run
+
+
+def test_on_other_machines_the_plan_is_rendered_anew(tmp_path):
+    run, fewer = checkpointed(tmp_path), config(nodes=1)
+    create_or_resume(fewer, plan_run(fewer), run, again="")
+    assert '"num_processes": 1' in run.plan.read_text()
+    assert "num_processes: 1" in (run.path / "accelerate.yaml").read_text()
+
+
+def test_a_partitioned_optimizer_is_refused_another_number_of_processes(tmp_path):
+    sharded = {"distributed": {"strategy": "zero2"}}
+    run, more = checkpointed(tmp_path, **sharded), config(nodes=3, **sharded)
+    before = run.plan.read_text()
+    with pytest.raises(PlanError, match="optimizer of step 4 lies in 2 parts") as refused:
+        create_or_resume(more, plan_run(more), run, again="")
+    assert "2 nodes" in refused.value.hint
+    assert run.plan.read_text() == before
+    same = config(**sharded)
+    create_or_resume(same, plan_run(same), run, again="")
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    run, other = checkpointed(tmp_path), config(grpo={"learning_rate": 1e-3})
+    with pytest.raises(RunDirectoryError, match=r"grpo.learning_rate: 5e-06 in the run, 0.001 now"):
+        create_or_resume(other, plan_run(other), run, again="")
+
+
+async def _meet(ports: range, token: str, node: int = 1):
+    return await connect(["127.0.0.1"], ports, {"event": "hello", "token": token, "node": node}, 0.5)
+
+
+def test_only_who_knows_the_token_is_heard_and_a_loss_is_noticed():
+    async def scene() -> None:
+        hub, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("77"))), 30_000)
+        port = await hub.listen(ports)
+        with pytest.raises(LaunchError, match="no answer from the head"):
+            await _meet(range(port, port + 1), "guess")
+        assert hub.nodes == {}
+        member = await _meet(range(port, port + 1), "secret")
+        assert (await hub.events.get())[1]["event"] == "hello"
+        hub.order({"start": "train"})
+        assert await member.receive() == {"start": "train"}
+        await member.close()
+        assert await asyncio.wait_for(hub.events.get(), 5) == (1, {"event": LOST})
+        await hub.close()
+
+    asyncio.run(scene())
+
+
+def test_another_job_s_head_on_our_port_is_passed_over():
+    async def scene() -> None:
+        ports = ports_of("91")
+        theirs, ours = CoordinatorServer("theirs"), CoordinatorServer("ours")
+        first = await theirs.listen(ports)
+        second = await ours.listen(ports)
+        assert second > first
+        member = await _meet(ports, "ours")
+        assert (await ours.events.get())[0] == 1
+        await member.close()
+        await theirs.close()
+        await ours.close()
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(coordinator, "LATE_SECONDS", 0.0)
+    run = checkpointed(tmp_path)
+    request_stop(run, Why.LIMIT)
+
+    async def scene() -> None:
+        hub, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("78"))), 30_000)
+        port = await hub.listen(ports)
+        outcome = await Coordinator(run, run.new_attempt(), hub, ports, lambda: None).conduct()
+        assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
+        hub.say_goodbye(outcome.code)
+        late = await _meet(range(port, port + 1), "secret")
+        assert await late.receive() == {"bye": TRY_AGAIN}
+        await late.close()
+        await hub.close()
+
+    asyncio.run(scene())
