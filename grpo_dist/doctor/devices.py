@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from grpo_dist.doctor import case
-from grpo_dist.doctor.case import DoctorContext
+from grpo_dist.doctor.case import DoctorContext, output
 from grpo_dist.findings import Finding
 
 IMPORT_SECONDS = 120.0
@@ -38,7 +37,7 @@ def findings(case: DoctorContext) -> Iterator[Finding]:
 
 
 def _driver() -> str | None:
-    told = case.output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    told = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return told.split()[0] if told and told.split() else None
 
 
@@ -114,7 +113,7 @@ def _needed_bytes(case: DoctorContext) -> int | None:
 
 
 def _users() -> str:
-    told = case.output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
+    told = output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
     lines = [" ".join(line.split()) for line in (told or "").splitlines() if line.strip()]
     return f" ({'; '.join(lines[:8])})" if lines else ""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from grpo_dist.doctor.case import DoctorContext
+from grpo_dist.doctor.case import DoctorContext, output
 from grpo_dist.findings import Finding
 
 SINFO = ("sinfo", "--noheader", "--format=%R|%a|%l|%D|%G")
@@ -27,7 +27,7 @@ class Offer:
 
 
 def findings(case: DoctorContext) -> Iterator[Finding]:
-    told = case.output(*SINFO)
+    told = output(*SINFO)
     stated = case.config.cluster.partition if case.config else None
     if told is None:
         if stated or case.several_nodes:

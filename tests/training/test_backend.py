@@ -32,11 +32,11 @@ from types import SimpleNamespace
 sys.modules["grpo_dist.training.common.world"] = SimpleNamespace(check_device=lambda plan: None)
 
 from grpo_dist.training.common.process import as_process, open_run
-from grpo_dist.training.common.backend import settle
+from grpo_dist.training.common.backend import select_backend
 
 
 def work():
-    found = settle(open_run(Path(sys.argv[1])))
+    found = select_backend(open_run(Path(sys.argv[1])))
     print("settled:", found.name, "torch:", "torch" in sys.modules, "LEFT:", os.environ.get("LEFT"))
 
 
