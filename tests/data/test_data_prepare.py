@@ -177,7 +177,7 @@ import pkgutil, sys
 import grpo_dist.data
 for found in pkgutil.iter_modules(grpo_dist.data.__path__):
     __import__("grpo_dist.data." + found.name)
-print(*sorted({{"torch", "trl", "transformers", "datasets", "numpy", "pyarrow", "huggingface_hub"}} & set(sys.modules)))
+print(*sorted({"torch", "trl", "transformers", "datasets", "numpy", "pyarrow", "huggingface_hub"} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "\n"
