@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,22 @@ def test_the_lock_pins_every_requirement_within_its_range(setup, locked):
             [specifier] = locked[requirement.name].specifier
             pinned = specifier.version
         assert requirement.specifier.contains(pinned), f"{requirement} but {pinned} is locked"
+
+
+def test_every_package_that_is_imported_is_declared(setup):
+    named = {"math_verify": "math-verify", "yaml": "pyyaml"}
+    declared = {one.name for one in requirements_of(setup, "train", "vllm", "deepspeed", "unsloth")}
+    imported = {name for path in (ROOT / "grpo_dist").rglob("*.py") for name in _imported(path)}
+    ours = {*sys.stdlib_module_names, "grpo_dist"}
+    assert {named.get(name, name.replace("_", "-")) for name in imported - ours} - declared == set()
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
 
 
 def _install_script() -> list[str]:

@@ -48,7 +48,7 @@ TESTED = (
     Tested("transformers", "train", "5.10", "5.18"),
     Tested("peft", "train", "0.19"),
     Tested("accelerate", "train", "1.12"),
-    Tested("datasets", "train", "4.4", "6"),
+    Tested("datasets", "train", "4.7", "6"),
     Tested("math-verify", "train", "0.9", "0.10"),
     Tested("mpmath", "train", "1.3"),
     Tested("vllm", "vllm", "0.22", "0.32"),

@@ -119,7 +119,10 @@ class Job:
     def wait(self, state: str | None = None, seconds: float = WAIT_SECONDS) -> Job:
         """Until it is in this state, or over and gone from its nodes."""
         until(
-            lambda: self._is(state), seconds, lambda: f"job {self.number} is {self.state}\n{self.text()}", ASK_SECONDS
+            lambda: self._is(state),
+            seconds,
+            lambda: f"job {self.number} is {self.state}\n{self.text()}",
+            pause=ASK_SECONDS,
         )
         return self
 

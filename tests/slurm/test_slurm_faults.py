@@ -260,7 +260,7 @@ def a_node_without_power_costs_one_attempt(fake):
     fake.cluster.control("crash", "node8")
     time.sleep(1)  # its file server, were it one, would not come back at once
     fake.cluster.control("boot", "node8")
-    until(lambda: job.look()["Restarts"] == "1", WAIT_SECONDS, job.text, ASK_SECONDS)
+    until(lambda: job.look()["Restarts"] == "1", WAIT_SECONDS, job.text, pause=ASK_SECONDS)
     release(job.run)
     finished(job, attempts=2)
 
