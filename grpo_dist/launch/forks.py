@@ -1,4 +1,4 @@
-"""The asking side of `training.forks`: stages of one run whose processes share their imports.
+"""The asking side of `training.common.forks`: stages of one run whose processes share their imports.
 
 Importing the training stack takes about ten seconds of processor time, and a run has three to five stages. Forks are
 for CPUs alone: what a GPU's driver sets up does not survive one.

@@ -114,7 +114,7 @@ def nodes_of_a_group(group: int, completions: int, trainer_nodes: int) -> int:
 
 
 def _padding(config: RunConfig) -> Padding:
-    """The conditions of `training/micro_batches.py`."""
+    """The conditions of `training/trainer/micro_batches.py`."""
     grpo = config.grpo
     if grpo.loss_type == "vespo":
         return "none"
@@ -125,7 +125,7 @@ def _padding(config: RunConfig) -> Padding:
 
 def _scoring_forwards(config: RunConfig) -> int:
     """One for the old log-probabilities, where completions serve several steps or the loss's own forward pass cannot
-    give vLLM's correction (the conditions of `training/scoring.py`); one for the reference model."""
+    give vLLM's correction (the conditions of `training/trainer/deferred_scoring.py`); one for the reference model."""
     grpo = config.grpo
     before_loss = grpo.loss_type == "vespo" or extra(config, "use_liger_kernel", False)
     old = grpo.num_iterations > 1 or (corrects_sampling(config) and before_loss)

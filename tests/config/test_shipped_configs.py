@@ -102,10 +102,6 @@ def test_larger_siblings_differ_only_in_what_their_size_changes():
             "data.chat_template",
             "warm_start",
             "grpo.chat_template_kwargs",
-            "evaluation.enabled",
-            "evaluation.num_problems",
-            "evaluation.num_samples",
-            "evaluation.batch_size",
         },
     }
     recipe = load_config(RECIPE)

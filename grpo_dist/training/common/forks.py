@@ -1,6 +1,6 @@
 """Stages of a run on a CPU, forked from one process that has imported what all of them need.
 
-`cluster.forks` starts this process and asks it over a socket for one stage after the other. Each stage is still a
+`launch.forks` starts this process and asks it over a socket for one stage after the other. Each stage is still a
 process of its own, which ends with it.
 """
 
