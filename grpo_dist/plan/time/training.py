@@ -51,7 +51,7 @@ def attention_flops(architecture: Architecture, context: float) -> float:
 
 
 Padding = Literal["step", "batch", "none"]
-"""What a micro-batch is cut to (`training/trainer/micro_batches.py`): `step`: its own longest completion, those of a step
+"""What a micro-batch is cut to (`training/trainer/micro_batches.py`): `step`: its own longest, those of a step
 sorted by length; `batch`: the same, unsorted; `none`: it is not cut, all are as long as the longest of the step."""
 
 SAMPLED = 64
