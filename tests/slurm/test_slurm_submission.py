@@ -50,8 +50,10 @@ def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
 def a_run_is_submitted_once_followed_and_finished(fake):
     program = Program(fake, "followed")
     job_id = program("submit", "run.yaml").stdout.strip()
+    hold(program.runs / "run", 5)
     again = program("submit", "run.yaml", "--resume", code=2).stderr
     assert f"submitted already, as job {job_id}" in again
+    release(program.runs / "run")
     followed = program("logs", "runs/run", "--follow")
     assert "train.log <==" in followed.stderr
     (ended,) = program.status()
