@@ -1,8 +1,8 @@
 """A rollout server without an engine: it sends recorded completions, in both protocols, byte for byte as vLLM would.
 
-`POST /grpo-dist/generate` streams frames as `rollout/endpoint.py` does. `POST /v1/completions` answers as vLLM does to
-`return_token_ids`, `return_tokens_as_token_ids` and `logprobs=0`. A prompt's first token is its number in the
-recording.
+`POST /grpo-dist/generate` streams frames as `grpo_dist/inference/middleware.py` does. `POST /v1/completions` answers as
+vLLM does to `return_token_ids`, `return_tokens_as_token_ids` and `logprobs=0`. A prompt's first token is its number in
+the recording.
 """
 
 from __future__ import annotations
