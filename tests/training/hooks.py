@@ -65,9 +65,11 @@ def told(hook: Hook, found: Sequence[str]) -> str:
     ours = ", ".join(f"grpo_dist/{file}" for file in hook.ours.split(", "))
     return "\n  ".join(
         [
-            f"`{hook.name}` has changed in {hook.package} {_installed(hook.package)} " f"(ours was written for
-            {WRITTEN_FOR[hook.package]}); {ours} relies on it:", *found, "docs/hooks.md says for what, and what breaks:
-            read the new source, mend ours, then tests/training/hooks_*.py.",
+            f"`{hook.name}` has changed in {hook.package} {_installed(hook.package)} "
+            f"(ours was written for {WRITTEN_FOR[hook.package]}); {ours} relies on it:",
+            *found,
+            "docs/hooks.md says for what, and what breaks: read the new source, mend ours, then "
+            "tests/training/hooks_*.py.",
         ]
     )
 
