@@ -294,9 +294,9 @@ class Coordinator:
     def _note_signal(self) -> None:
         """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays.
 
-        Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines, and
-        where Slurm does not tell the state of the job, only LIMIT puts it back in the queue. The kill wait is asked for
-        in a task of its own, because Slurm may take long to answer.
+        Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines,
+        and where Slurm does not tell the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
+        for in a task of its own, because Slurm may take long to answer.
         """
         self.terminated = True
         if self.asking is None or self.asking.done():
