@@ -1,7 +1,8 @@
 """The vLLM engine of this process, as a rollout server's routes need it.
 
 vLLM's own parts are `app.state.engine_client` (`AsyncLLM`) and `app.state.openai_serving_models`, which `/v1/models`
-and `/v1/completions` answer from (vLLM 0.31, `entrypoints/openai/models/serving.py`).
+and `/v1/completions` answer from (vLLM 0.31, `entrypoints/openai/models/serving.py`). `app.state` is not public: under
+other names all our routes answer 500, and no server becomes ready.
 
 What an engine is asked for, and since when it has brought forth nothing.
 """
@@ -84,7 +85,13 @@ LOOK_SECONDS = 0.2
 
 
 class Engine:
-    """Generating, scoring, and the adapters it knows."""
+    """Generating, scoring, and the adapters it knows.
+
+    `OpenAIServingModels.lora_requests` (vLLM 0.31) maps the names of loaded adapters to `LoRARequest`s.
+    `load_lora_adapter` returns an error instead of raising it, so `load` looks into the map afterwards.
+    `unload_lora_adapter` forgets the name and keeps the weights, so `remove_lora` follows; without it old adapters stay
+    in memory.
+    """
 
     def __init__(self, state: Any, incarnation: int) -> None:
         self.client, self.models, self.incarnation = state.engine_client, state.openai_serving_models, incarnation
@@ -164,7 +171,8 @@ class Engine:
     async def generate(
         self, adapter: str | None, prompt: Sequence[int], *, n: int, seed: int | None, sampling: dict[str, Any]
     ) -> AsyncGenerator[bytes, None]:
-        """Frames of `n` completions, the i-th sampled with `seed + i` (vLLM does so: `v1/engine/parallel_sampling.py`).
+        """Frames of `n` completions, the i-th sampled with `seed + i` (vLLM 0.31 does so:
+        `ParentRequest._get_child_sampling_params`). If it does not, completions depend on who samples them.
 
         Raises:
             Refused: before the first frame: the adapter is not known, or vLLM does not take the request.
@@ -194,6 +202,9 @@ class Engine:
         """vLLM's outputs of one request; closed early, the request is aborted in the engine."""
         self._alive()
         request, name = {"prompt_token_ids": list(prompt)}, f"grpo-dist-{uuid.uuid4().hex}"
+        # `AsyncLLM.generate` (vLLM 0.31) raises EngineDeadError or EngineGenerateError when the engine fails, and
+        # anything else when the request is wrong. With other classes a dead engine answers 400, and clients do not ask
+        # again.
         outputs = self.client.generate(request, params, name, lora_request=self._adapter(adapter))
         with self.work.one():
             try:
@@ -219,7 +230,7 @@ class Engine:
         return adapter
 
     def _alive(self) -> None:
-        if self.client.errored:
+        if self.client.errored:  # `AsyncLLM.errored` (vLLM 0.31); without it a dead engine looks slow
             raise AdapterRefused(503, "the engine is dead")
 
 
@@ -244,7 +255,8 @@ def _parameters(*, n: int, seed: int | None, sampling: dict[str, Any]) -> Sampli
             output_kind=RequestOutputKind.DELTA,
             detokenize=bool(stated.get("stop")),  # only texts to stop at need text
         )
-        # As the engine will: there a value of another type ends the thread that reads requests, and nothing says so.
+        # As the engine will: there a value of another type ends the thread that reads requests, and nothing says so
+        # (vLLM 0.31, `MsgpackEncoder` and `MsgpackDecoder`). Without this, one wrong value hangs the server.
         MsgpackDecoder(SamplingParams).decode(MsgpackEncoder().encode(params))
     except Exception as error:  # vLLM's own kind of it has no base in common with Python's over its versions
         raise AdapterRefused(400, f"sampling: {error}") from error

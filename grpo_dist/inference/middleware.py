@@ -37,7 +37,11 @@ LONGEST_JSON = 16 * 2**20
 
 
 class RolloutMiddleware:
-    """ASGI middleware around vLLM's application."""
+    """ASGI middleware around vLLM's application.
+
+    vLLM 0.31 imports the class that `--middleware` names and passes it to `add_middleware`; the application is
+    `scope["app"]`, with the engine in its `state`. If either changes, no server becomes ready.
+    """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app

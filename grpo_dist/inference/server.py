@@ -28,6 +28,8 @@ from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.memory.vllm import RolloutSetup, served_rank
 from grpo_dist.plan.topology import Topology, visible_gpus
 
+# Options and variables are those of vLLM 0.31. It refuses an option it does not know, but ignores a variable that is
+# not in `vllm.envs`: sockets then get names that are too long, or every engine on a CPU starts a second process.
 MIDDLEWARE = "grpo_dist.inference.middleware.RolloutMiddleware"
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probabilities after temperature and the rest: what the token was really sampled with."""

@@ -20,8 +20,9 @@ def die_with_parent(signum: int = signal.SIGKILL, parent: int | None = None) -> 
         parent: its process id where it told us; closes the moment before this call, in which it may have ended.
     """
     parent = os.getppid() if parent is None else parent
+    # The order matters: a parent that ends before prctl sends nothing, so we look for it afterwards.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before we asked; another process is our parent by now
         os.kill(os.getpid(), signum)
 
 
@@ -42,7 +43,8 @@ def ignore_sigterm_until_exec() -> None:
 def survive_sigterm() -> None:
     """In a process that was started sheltered, do nothing on SIGTERM.
 
-    What it starts is sheltered no longer, so that it can end that by SIGTERM itself.
+    What it starts is sheltered no longer, so that it can end that by SIGTERM itself: exec resets a handler to the
+    default, but keeps SIG_IGN. The handler comes before the unblocking, which may deliver a SIGTERM that waited.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
         signal.signal(signal.SIGTERM, lambda _signum, _frame: None)

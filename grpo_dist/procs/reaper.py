@@ -35,7 +35,9 @@ AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 
 def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> int:
     """Run argv to its end, or until told; return its exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # taken one by one below; none is lost
+    # Blocked, not handled: `sigtimedwait` takes them one by one below, and none is lost. First, because the next line
+    # may send us SIGTERM at once.
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
     die_with_parent(signal.SIGTERM, parent)
     become_subreaper()
     foreign, used = shared_memory(), set[str]()
@@ -46,6 +48,7 @@ def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> 
         _wait(program, grace, lambda: used.update(shared_memory_of(descendants(os.getpid()))))
         return program.returncode if program.returncode >= 0 else 128 - program.returncode
     finally:
+        # In this order: a dead process no longer says what it has mapped, and memory in use must not be removed.
         used.update(shared_memory_of(descendants(os.getpid())))
         _kill_descendants()
         remove_unused(used - foreign)
@@ -53,7 +56,10 @@ def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> 
 
 
 def _freed() -> None:
-    """In the program, before it is one: our blocked signals are not its, our end is."""
+    """In the program, before it is one: our blocked signals are not its, our end is.
+
+    A blocked signal stays blocked over exec: without this the program would never see SIGTERM.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
     die_with_parent()
 
@@ -62,7 +68,7 @@ def _wait(program: subprocess.Popen[bytes], grace: float, look: Callable[[], Non
     """Return when the program has ended, by itself or because we are told to end it."""
     while program.poll() is None:
         told = signal.sigtimedwait(AWAITED, LOOK_SECONDS)
-        look()
+        look()  # again and again: a process that has ended no longer tells what it used
         _reap(program.pid)
         if told is not None and told.si_signo != signal.SIGCHLD:
             _end(program, 0.0 if told.si_signo == signal.SIGQUIT else grace)
@@ -82,7 +88,10 @@ def _end(program: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _reap(but: int | None = None) -> None:
-    """Collect orphans that have ended, which nobody else will; the program itself is left to its Popen."""
+    """Collect orphans that have ended, which nobody else will; the program itself is left to its Popen.
+
+    WNOWAIT looks without collecting: if the program's end were collected here, its Popen would report exit code 0.
+    """
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != but:
             os.waitpid(ended.si_pid, 0)

@@ -79,6 +79,8 @@ def open_attempt(
     _wait_for_own_lock(run, allocation)
     create_or_resume(stated, plan, run, again=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
+        # Left by the attempt before. Slurm's signal to this attempt cannot be among them: the batch script only
+        # remembers one that comes while we run, and writes it down when it has our output.
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)
         attempt = run.new_attempt()
@@ -119,7 +121,10 @@ def plan_for(config: str, overrides: Sequence[str], allocation: Allocation) -> t
 
 
 def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
-    """Say how the attempt ended; where it may be tried again, see to it that it is. Returns the job's exit code."""
+    """Say how the attempt ended; where it may be tried again, see to it that it is. Returns the job's exit code.
+
+    `requeue` comes last, and nothing may follow it: Slurm can end this job, and us in it, before it returns.
+    """
     outcome = read_outcome(attempt)
     if outcome is None:
         try:

@@ -104,6 +104,7 @@ class Coordinator:
         except AttemptEnded as ended:
             code, why = ended.outcome, ended.why
         except TaskFailed:
+            # Before anything is stopped: from then on the end of a part is no failure, and its cause would be lost.
             code, why = await self._failed()
         await self._stop({part for _, part in self.running})
         if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
@@ -112,6 +113,12 @@ class Coordinator:
         return AttemptOutcome(code, why, self._step())
 
     async def _course(self) -> None:
+        """The parts in the order in which each finds what it needs.
+
+        Servers load what `prepare` has made, and training reads from the registry which servers there are, so both
+        wait. The comparison asks the same servers, so they stop after it. An attempt that finds a result starts at the
+        next part.
+        """
         await self._gather()
         await self._preflight()
         self._check_stop("prepare")
@@ -223,7 +230,7 @@ class Coordinator:
         began = reminded = time.monotonic()
         while not done():
             await self._follow(TICK_SECONDS)
-            if done():
+            if done():  # before the deadlines: what is done needs no stop
                 return
             now = time.monotonic()
             if limit is not None and now - began > limit:
@@ -241,7 +248,7 @@ class Coordinator:
         except TimeoutError:
             return
         self._take((node, message))
-        if self.failures:
+        if self.failures:  # for every further event too: whoever collects or stops goes on by catching it
             raise TaskFailed
 
     def _take(self, event: Event) -> None:
@@ -265,7 +272,7 @@ class Coordinator:
     def _note_end(self, node: int, message: dict) -> None:
         part, code = message["part"], message["code"]
         self.running.discard((node, part))
-        if part in self.stopping:
+        if part in self.stopping:  # we ended it, whatever its code
             return
         if part == "serve" and node in self.ready:
             self._strike_off(node)
@@ -285,7 +292,12 @@ class Coordinator:
             remove_replica(self.run.replicas, replica.name)
 
     def _note_signal(self) -> None:
-        """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays."""
+        """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays.
+
+        Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines,
+        and where Slurm does not tell the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
+        for in a task of its own, because Slurm may take long to answer.
+        """
         self.terminated = True
         if self.asking is None or self.asking.done():
             self.asking = asyncio.create_task(self._heed_kill_wait())
@@ -315,6 +327,7 @@ class Coordinator:
         """
         if why is None:
             return
+        # The comparison first: servers run beside it, and without training they would end the attempt below.
         if self._runs("compare"):
             if why is not Why.ASKED:
                 await self._stop({"compare"})
@@ -344,7 +357,7 @@ class Coordinator:
         self.watchdog.see(await asyncio.to_thread(beat_in, self.run.heartbeat), now)
         if not self.watchdog.overdue(now):
             return
-        self.hub.order({"dump": True})
+        self.hub.order({"dump": True})  # before the failure, which ends the ranks whose stacks are wanted
         await asyncio.sleep(DUMP_SECONDS)
         step = self.watchdog.step
         why = f"no step for {self.watchdog.limit:.0f} s after step {step}; the stacks of all ranks are in the logs"
@@ -360,6 +373,7 @@ class Coordinator:
             except TaskFailed:
                 continue
         failure = first_cause(self.failures)
+        # A job that Slurm is ending loses parts in any order: no failure is recorded, which a next attempt would count.
         if self.terminated or stop_requested(self.run) is not None:
             return TRY_AGAIN, f"ended by Slurm: {failure.role} on {failure.host}"
         others = [other.to_dict() for other in self.failures if other is not failure]
@@ -373,7 +387,7 @@ class Coordinator:
 
     async def _stop(self, parts: set[str]) -> None:
         """End these parts on all nodes, and wait until they are gone."""
-        self.stopping |= parts
+        self.stopping |= parts  # from here on their ends are no failures
         for part in parts:
             self.hub.order({"stop": part}, {node for node, name in self.running if name == part})
         until = time.monotonic() + STOP_SECONDS

@@ -103,6 +103,7 @@ def _disinherit() -> None:
     """Leave what it made to who forked us.
 
     Python removes a temporary directory when the process that made it ends, and a fork takes itself for that one.
+    `_registry` is private to Python (3.11 and 3.12 have it).
     """
     for finalizer in list(weakref.finalize._registry):
         finalizer.atexit = False
@@ -132,7 +133,12 @@ def _run(*arguments: str) -> None:
 
 
 def _launch() -> None:
-    """Accelerate's `simple_launcher` and torchrun would start `python …` in an environment they prepare."""
+    """Accelerate's `simple_launcher` and torchrun would start `python …` in an environment they prepare.
+
+    For one process Accelerate 1.15 calls `simple_launcher(args)`, for several torchrun's `run`, which (PyTorch 2.13)
+    gets entry point and `start_method` from `config_from_args`; a function is started without a new Python. If they
+    look elsewhere, ranks are new processes again, and each imports the whole stack.
+    """
     from accelerate.commands import launch
     from torch.distributed import run as torchrun
 

@@ -27,6 +27,9 @@ def keep_to_gloo() -> None:
     """DeepSpeed on CPU without its own collectives, which it would compile at first use.
 
     That takes two minutes and a compiler; gloo's compute the same. To be called before the process group is made.
+
+    DeepSpeed 0.19 looks into `ops.__compatible_ops__` at that moment. If it looks elsewhere, it compiles, and fails
+    where there is no compiler.
     """
     import deepspeed
 
@@ -63,7 +66,8 @@ def check_world(plan: LaunchPlan) -> None:
 def _distributed_type(state: PartialState) -> str:
     """What the trainer's `Accelerator` will make of this state.
 
-    Only it turns MULTI_CPU into DEEPSPEED and MULTI_GPU into FSDP (`AcceleratorState.__init__`, accelerate 1.15).
+    Only it turns MULTI_CPU into DEEPSPEED and MULTI_GPU into FSDP (`AcceleratorState.__init__`, Accelerate 1.15), by
+    the variables that `accelerate launch` sets. If it goes by others, `check_world` refuses runs that are as planned.
     """
     plain = state.distributed_type.value
     if plain == "MULTI_CPU" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":

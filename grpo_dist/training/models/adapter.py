@@ -93,7 +93,11 @@ def _whole(parameters: list[torch.nn.Parameter], accelerator: Accelerator) -> Ab
 
 
 def _peft_name(name: str) -> str:
-    """As PEFT saves it: without the adapter's name, and without what wrappers put in between."""
+    """As PEFT saves it: without the adapter's name, and without what wrappers put in between.
+
+    PyTorch 2.13 puts `_checkpoint_wrapped_module` there, under FSDP with activation checkpointing. Under another name,
+    vLLM finds no layers for those tensors and refuses the adapter.
+    """
     return name.replace("._checkpoint_wrapped_module", "").replace(".default.", ".")
 
 

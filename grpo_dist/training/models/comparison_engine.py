@@ -36,6 +36,7 @@ class EnginePool:
     """One engine, asked as a pool of servers is."""
 
     def __init__(self, run: Run) -> None:
+        # `vllm.envs` (vLLM 0.31) reads it when an engine is made. Without it the engine may outlive this process.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, whose end it then shares
         from vllm import LLM
 
@@ -65,6 +66,7 @@ class EnginePool:
         """Have the adapter ready under the policy's name."""
         from vllm.lora.request import LoRARequest
 
+        # vLLM 0.31 tells adapters apart by the number; with one used twice, `generate` would answer with the older one.
         self.requests[policy.name] = LoRARequest(policy.name, 1 + len(self.requests), str(policy.directory))
 
     def generate(

@@ -24,6 +24,8 @@ class HearsSilence(GRPOTrainer):
         self._silence = Silence([getattr(function, "name", str(function)) for function in self.reward_funcs])
 
     def _calculate_rewards(self, *arguments: Any) -> torch.Tensor:
+        # TRL 1.16 returns the scores of all processes, NaN for None. If it marks None otherwise, silence goes
+        # unnoticed.
         scores = super()._calculate_rewards(*arguments)
         for told in self._silence.of(scores.isnan().all(dim=0).tolist(), len(scores), self.state.global_step):
             if self.accelerator.is_main_process:

@@ -4,6 +4,10 @@ TRL merges the adapter and sends the whole model. Here the adapter travels by it
 content: an engine that has the name has these weights, and one that does not says so.
 
 TRL builds its vLLM side from names in its own modules and takes no other: for a moment the name is another.
+
+TRL 1.16 calls `_init_vllm()` at the end of `VLLMGeneration.__init__`, so what that needs is set before
+`super().__init__`; it calls `sync_weights()` when a step has passed, and then `generate()`, on every process. If it
+synced on the main process alone, the others would wait in `together` for ever.
 """
 
 from __future__ import annotations

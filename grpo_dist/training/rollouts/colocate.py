@@ -29,11 +29,15 @@ class ColocatedRollouts(AdapterRollouts):
             "revision": self.run.config.model.revision,
             **(ON_CPU if self.accelerator.device.type == "cpu" else {}),
         }
+        # TRL's `_init_vllm` (TRL 1.16) makes whatever its module calls LLM. If it looks elsewhere, it gets an engine
+        # without LoRA, and the first sync fails.
         with replaced(vllm_generation, "LLM", lambda **settings: ColocatedEngine(LLM(**{**settings, **adapter}))):
             super()._init_vllm()
         self.llm.seed = self._first_seed
 
     def sync_weights(self) -> None:
+        # As TRL's own `sync_weights` begins (TRL 1.16). If `_llm_weights_sleeping` stays True, `generate` syncs again;
+        # without `empty_cache` there may not be enough memory for the weights.
         if self.enable_sleep_mode:
             vllm_generation.empty_cache()
             self.llm.wake_up(tags=["weights"])
@@ -55,7 +59,12 @@ class ColocatedRollouts(AdapterRollouts):
 
 
 class ColocatedEngine:
-    """vLLM's `LLM` as TRL uses it, always with the newest adapter, each completion with a seed of its own."""
+    """vLLM's `LLM` as TRL uses it, always with the newest adapter, each completion with a seed of its own.
+
+    TRL 1.16 passes one `sampling_params` for all prompts, and calls `sleep(level=2)`; vLLM 0.31 also takes a list of
+    them, with one `lora_request` for all. If TRL calls `LLM` in another way, it gets the base model, without an
+    adapter.
+    """
 
     seed: Callable[[int], int]
 
@@ -71,6 +80,9 @@ class ColocatedEngine:
         before = self._request
         if before is not None and before.lora_name == policy.name:
             return
+        # vLLM 0.31 tells adapters apart by `lora_int_id`: with a number used before, it serves the older adapter, and
+        # only the canary notices. `LLM` itself has no method to add or remove one, so this goes through its
+        # `llm_engine`.
         number = 1 if before is None else before.lora_int_id + 1
         self._request = LoRARequest(policy.name, number, str(policy.directory))
         if before is not None:

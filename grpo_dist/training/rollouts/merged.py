@@ -29,6 +29,8 @@ class MergedRollouts(VLLMGeneration):
         self.step = step
         self.version = 0
         self.metrics: dict[str, float] = {}
+        # `VLLMGeneration.__init__` (TRL 1.16) makes whatever its module calls VLLMClient. If it looks elsewhere,
+        # requests carry no key, and the server answers 401.
         client = VLLMClient
         if run.plan.topology.mode == "server":
             registry = run.directory.replicas
@@ -44,7 +46,7 @@ class MergedRollouts(VLLMGeneration):
 
     def sync_weights(self) -> None:
         began = time.perf_counter()
-        super().sync_weights()
+        super().sync_weights()  # TRL 1.16 returns when the engine has the weights; else perf/sync_seconds is too small
         self.version = self.step()
         self.metrics = {"perf/sync_seconds": time.perf_counter() - began, "perf/sync_bytes": float(self.bytes)}
 
@@ -58,7 +60,7 @@ class MergedRollouts(VLLMGeneration):
 
 
 class KeyedClient(VLLMClient):
-    """TRL's client, which knows of no key."""
+    """TRL's client with the server's key. In TRL 1.16 requests go through `session`, the first one through `_get`."""
 
     def __init__(self, *args: Any, key: str, **keywords: Any) -> None:
         self.authorization = {"Authorization": f"Bearer {key}"}

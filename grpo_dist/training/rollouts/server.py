@@ -23,7 +23,9 @@ class ServerRollouts(AdapterRollouts):
         here = self.accelerator
         self.pool = pool_of(self.run, rank=here.process_index, processes=here.num_processes)
         self.utilization = Utilization(self.pool)
-        # TRL asks its client for this alone; every server was started with it, and checked.
+        # TRL's own `_init_vllm` would open an NCCL group with a single server. Of `vllm_client` the trainer of TRL 1.16
+        # calls only `get_server_info`, for this one setting, with which every server was started. If it calls more,
+        # that is an AttributeError at the start.
         info = {"model_config": {"logprobs_mode": "processed_logprobs"}}
         self.vllm_client = SimpleNamespace(get_server_info=lambda: info)
 
@@ -31,6 +33,9 @@ class ServerRollouts(AdapterRollouts):
         self, prompts: list[list[int]], images: None, num_generations: int, profiler: Any = None
     ) -> tuple[list[list[int]], list[list[int]], list[list[list[float]]], None]:
         """Completions of this process's prompts, each prompt as often as it stands there.
+
+        TRL 1.16 passes every argument by name, repeats each prompt `num_generations` times, and uses the first
+        log-probability of each token. If it stops repeating prompts, groups have too few completions.
 
         Returns:
             prompt ids, completion ids, log-probabilities of the sampled tokens (each a list of one), None.

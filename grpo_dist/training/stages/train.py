@@ -55,6 +55,7 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
         say(f"resuming after step {done}" if done else _opening(run))
     trainer.accelerator.wait_for_everyone()
     watch = RewardWatch(trainer.accelerator.process_index, run.config.cluster.stall_seconds)
+    # TRL 1.16 reads `reward_funcs` for every batch. If it keeps its first list, a reward that hangs is not noticed.
     trainer.reward_funcs = [replace(reward, watch=watch) for reward in trainer.reward_funcs]
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -78,7 +79,8 @@ def _trainer(run: Run) -> Trainer:
         max_num_gen_batches=run.config.grpo.max_num_gen_batches,
     )
     trainer.remove_callback(PrinterCallback)
-    # First, so that the trackers behind it receive what it adds.
+    # First, so that the trackers behind it receive what it adds: Transformers 5.17 calls them in the order of this
+    # list, and has no public way to put one in front.
     trainer.callback_handler.callbacks.insert(0, StepRecorder(run.directory.metrics))
     trainer.add_callback(Heartbeat(run.directory.heartbeat))
     trainer.add_callback(StopWhenAsked(run.directory))

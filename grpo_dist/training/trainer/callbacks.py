@@ -129,6 +129,9 @@ class StepRecorder(TrainerCallback):
     ) -> None:
         if "loss" not in logs:  # the summary at the end of training
             return
+        # `GRPOTrainer.log` (TRL 1.16) has merged its metrics into `logs`, and Transformers 5.17 hands this one dict to
+        # all of `CallbackHandler.callbacks`, so what is added here reaches the trackers. With a copy for each, trackers
+        # lack `perf/*`.
         logs.update(self._throughput(args, state, logs))
         if state.is_world_process_zero:
             metrics.append(self.path, {"step": state.global_step, "time": time.time(), **logs})

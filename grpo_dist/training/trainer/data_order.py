@@ -11,7 +11,10 @@ from trl.trainer.utils import RepeatSampler
 
 
 class KeepsDataOrder(GRPOTrainer):
-    """TRL's sampler draws one order after the other from a generator: after a resume again the first one."""
+    """TRL's sampler draws one order after the other from a generator: after a resume again the first one.
+
+    That is TRL 1.16. Without this class, a run that is resumed in its second epoch repeats the order of the first.
+    """
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         sampler = super()._get_train_sampler(dataset)
@@ -27,7 +30,11 @@ class KeepsDataOrder(GRPOTrainer):
 
 
 class ForwardedSampler(RepeatSampler):
-    """Leaves out the orders of the epochs that are done when its first is asked for."""
+    """Leaves out the orders of the epochs that are done when its first is asked for.
+
+    `RepeatSampler.__iter__` of TRL 1.16 draws `randperm(num_samples)` from its `generator` once per epoch, if
+    `shuffle`. If it draws anything else, a resumed run silently reads its problems in another order.
+    """
 
     epochs_done: Callable[[], int] | None = None
 

@@ -57,6 +57,11 @@ class DeferredScoring(GRPOTrainer):
             and not self.args.use_liger_kernel  # may come with a loss of its own, which scores out of our sight
         )
 
+    # Four methods of TRL 1.16 work together here, in this order. `_generate_and_score_completions` calls `_generate`,
+    # then `_get_per_token_logps_and_entropies` for the old log-probabilities, and only then for those of a reference
+    # model. Later `_compute_loss` calls it again, for the model that is trained, before it reads
+    # `importance_sampling_ratio`. In another order the NaN below gets into the loss, or the ratio is missing (KeyError)
+    # or that of another model.
     def _generate(self, prompts: list) -> Any:
         generated = super()._generate(prompts)
         self._scoring_is_next = self._defers_scoring()
@@ -66,6 +71,7 @@ class DeferredScoring(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         if self._defers_scoring():
             del output["old_per_token_logps"], output["importance_sampling_ratio"]
+            # TRL 1.16 appends to each of these. Under another name this is an IndexError; a new one would log NaN.
             for name in SAMPLING_METRICS:
                 self._metrics["train"][name].pop()  # measured on no scores
         elif self.model.training and self._corrects() and output.keys() >= SCORES:  # Unsloth's may lack them

@@ -24,6 +24,8 @@ class StopsWhenDiverged(GRPOTrainer):
     _loss = 0.0
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        # TRL 1.16 generates inside this method, and returns the loss of this process. Without this, NaN logits end the
+        # run with PyTorch's traceback instead of a cause.
         try:
             loss = super().training_step(*arguments, **keywords)
         except RuntimeError as error:
@@ -35,8 +37,11 @@ class StopsWhenDiverged(GRPOTrainer):
         return loss
 
     def _get_grad_norm(self, *arguments: Any, **keywords: Any) -> Any:
+        # Transformers 5.17 calls this on every process just before each optimizer step. If it does not, infinite
+        # gradients reach the weights, and nobody notices before the next checkpoint.
         norm = super()._get_grad_norm(*arguments, **keywords)
-        # A loss scale that is too high makes gradients infinite, and is lowered: such a step is left out.
+        # A loss scale that is too high makes gradients infinite, and is lowered: such a step is left out. Accelerate
+        # 1.15 has a `scaler` for float16 only. Under another name, a float16 run ends at its first step.
         scaled = getattr(self.accelerator, "scaler", None) is not None
         if not math.isfinite(self._loss):
             raise self._diverged(f"the loss is {self._loss}")
@@ -45,6 +50,7 @@ class StopsWhenDiverged(GRPOTrainer):
         return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Transformers 5.17 saves every checkpoint through this method. Another way would save NaN weights.
         unsound = torch.tensor([not self._is_sound()], device=self.accelerator.device)
         if bool(self.accelerator.gather(unsound).any()):
             raise self._diverged("the adapter holds NaN or infinity", step=self.state.global_step)

@@ -49,6 +49,8 @@ class DynamicSampling(GRPOTrainer):
         self.max_num_gen_batches = max_num_gen_batches
 
     def _calculate_rewards(self, *args: Any) -> torch.Tensor:
+        # TRL 1.16 returns (completions of all processes, functions), NaN for None. If it returns only this process's,
+        # processes draw different numbers of batches, and the run hangs.
         self._scores = super()._calculate_rewards(*args)
         return self._scores
 
@@ -56,6 +58,8 @@ class DynamicSampling(GRPOTrainer):
         if self.max_num_gen_batches == 1 or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         batches = [self._scored(inputs)]
+        # TRL 1.16 appends to `_metrics["train"]`, a defaultdict(list), while it generates and scores. If it keeps
+        # them elsewhere, the later batches distort the metrics of the step.
         metrics, further = self._metrics["train"], 0.0
         prompts = further_prompts(
             self.train_dataset, batches[0].table[("prompt",)], self.args.seed, self.state.global_step
@@ -80,12 +84,16 @@ class DynamicSampling(GRPOTrainer):
     def _scored(self, inputs: list[dict[str, Any]]) -> Scored:
         for column in self._table().values():
             column.clear()
+        # TRL 1.16 returns tensors with one row per completion, or scalars. `_row` fails on anything else.
         output = super()._generate_and_score_completions(inputs)
         informative = groups_that_differ(self._scores, self.reward_weights, self.num_generations)
         return Scored(output, informative, {name: list(column) for name, column in self._table().items()})
 
     def _table(self) -> dict[tuple[str, ...], Any]:
-        """Columns TRL keeps for the completions table, each with a value per completion."""
+        """Columns TRL keeps for the completions table, each with a value per completion.
+
+        TRL 1.16 keeps them in `_logs`. With other keys, the first step ends with a KeyError.
+        """
         flat = {(name,): self._logs[name] for name in ("prompt", "completion", "advantages")}
         return flat | {
             (kind, name): column for kind in ("rewards", "extra") for name, column in self._logs[kind].items()
@@ -147,6 +155,8 @@ class DynamicSampling(GRPOTrainer):
         values = [value.to(self.accelerator.device) for value in values]
         if not values[0].ndim:
             return torch.stack(values)
+        # As `_generate_and_score_completions` of TRL 1.16 pads them (`_tokenizer` is its own). With another padding
+        # value, a row from a later batch could differ from what TRL makes of it.
         filling = {"prompt_ids": self._tokenizer.pad_token_id, "completion_ids": self._tokenizer.pad_token_id}
         filling |= {"tool_mask": 1, "importance_sampling_ratio": 1}
         return pad(values, filling.get(name, 0), "left" if name.startswith("prompt_") else "right")

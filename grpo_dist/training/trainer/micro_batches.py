@@ -21,6 +21,7 @@ OF_COMPLETION = (
     "importance_sampling_ratio",  # (B, 1) for whole sequences: nothing to cut
 )
 OF_ROW = ("advantages", "num_items_in_batch")
+# What TRL 1.16 puts into a text batch. A batch with anything else is left alone: that is slower, but not wrong.
 KNOWN = frozenset({*OF_PROMPT, *OF_COMPLETION, *OF_ROW})
 
 
@@ -35,6 +36,9 @@ class TightMicroBatches(GRPOTrainer):
     """
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
+        # TRL 1.16 keeps `steps_per_generation` micro-batches in `_buffered_inputs`, makes a new list when it generates,
+        # and returns number `_step % steps_per_generation`. If it keeps them elsewhere, this fails or cuts nothing; if
+        # it counts differently, one micro-batch is trained on twice and another one never.
         buffered = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is buffered:  # nothing new, or an evaluation
@@ -52,6 +56,8 @@ class TightMicroBatches(GRPOTrainer):
 
     def _micro_batches_of_a_step(self, generated: int) -> int:
         """How many consecutive micro-batches may exchange completions."""
+        # These are the settings of TRL 1.16 with which the loss contains a mean over a micro-batch. If TRL adds another
+        # one, moving completions between micro-batches silently changes the loss.
         token_means = self.loss_type == "bnpo" or self._entropy_bonus_enabled or self.aux_loss_enabled
         if token_means or self.top_entropy_quantile < 1.0:
             return 1
@@ -68,6 +74,7 @@ def by_length(batches: list[Batch]) -> list[Batch]:
     whole = {name: torch.cat([one[name] for one in batches]) if x.ndim else x for name, x in batches[0].items()}
     lengths = whole["prompt_mask"].sum(dim=1) + whole["completion_mask"].sum(dim=1)
     order = lengths.argsort(descending=True, stable=True)
+    # TRL 1.16 splits rows into equal parts, in order, and gives a scalar (num_items_in_batch) to each part.
     return split_tensor_dict({name: x[order] if x.ndim else x for name, x in whole.items()}, len(batches))
 
 

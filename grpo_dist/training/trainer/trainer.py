@@ -41,7 +41,9 @@ class PlannedRollouts(GRPOTrainer):
         generation = partial(
             _bounded, _generation_of(run), run=run, step=lambda: self.state.global_step, dataset=train_dataset
         )
-        # Where the trainer's code is: Unsloth makes a module of its own of TRL's on a GPU.
+        # `GRPOTrainer.__init__` (TRL 1.16) makes whatever its module calls VLLMGeneration. If it looks elsewhere, the
+        # run generates with TRL's own class, which merges the adapter and sends the whole model. On a GPU, Unsloth puts
+        # the trainer into another module than TRL's.
         with replaced(sys.modules[GRPOTrainer.__module__], "VLLMGeneration", generation):
             super().__init__(train_dataset=train_dataset, **arguments)
 
@@ -52,12 +54,20 @@ class PlannedRollouts(GRPOTrainer):
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Every line has the newest policy it was trained on completions of; a step may generate none."""
+        """Every line has the newest policy it was trained on completions of; a step may generate none.
+
+        In this method TRL 1.16 adds the means of `_metrics["train"]` to `logs`, then empties it. If it does so earlier,
+        the line lacks `perf/policy_version`.
+        """
         if self.use_vllm and "loss" in logs:
             self._metrics["train"]["perf/policy_version"] = [self.policy_version]
         super().log(logs, start_time)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
+        """TRL 1.16 syncs weights and generates here, and nowhere else without tools; otherwise `perf/*` is wrong.
+
+        `_log_completion_extra` adds a column to the completions table: one value per completion of this process.
+        """
         began = time.perf_counter()
         answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
         seconds = time.perf_counter() - began
@@ -112,6 +122,8 @@ class Trainer(
     """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        # TRL 1.16 generates inside this method. If the error comes from elsewhere, nothing is saved before the run
+        # ends.
         try:
             return super().training_step(*arguments, **keywords)
         except RolloutsGone:  # on every process alike, before anything of the step was computed
@@ -125,12 +137,19 @@ class Trainer(
             self._save_checkpoint(self.model, None)
 
     def _get_output_dir(self, trial: object) -> str:
+        # Transformers 5.17 asks here where to write checkpoints and where to delete old ones. If it stops asking,
+        # checkpoints land in the run directory itself, and a resume does not find them.
         return str(Path(super()._get_output_dir(trial)) / "checkpoints")
 
     def create_model_card(self, *_arguments: Any, **_keywords: Any) -> None:
-        """None: TRL's would lie in the run directory and name no base. An export brings its own."""
+        """None: TRL's would lie in the run directory and name no base. An export brings its own.
+
+        TRL 1.16 calls this before each checkpoint. Under another name it would write README.md into the run directory.
+        """
 
     def _save_checkpoint(self, model: object, trial: object) -> None:
+        # When this returns, Transformers 5.17 has written every file of this process. If it writes one later, an
+        # incomplete checkpoint gets its seal; if it saves another way, none gets one, and a resume starts from step 0.
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
