@@ -24,7 +24,7 @@ from grpo_dist.findings import Finding, any_error
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import run_stages
-from grpo_dist.launch.stages import QUIET, Stage, launched, stages
+from grpo_dist.launch.stages import QUIET, Stage, launch_command, stages
 from grpo_dist.plan import plan_run
 from grpo_dist.plan.debug import Debug, DebugMachine, scaled_down
 from grpo_dist.progress import Terminal
@@ -110,9 +110,9 @@ def debug(config: RunConfig, run: RunDirectory, made: Debug, terminal: Terminal)
     """
     env, failure = {**os.environ, **QUIET}, None
     try:
-        again = "run the same command again"
+        retry = "run the same command again"
         forked = can_fork(made.plan, made.config)
-        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, again=again, forked=forked)
+        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, retry=retry, forked=forked)
     except (LaunchError, RolloutError) as error:
         failure = error
     found = list(_findings(config, run, made))
@@ -141,7 +141,7 @@ def _stages(run: RunDirectory, made: Debug) -> list[Stage]:
     if made.small:
         argv = (sys.executable, "-m", "grpo_dist.training.stages.small_model", str(run.path))
         found.insert(0, Stage("small-model", argv, run.model, alone=True, generates=False))
-    argv = launched("grpo_dist.training.stages.longest_batch", run, made.plan)
+    argv = launch_command("grpo_dist.training.stages.longest_batch", run, made.plan)
     return [*found, Stage("longest-batch", argv, run.longest_batch, alone=True, generates=False)]
 
 

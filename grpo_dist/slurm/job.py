@@ -77,7 +77,7 @@ def open_attempt(
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
     run = RunDirectory(path.absolute())
     _wait_for_own_lock(run, allocation)
-    create_or_resume(stated, plan, run, again=shlex.join(submission(run)))
+    create_or_resume(stated, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
         _check_open(run, resume=resume)
         with alone(run), _files_as_before(run):
             _check_not_queued(run)
-            create_or_resume(what.config, what.plan, run, again=_again(run))
+            create_or_resume(what.config, what.plan, run, resume_command=_again(run))
             return _queue(run)
     with made(run, what.files), alone(run):
         return _queue(run)
