@@ -167,7 +167,7 @@ def measure_merged(bench: Bench) -> dict[str, Any]:
             client = partial(KeyedClient, key=pool.headers["Authorization"].removeprefix("Bearer "))
             with replaced(vllm_generation, "VLLMClient", client):
                 trl = VLLMGeneration(
-                    bench.model, bench.accelerator, None, mode="server", server_base_url=pool.members[0].url
+                    bench.model, bench.accelerator, None, mode="server", server_base_url=pool.replicas[0].url
                 )
             seconds, peak = _timed(bench, trl.sync_weights)
             found |= {"sync_seconds": {"all": seconds}, **peak}

@@ -1,3 +1,3 @@
-"""GRPO reinforcement fine-tuning that goes from one GPU to a cluster without surprises."""
+"""GRPO reinforcement fine-tuning, from one GPU to a Slurm cluster."""
 
 __version__ = "0.1.0"

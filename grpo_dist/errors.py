@@ -1,19 +1,19 @@
 """Every error a user is meant to read.
 
     GrpoDistError            exit 1   something failed while running
-    ├── ConfigError          exit 2   what the user stated is wrong
-    │   └── PlanError        exit 2   each field is right, together they cannot run
+    ├── ConfigError          exit 2   the configuration is wrong
+    │   └── PlanError        exit 2   each field is valid, but together they cannot run
     ├── RunDirectoryError    exit 2   the run directory is taken, missing or another run's
     ├── DataError            exit 1   the data set cannot be reached or used
     ├── ModelError           exit 1   the model or tokenizer cannot be loaded or used
-    ├── RewardError          exit 1   a reward function cannot be loaded, raised, or returned nonsense
-    ├── TrainingDiverged     exit 1   loss, gradient or weights are not finite any more
+    ├── RewardError          exit 1   a reward function cannot be loaded, failed, or returned an invalid value
+    ├── TrainingDiverged     exit 1   loss, gradient or weights are no longer finite
     ├── LaunchError          exit 1   a process of the run failed or is not the one planned
     ├── RolloutError         exit 1   a rollout server cannot be started or refuses its work
-    │   └── RolloutsGone     exit 75  all of them failed; the run is saved and may be continued
+    │   └── RolloutsGone     exit 75  all servers failed; the run is saved and can be resumed
     ├── SlurmError           exit 1   one of Slurm's programs is missing, does not answer, or refuses
     ├── ReportError          exit 1   a run directory does not hold what a report needs
-    └── PushError            exit 1   the Hub takes no upload
+    └── PushError            exit 1   the Hub refuses the upload
 
 A message says what is wrong and where; `hint` says what to type next.
 """

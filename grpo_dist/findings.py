@@ -1,4 +1,4 @@
-"""The form in which every check of the program reports: the reward preflight, doctor and prefetch."""
+"""The result type of every check: the reward preflight, doctor, prefetch and the debug run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Status = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and what came of it."""
+    """One thing that was checked, and the result."""
 
     name: str
-    """A word with hyphens, the same in every version: users name it to allow it, programs look for it."""
+    """A hyphenated name, stable across versions: users allow findings by it, and programs look for it."""
     status: Status
     what: str
     hint: str | None = None
-    """What to type; None where nothing is to be done."""
+    """What to type; None if nothing has to be done."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

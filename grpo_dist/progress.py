@@ -1,7 +1,7 @@
-"""Words from a process of the run to the person at the terminal.
+"""Progress messages from the processes of a run to the user's terminal.
 
-The processes of a run print a great deal. What a person should see starts with one of these marks; everything goes
-to the log.
+The processes of a run print a great deal, and all of it goes to the log. Lines that start with one of these marks are
+also shown to the user.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ MARK = "grpo-dist: "
 PASSING_MARK = "grpo-dist~ "
 ERROR_MARK = "grpo-dist! "
 EXIT_MARK = "grpo-dist= "
-"""Before the exit code a process is about to end with: the launchers above it make 1 of any."""
+"""Precedes the exit code with which a process is about to end: launchers turn every failure into exit code 1."""
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal; called inside a process of the run, on its main rank."""
+    """Show a message to the user; called in a process of the run, on its main rank."""
     _print(MARK, text)
 
 
 def say_passing(text: str) -> None:
-    """Tell how far it is; on a terminal the next such line replaces this one."""
+    """Show progress; on a terminal the next such line replaces this one."""
     _print(PASSING_MARK, text)
 
 
 def say_error(text: str, code: int | None = None) -> None:
-    """Give the reason why this process is about to fail, and the exit code if it matters to whoever started it."""
+    """Announce why this process is about to fail, and its exit code if that matters to the parent."""
     _print(ERROR_MARK, text)
     if code is not None:
         _print(EXIT_MARK, str(code))
@@ -40,7 +40,7 @@ def _print(mark: str, text: str) -> None:
 
 
 class Terminal:
-    """Shows what was said: on a terminal a passing line is replaced by the next, elsewhere each has its line."""
+    """Shows messages. On a terminal a passing line is replaced by the next one, elsewhere each gets its own line."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self.stream = stream
@@ -61,7 +61,7 @@ class Terminal:
         self.unfinished = True
 
     def finish(self) -> None:
-        """Leave the last passing line standing."""
+        """Keep the last passing line."""
         if self.unfinished:
             self.stream.write("\n")
             self.stream.flush()

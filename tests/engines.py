@@ -43,7 +43,7 @@ def server_config(model: Path, **rollout: object) -> RunConfig:
     )
 
 
-def site(config: RunConfig, plan: LaunchPlan, directory: Path) -> NodeSettings:
+def node_settings(config: RunConfig, plan: LaunchPlan, directory: Path) -> NodeSettings:
     return NodeSettings(
         topology=plan.topology,
         registry=directory / "replicas",
@@ -72,7 +72,7 @@ def engine(engine_model, tmp_path_factory, missing) -> Iterator[Engine]:
     config = server_config(engine_model)
     plan = plan_run(config)
     settings = server_settings(config, plan, str(engine_model), str(engine_model))
-    where = site(config, plan, tmp_path_factory.mktemp("engine"))
+    where = node_settings(config, plan, tmp_path_factory.mktemp("engine"))
     with Supervisor(settings, replicas_of_node(plan.topology, 0), where) as supervisor:
         (entry,) = supervisor.entries()
         yield Engine(entry.url, supervisor.key, settings, engine_model, where.registry, supervisor)

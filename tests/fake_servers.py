@@ -126,7 +126,7 @@ class FakeServer:
         if adapter is not None and adapter not in self.adapters:
             return web.json_response({"error": f"no adapter {adapter}"}, status=404)
         self.events.append(("generate", adapter))
-        with self.work.one():
+        with self.work.request():
             self.most_in_flight = max(self.most_in_flight, self.work.in_flight)
             return await self._stream(request, body, n, seed)
 

@@ -1,4 +1,4 @@
-"""The `grpo-dist` program: one file per command, each read only when it is asked for."""
+"""The `grpo-dist` program: one module per command, imported only when the command is used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ COMMANDS = (
     *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
     *("report", "compare", "export"),
 )
-"""Each a module of this package that holds the command of that name."""
+"""Names of the commands, and of their modules in this package."""
 FUNCTIONS = {"filter": "filter_problems"}
-"""Commands whose function is not called as they are."""
+"""Commands whose function has another name."""
 
 
 class Program(click.Group):
-    """Reads a command's file when the command is asked for, and turns the errors a user is meant to read into their
-    text and exit code."""
+    """Imports a command's module when the command is used, and turns a GrpoDistError into its message and exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

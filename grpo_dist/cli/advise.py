@@ -1,4 +1,4 @@
-"""`grpo-dist advise`: reinforcement fine-tuning, supervised, or preference tuning."""
+"""`grpo-dist advise`: reinforcement fine-tuning, supervised fine-tuning or preference tuning?"""
 
 from __future__ import annotations
 
@@ -62,29 +62,29 @@ def advise(
     grpo-dist advise --labels 0 --verifiable
     """
     from grpo_dist.advice.rules import Step, decide, label_answer
-    from grpo_dist.cli.advise_view import print_advice, to_json, told
+    from grpo_dist.cli.advise_view import describe_data, print_advice, to_json
 
     if config is None and (samples or overrides):
         raise click.UsageError(f"{'--samples' if samples else '--set'} needs a configuration: --config CONFIG")
-    stated = _stated(config, data, overrides)
-    seen = _look(stated, data, answer)
-    stated_facts = {
+    run_config = _load(config, data, overrides)
+    seen = _look(run_config, data, answer)
+    given_facts = {
         "labels": None if labels is None else label_answer(labels),
-        "verifiable": _word(verifiable),
-        "reasoning": _word(reasoning),
+        "verifiable": _yes_or_no(verifiable),
+        "reasoning": _yes_or_no(reasoning),
         "base": base,
     }
-    known = (seen.facts() if seen else {}) | {fact: word for fact, word in stated_facts.items() if word is not None}
+    known = (seen.facts() if seen else {}) | {fact: word for fact, word in given_facts.items() if word is not None}
     measured: dict[str, Any] | None = None
     asks = isinstance(decide({"base": "unknown"} | known), Step)
     if seen and asks:
-        click.echo(f"data: {told(seen)}", err=True)
+        click.echo(f"data: {describe_data(seen)}", err=True)
     while isinstance(found := decide(known), Step):
         if found.fact != "base":
             known[found.fact] = _ask(found)
         elif samples:
-            measured = _measure(stated, samples, problems)
-            known["base"] = _succeeds(measured)
+            measured = _measure(run_config, samples, problems)
+            known["base"] = _success(measured)
         else:
             known["base"] = "unknown"
     if as_json:
@@ -95,53 +95,53 @@ def advise(
     print_advice(found, None if asks else seen, measured, console())
 
 
-def _stated(config: str | None, data: str | None, overrides: tuple[str, ...]) -> RunConfig | None:
+def _load(config: str | None, data: str | None, overrides: tuple[str, ...]) -> RunConfig | None:
     from grpo_dist.cli.compare import data_settings
     from grpo_dist.config import load_config
 
     return None if config is None else load_config(config, (*data_settings(data), *overrides))
 
 
-def _look(stated: RunConfig | None, data: str | None, answer: str | None) -> Seen | None:
-    """None where there is nothing to look at."""
+def _look(run_config: RunConfig | None, data: str | None, answer: str | None) -> Seen | None:
+    """What the data shows; None without data."""
     from grpo_dist.advice.look import look
     from grpo_dist.config.sections import DataSection
 
-    if stated is not None:
-        return look(stated.data, stated.grpo.seed, answer)
+    if run_config is not None:
+        return look(run_config.data, run_config.grpo.seed, answer)
     if data is None and answer is not None:
         raise click.UsageError("--answer names a column of which data? give --data or --config too")
     return None if data is None else look(DataSection(name_or_path=data), 0, answer)
 
 
-def _word(flag: bool | None) -> str | None:
+def _yes_or_no(flag: bool | None) -> str | None:
     return None if flag is None else "yes" if flag else "no"
 
 
 def _ask(step: Step) -> str:
-    """The person's answer; a UsageError that names the options where nobody sits at a terminal."""
+    """Ask the user; without a terminal, a UsageError names the options that answer the question."""
     from grpo_dist.advice.rules import label_answer
 
     if not options.at_a_terminal():
         raise click.UsageError(f"{step.question} Not known, and nobody to ask: give {OPTIONS[step.fact]}")
     if step.fact == "labels":
         return label_answer(click.prompt(step.question, type=click.IntRange(0), err=True))
-    return _word(click.confirm(step.question, default=None, err=True))
+    return _yes_or_no(click.confirm(step.question, default=None, err=True))
 
 
-def _measure(stated: RunConfig, samples: int, problems: int) -> dict[str, Any]:
-    """What `samples` completions of some of the problems come to."""
+def _measure(run_config: RunConfig, samples: int, problems: int) -> dict[str, Any]:
+    """The pass rates of `samples` completions for some of the problems."""
     from grpo_dist.cli.options import until_stopped
     from grpo_dist.evaluation.pass_rates import default_band, overview
     from grpo_dist.launch.commands import few_pass_rates
     from grpo_dist.progress import Terminal
 
     with until_stopped():
-        found = few_pass_rates(stated, samples, problems, Terminal())
+        found = few_pass_rates(run_config, samples, problems, Terminal())
     return overview(found, default_band(samples))
 
 
-def _succeeds(measured: dict[str, Any]) -> str:
+def _success(measured: dict[str, Any]) -> str:
     if measured["pass_at_k"] == 0:
         return "never"
     return "always" if measured["mean_pass_rate"] == 1 else "sometimes"

@@ -1,4 +1,4 @@
-"""Advice for a person at a terminal, and for programs."""
+"""The output of `grpo-dist advise`: tables, or JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grpo_dist.report.numbers import percent
 def to_json(
     found: Advice, known: Mapping[str, str], seen: Seen | None, measured: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The same for programs."""
+    """The advice as JSON."""
     return {
         "advice": found.name,
         "title": found.outcome.title,
@@ -34,7 +34,7 @@ def to_json(
 def print_advice(found: Advice, seen: Seen | None, measured: Mapping[str, Any] | None, screen: Console) -> None:
     """What was seen, each answer with its reason, the advice, what to do, and the sources."""
     if seen:
-        screen.print(Text(f"data     {told(seen)}"))
+        screen.print(Text(f"data     {describe_data(seen)}"))
     if measured:
         right, ever = percent(measured["mean_pass_rate"]), percent(measured["pass_at_k"])
         some = f"{measured['kept']:,} of {measured['problems']:,} problems solved at times"
@@ -53,8 +53,8 @@ def print_advice(found: Advice, seen: Seen | None, measured: Mapping[str, Any] |
         screen.print(Text(f"[{number}] {source}", style="dim"), soft_wrap=True)
 
 
-def told(seen: Seen) -> str:
-    """What was seen, in a sentence."""
+def describe_data(seen: Seen) -> str:
+    """The data in one sentence."""
     judged = ", answers that are judged" if seen.judged else ""
     if not seen.labels:
         where = "" if judged else f" in {listing(seen.columns)}; --answer COLUMN names where they stand"

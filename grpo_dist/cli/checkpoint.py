@@ -1,4 +1,4 @@
-"""`grpo-dist checkpoint`: ask a run that is going on to save."""
+"""`grpo-dist checkpoint`: ask a running run to save and stop."""
 
 from __future__ import annotations
 

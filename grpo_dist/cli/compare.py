@@ -79,7 +79,12 @@ def compare(
 
 
 def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> list[ModelSource]:
-    """Raises ModelError, or UsageError when there are not two of them."""
+    """The models to compare, in order.
+
+    Raises:
+        ModelError: a path is no model.
+        UsageError: there are fewer than two models.
+    """
     from grpo_dist.run.models import BASE, base_of, checkpoints_of, disambiguate, find_model
 
     if checkpoints:
@@ -98,7 +103,7 @@ def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> 
 
 
 def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
-    """The run directory whose settings hold."""
+    """The run whose problems, settings and scorer are used."""
     from grpo_dist.run.models import check_run
 
     known = judge or next((Path(source.run) for source in sources if source.run), None)
@@ -109,9 +114,9 @@ def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
 
 
 def data_settings(data: str | None) -> tuple[str, ...]:
-    """What --data stands for; what says which rows are meant belongs to the run's own data.
+    """The settings that --data stands for. Settings that select rows of the run's own data are reset.
 
-    So do columns and answer extractor where those of the other data are known.
+    So are columns and answer extractor, if those of the other data are known.
     """
     from grpo_dist.config.sections import KNOWN_DATA
 
@@ -126,10 +131,10 @@ def data_settings(data: str | None) -> tuple[str, ...]:
 
 
 def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
-    """Find mistakes before a process is started.
+    """Check the settings before a process is started.
 
     Raises:
-        ConfigError: a setting is wrong, or concerns neither data nor evaluation.
+        ConfigError: a setting is wrong, or belongs to neither data nor evaluation.
     """
     from grpo_dist.config import load_config
     from grpo_dist.errors import ConfigError
@@ -146,7 +151,7 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
 
 
 def _file_name(sources: list[ModelSource], settings: tuple[str, ...]) -> str:
-    """`base-against-tiny-cpu-1f2e3d4c.json`: the same question has the same name, another question another."""
+    """`base-against-tiny-cpu-1f2e3d4c.json`: the same comparison always has the same name."""
     first, *others = (Path(source.name).name for source in sources)
     asked = json.dumps([[(source.kind, source.path) for source in sources], settings])
     against = others[0] if len(others) == 1 else len(others)

@@ -1,4 +1,4 @@
-"""Compared models for a person at a terminal."""
+"""The output of `grpo-dist compare` as a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDS = ("estimate", "low", "high")
 
 
 def print_models(found: Mapping[str, Any], console: Console) -> None:
-    """For each model a row for every statistic; differences are to the first."""
+    """A row for every statistic of each model; differences are to the first model."""
     table = Table(
         caption=f"{_counted(found)} {_from(found)}, {percent(found['confidence'], 0)} intervals; differences to "
         f"{found['models'][0]['name']}, paired, in percentage points",
@@ -43,7 +43,7 @@ def _from(found: Mapping[str, Any]) -> str:
 
 
 def _rows(model: Mapping[str, Any], k: int) -> Iterator[tuple[Text | str, ...]]:
-    """The first row of a model also says what concerns its greedy answers alone."""
+    """The rows of a model; the first also has the columns that only greedy answers have."""
     flips = NOTHING if model["gained"] is None else f"+{model['gained']:,} {MINUS}{model['lost']:,}"
     greedy = (flips, number(model["mean_completion_length"]), percent(model["clipped_ratio"]))
     yield Text(model["name"], style="bold"), "greedy", *_estimates(model, "greedy_accuracy"), *greedy
@@ -53,7 +53,7 @@ def _rows(model: Mapping[str, Any], k: int) -> Iterator[tuple[Text | str, ...]]:
 
 
 def _estimates(model: Mapping[str, Any], measure: str) -> tuple[Text, Text]:
-    """Of one statistic, and of its difference to the first model."""
+    """One statistic, and its difference to the first model."""
     own, gap = model[measure], (model["difference"] or {}).get(measure)
     right = _with_span(*(percent(own[key]) for key in ENDS))
     return right, _with_span(*(points(gap[key]) for key in ENDS)) if gap else Text(NOTHING)

@@ -1,4 +1,4 @@
-"""`grpo-dist config`: a configuration as it is understood, and the schema for editors."""
+"""`grpo-dist config`: a configuration with all defaults, and the schema for editors."""
 
 from __future__ import annotations
 

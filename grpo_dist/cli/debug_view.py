@@ -1,4 +1,4 @@
-"""A debug run for a person at a terminal: what was changed, and what nothing here tries."""
+"""The output of `grpo-dist run --debug`: what was changed, and what it cannot test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpo_dist.plan.debug import Debug
 
 
 def lines(debug: Debug, width: int) -> Iterator[str]:
-    """What to say before it starts, in lines of at most `width`; changes of one reason stand together under it."""
+    """The lines to print before it starts, at most `width` wide; changes are grouped by their reason."""
     yield "scaled down to this machine:"
     for why, group in groupby(debug.changes, key=lambda change: change.why):
         changes = list(group)
@@ -27,7 +27,7 @@ def lines(debug: Debug, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: int, width: int) -> str:
-    """What does not fit goes on below, further in; a word stays whole, so that it can be copied."""
+    """The text wrapped with a hanging indent; words stay whole, so that they can be copied."""
     first, further = indent * " ", (indent + 4) * " "
     return "\n".join(
         textwrap.wrap(

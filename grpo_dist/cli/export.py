@@ -1,4 +1,4 @@
-"""`grpo-dist export`: a trained model as files for others."""
+"""`grpo-dist export`: a trained model as files, optionally on the Hub."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
     if repository is not None:
         _check_push(request)
     made = Path(request.output)
-    if _stands(request):
+    if _exists(request):
         click.echo(f"{made}: as exported before", err=True)
     else:
         _make(request)
@@ -59,7 +59,12 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
 
 
 def _request(source: ModelSource, to: str, dtype: str | None, output: Path | None) -> ExportRequest:
-    """Raises ModelError for what is no run or checkpoint, UsageError for --dtype with an adapter."""
+    """What to export, and where to.
+
+    Raises:
+        ModelError: the source is neither a run nor a checkpoint.
+        UsageError: --dtype does not fit --to.
+    """
     from grpo_dist.errors import ModelError
     from grpo_dist.export.push import ExportRequest, export_dtype
 
@@ -83,7 +88,7 @@ def _config(source: ModelSource) -> RunConfig:
 
 
 def _check_push(request: ExportRequest) -> None:
-    """What can be told before anything is made."""
+    """Check what can be checked before anything is exported."""
     from grpo_dist.errors import PushError
     from grpo_dist.export.card import on_the_hub
     from grpo_dist.export.push import check_token
@@ -98,11 +103,11 @@ def _check_push(request: ExportRequest) -> None:
     check_token()
 
 
-def _stands(request: ExportRequest) -> bool:
-    """Whether this very export has been made already.
+def _exists(request: ExportRequest) -> bool:
+    """Whether exactly this export exists already.
 
     Raises:
-        RunDirectoryError: something else stands in its place.
+        RunDirectoryError: the directory holds something else.
     """
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.export.push import made_from
@@ -116,7 +121,7 @@ def _stands(request: ExportRequest) -> bool:
         if record.items() >= made_from(Path(request.source.path), request.to, request.dtype).items():
             return True
     except (OSError, ValueError, AttributeError):
-        pass  # not an export of ours
+        pass  # not an export
     raise RunDirectoryError(
         f"{place}: something else stands there already", hint="choose another place with --output DIR"
     )

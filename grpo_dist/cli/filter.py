@@ -1,4 +1,4 @@
-"""`grpo-dist filter`: the problems a model can learn from."""
+"""`grpo-dist filter`: keep the problems a model can learn from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from grpo_dist.run.directory import RunDirectory
 
 WORK = ".work"
-"""Follows the name of the file in that of the directory with the answers."""
+"""Suffix of the directory with the answers, after the name of the output file."""
 
 
 @click.command("filter")
@@ -62,19 +62,19 @@ def filter_problems(
     file = output or Path(f"{Path(config).stem}-filtered.jsonl")
     work = RunDirectory(file.absolute().with_name(file.name + WORK))
     _check_output(file, work)
-    stated = as_in_training(load_config(config, overrides), samples)
+    run_config = as_in_training(load_config(config, overrides), samples)
     try:
-        found = pass_rates(stated, work, Terminal(), command="filter")
+        found = pass_rates(run_config, work, Terminal(), command="filter")
     except Interrupted as stop:
         click.echo(f"stopped by {stop}; the same command goes on where it ended", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
     figures = overview(found, band)
-    settings = _write(stated, work, found, band, file)
+    settings = _write(run_config, work, found, band, file)
     if as_json:
         listed = {"file": str(file), "work": str(work.path), **figures, "settings": settings}
         click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
     else:
-        _print(config, stated, figures, file, settings)
+        _print(config, run_config, figures, file, settings)
 
 
 def _band(samples: int, low: float | None, high: float | None) -> Band:
@@ -88,7 +88,12 @@ def _band(samples: int, low: float | None, high: float | None) -> Band:
 
 
 def _check_output(file: Path, work: RunDirectory) -> None:
-    """Raises BadParameter for a suffix that says no format, RunDirectoryError for a file that is not ours."""
+    """Check the name of the output file.
+
+    Raises:
+        BadParameter: its suffix is no known format.
+        RunDirectoryError: the file exists, and no earlier filter wrote it.
+    """
     from grpo_dist.data.filtered import SUFFIXES
     from grpo_dist.errors import RunDirectoryError
 
@@ -100,7 +105,7 @@ def _check_output(file: Path, work: RunDirectory) -> None:
         )
 
 
-def _write(stated: RunConfig, work: RunDirectory, found: list[PassRate], band: Band, file: Path) -> list[str]:
+def _write(run_config: RunConfig, work: RunDirectory, found: list[PassRate], band: Band, file: Path) -> list[str]:
     """Write the file, and return the settings that make a configuration read it.
 
     Raises:
@@ -119,11 +124,11 @@ def _write(stated: RunConfig, work: RunDirectory, found: list[PassRate], band: B
             hint="a wider band costs nothing now: --low, --high; otherwise see grpo-dist advise --config CONFIG "
             "--samples 8",
         )
-    write_filtered(work.source_rows, kept, stated.evaluation.num_samples, file)
-    return settings_for(stated.data, file)
+    write_filtered(work.source_rows, kept, run_config.evaluation.num_samples, file)
+    return settings_for(run_config.data, file)
 
 
-def _print(config: str, stated: RunConfig, figures: dict[str, Any], file: Path, settings: list[str]) -> None:
+def _print(config: str, run_config: RunConfig, figures: dict[str, Any], file: Path, settings: list[str]) -> None:
     from rich.table import Table
 
     from grpo_dist.data.filtered import options
@@ -144,8 +149,8 @@ def _print(config: str, stated: RunConfig, figures: dict[str, Any], file: Path, 
         f"kept     {figures['kept']:,} of {total:,} problems, with pass rates from {figures['low']:g} to "
         f"{figures['high']:g}; {figures['too_hard']:,} too hard, {figures['too_easy']:,} too easy\n"
         f"base     {percent(figures['mean_pass_rate'])} of its completions right, {percent(figures['clipped_ratio'])} "
-        f"cut off at {stated.grpo.max_completion_length:,} tokens"
+        f"cut off at {run_config.grpo.max_completion_length:,} tokens"
     )
-    if figures["kept"] < stated.grpo.prompts_per_step:
-        click.echo(f"warning  one step takes {stated.grpo.prompts_per_step} different problems", err=True)
+    if figures["kept"] < run_config.grpo.prompts_per_step:
+        click.echo(f"warning  one step takes {run_config.grpo.prompts_per_step} different problems", err=True)
     click.echo(f"written  {file}\nnext     grpo-dist run {shlex.quote(config)} {options(settings)}")

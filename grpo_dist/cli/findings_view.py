@@ -1,4 +1,4 @@
-"""Findings for a person at a terminal."""
+"""Findings as a table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def print_findings(found: Sequence[Finding], console: Console) -> None:
-    """One row each; what to type stands below what is wrong."""
+    """One row for each finding, with the hint below it."""
     table = Table.grid(padding=(0, 2))
     for finding in found:
-        told = Text(finding.what)
+        text = Text(finding.what)
         if finding.hint and finding.status != "ok":
-            told.append(f"\n→ {finding.hint}", style="dim")
-        table.add_row(Text(finding.status, style=STYLES[finding.status]), Text(finding.name, style="bold"), told)
+            text.append(f"\n→ {finding.hint}", style="dim")
+        table.add_row(Text(finding.status, style=STYLES[finding.status]), Text(finding.name, style="bold"), text)
     console.print(table)

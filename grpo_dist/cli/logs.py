@@ -22,20 +22,20 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     from grpo_dist.report.record import is_run, not_a_run
     from grpo_dist.run.directory import RunDirectory
     from grpo_dist.slurm import logs as run_logs
-    from grpo_dist.slurm.status import going_on, state_in_words
+    from grpo_dist.slurm.status import describe_state, is_active
 
     if not is_run(run):
         raise not_a_run(run)
-    directory, wanted = RunDirectory(run), run_logs.LogFilter(attempt, stage)
-    log = run_logs.find(directory, wanted)
-    if log is None and not (follow and going_on(run)):
+    directory, which = RunDirectory(run), run_logs.LogFilter(attempt, stage)
+    log = run_logs.find(directory, which)
+    if log is None and not (follow and is_active(run)):
         raise RunDirectoryError(
             f"{run}: nothing has been written yet", hint=f"grpo-dist status {shlex.quote(str(run))}"
         )
     shown = None
     try:
         pieces = (
-            run_logs.follow(directory, wanted, lambda: going_on(run))
+            run_logs.follow(directory, which, lambda: is_active(run))
             if follow
             else ((log, piece) for piece in run_logs.whole(log))
         )
@@ -47,4 +47,4 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     except KeyboardInterrupt:
         return  # the way to stop following
     if follow:
-        click.echo(f"{run}: {state_in_words(run)}", err=True)
+        click.echo(f"{run}: {describe_state(run)}", err=True)

@@ -1,7 +1,4 @@
-"""Options that several commands take, and the console they print to.
-
-What a command does when the person, or the system, stops it.
-"""
+"""Options and output that several commands share, and what they do when a signal stops them."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
 
 WIDTH_OF_A_FILE = 140
-"""Columns when nobody's terminal says how many there are."""
+"""Columns of output that does not go to a terminal."""
 
 overrides_option = click.option(
     "--set", "overrides", metavar="A.B=V", multiple=True, help="Override one setting; may be repeated."
@@ -58,15 +55,15 @@ class Numbers(click.ParamType):
 
 
 def with_nodes(overrides: tuple[str, ...], nodes: int | None) -> tuple[str, ...]:
-    """The overrides, with what --nodes says as the last."""
+    """The overrides, followed by that of --nodes."""
     return overrides if nodes is None else (*overrides, f"cluster.nodes={nodes}")
 
 
 def measured(calibrate: Path | None, mean_completion: int | None = None) -> Measured | None:
-    """What the run given with --calibrate tells.
+    """Measurements of the run given with --calibrate, or the length given with --mean-completion; None without both.
 
     Raises:
-        PlanError: it tells nothing.
+        PlanError: the run has no usable measurements.
     """
     if mean_completion is not None:
         if calibrate is not None:
@@ -90,17 +87,17 @@ mean_completion_option = click.option(
 
 
 def without_plugins() -> None:
-    """pydantic would look through every installed package for plugins of its own: a tenth of the time a plan takes."""
+    """Stop pydantic from searching all installed packages for plugins, which takes a tenth of the time of a plan."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def at_a_terminal() -> bool:
-    """Whether there is a person who can be asked."""
+    """Whether the user can be asked."""
     return sys.stdin.isatty()
 
 
 def console(*, stderr: bool = False) -> Console:
-    """For tables on standard output, or prose on standard error; wide where that is no terminal."""
+    """A console for tables on standard output, or prose on standard error; wide if that is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -109,7 +106,7 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """Exit with 128 + the signal's number, as shells have it, and say that nothing is left."""
+    """Turn Interrupted into a message and, as shells do, into exit code 128 + the signal's number."""
     from grpo_dist.launch.process import Interrupted
 
     try:

@@ -1,4 +1,4 @@
-"""`grpo-dist plan`: what a configuration comes to, before anything is started."""
+"""`grpo-dist plan`: topology, batch, memory and time of a configuration, before anything is started."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def plan(
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
 
-    stated = load_config(config, with_nodes(overrides, nodes))
-    planned = plan_run(stated, measured(calibrate, mean_completion))
+    run_config = load_config(config, with_nodes(overrides, nodes))
+    planned = plan_run(run_config, measured(calibrate, mean_completion))
     if as_json:
         click.echo(planned.to_json(), nl=False)
         return

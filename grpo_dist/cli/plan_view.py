@@ -1,4 +1,4 @@
-"""A plan for a person at a terminal."""
+"""The output of `grpo-dist plan` as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grpo_dist.plan import LaunchPlan, Topology
 from grpo_dist.plan.fit import nodes_of_a_group
 
 BAR = 40
-"""Characters of a whole GPU."""
+"""Width of the bar that stands for a whole GPU."""
 COLOURS = ("blue", "cyan", "magenta", "green", "yellow", "red")
 
 

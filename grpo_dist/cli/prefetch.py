@@ -1,4 +1,4 @@
-"""`grpo-dist prefetch`: models and data for nodes without a network."""
+"""`grpo-dist prefetch`: download models and data for nodes without a network."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
 
-    stated = load_config(config, overrides)
+    run_config = load_config(config, overrides)
     try:
-        found = fetch(stated, Terminal())
+        found = fetch(run_config, Terminal())
     except Interrupted as stop:
         click.echo(f"stopped by {stop}; the same command goes on where it ended", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop

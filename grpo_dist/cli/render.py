@@ -46,17 +46,17 @@ def render(config: str, overrides: tuple[str, ...], output: Path | None, script:
         files = {script.name: any_job_script(stated, plan, config, str(script))}
         directory, option = script.parent, ("--script", script)
     if check:
-        _check(directory, files, again=_command(config, overrides, option))
+        _check(directory, files, command=_command(config, overrides, option))
         return
     _write(directory, files)
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
+def _check(directory: Path, files: Mapping[str, str], *, command: str) -> None:
     from grpo_dist.render.files import differences
 
-    found = differences(_there(directory, files), files)
+    found = differences(_existing(directory, files), files)
     if not found:
         click.echo(f"{directory}: as rendered ({', '.join(sorted(files))})")
         return
@@ -64,16 +64,16 @@ def _check(directory: Path, files: Mapping[str, str], *, again: str) -> None:
         click.echo(f"{directory / difference.name}: {difference.kind}", err=True)
         for line in difference.lines:
             click.echo(f"  {line}", err=True)
-    click.echo(f"  → re-record: {again}", err=True)
+    click.echo(f"  → re-record: {command}", err=True)
     raise click.exceptions.Exit(1)
 
 
 def _write(directory: Path, files: Mapping[str, str]) -> None:
-    """Write what differs, each file whole or not at all, and remove what belongs to another plan."""
+    """Write the files that differ, each atomically, and remove those of another plan."""
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.render.files import differences
 
-    changed = differences(_there(directory, files), files)
+    changed = differences(_existing(directory, files), files)
     if changed and _started(directory):
         raise RunDirectoryError(
             f"{directory}: a run has been started there, from other files",
@@ -82,7 +82,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for difference in changed:
-            _settle(directory / difference.name, files.get(difference.name))
+            _apply(directory / difference.name, files.get(difference.name))
     except OSError as error:
         raise RunDirectoryError(
             f"{error.filename or directory}: cannot be written ({error.strerror})",
@@ -92,7 +92,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
         click.echo(f"{directory}: nothing to change")
 
 
-def _settle(path: Path, text: str | None) -> None:
+def _apply(path: Path, text: str | None) -> None:
     from grpo_dist.run.directory import write_atomically
 
     if text is None:
@@ -109,8 +109,8 @@ def _started(directory: Path) -> bool:
     return any(path.exists() for path in (run.logs, run.prepared, run.metrics, run.checkpoints))
 
 
-def _there(directory: Path, files: Mapping[str, str]) -> dict[str, str]:
-    """What stands there of this kind: all that may be rendered into a run directory, or the script alone."""
+def _existing(directory: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Name → text of the existing files: all that can be rendered into a run directory, or only the script."""
     from grpo_dist.render import RENDERED
 
     paths = (directory / name for name in (RENDERED if PLAN_FILE in files else files))

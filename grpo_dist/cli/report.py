@@ -1,4 +1,4 @@
-"""`grpo-dist report`: what runs came to."""
+"""`grpo-dist report`: the results of runs."""
 
 from __future__ import annotations
 

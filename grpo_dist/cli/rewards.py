@@ -1,4 +1,4 @@
-"""`grpo-dist rewards`: the rewards of a configuration, tried before a model is trained on them."""
+"""`grpo-dist rewards`: test the rewards of a configuration before training with them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def rewards(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
 
-    stated = load_config(config, overrides)
+    run_config = load_config(config, overrides)
     try:
-        report = preflight(stated, Terminal())
+        report = preflight(run_config, Terminal())
     except Interrupted as stop:
         raise click.exceptions.Exit(128 + stop.signum) from stop
     found = [Finding(**finding) for finding in report["findings"]]

@@ -42,15 +42,15 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     from grpo_dist.report import read_run, summary, write_html
     from grpo_dist.run.control import TRY_AGAIN, Stopped
 
-    stated = load_config(config, overrides)
+    run_config = load_config(config, overrides)
     path = output or Path("runs") / Path(config).stem
-    directory, plan = open_run(stated, path, resume=resume)
+    directory, plan = open_run(run_config, path, resume=resume)
     terminal = Terminal()
     for warning in plan.warnings:
         terminal.show(f"warning: {warning}")
     terminal.show(f"run directory: {path}")
     try:
-        execute(directory, plan, stated, terminal)
+        execute(directory, plan, run_config, terminal)
     except Interrupted as stop:
         click.echo(f"stopped by {stop}; continue with the same command and --resume", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
@@ -73,14 +73,14 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     from grpo_dist.progress import Terminal
     from grpo_dist.report import read_run, write_html
 
-    stated = load_config(config, overrides)
+    run_config = load_config(config, overrides)
     path = output or Path("runs") / f"{Path(config).stem}-debug"
-    directory, made = open_debug(stated, path)
+    directory, made = open_debug(run_config, path)
     terminal = Terminal()
     for line in (*lines(made, console(stderr=True).width), f"run directory: {path}"):
         terminal.show(line)
     try:
-        found = debug(stated, directory, made, terminal)
+        found = debug(run_config, directory, made, terminal)
     except Interrupted as stop:
         raise click.exceptions.Exit(128 + stop.signum) from stop
     write_html(read_run(directory.path))
@@ -96,7 +96,7 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
 
 
 def _result(figures: dict[str, Any]) -> str:
-    """What the run came to, in two lines."""
+    """The result of the run in two lines."""
     if figures["problems"] is None:
         reward = figures["reward"]
         return f"reward   {reward['first']:.2f} in the first steps, {reward['last']:.2f} in the last"

@@ -1,4 +1,4 @@
-"""Cluster sizes for a person at a terminal."""
+"""The output of `grpo-dist scale` as tables."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ COLUMNS = (
 
 
 class Column(NamedTuple):
+    """A column of the time table: heading, key of the row, format."""
+
     name: str
     key: str
     form: str
@@ -55,7 +57,7 @@ TIMES_CAPTION = (
 def print_sizes(
     rows: list[dict[str, Any]], keep: str, steps: int, assumptions: list[dict[str, Any]], console: Console
 ) -> None:
-    """The table, then what cannot run, warnings, the source of the advice, and what was assumed."""
+    """The tables, then sizes that cannot run, warnings, the source of the learning rates, and assumptions."""
     table = Table(caption=f"{keep} kept; hours of {steps:,} optimizer steps", caption_justify="left")
     for name in (*COLUMNS, "hours", "GPU-hours"):
         table.add_column(name, justify="right")
@@ -73,7 +75,7 @@ def print_sizes(
 
 
 def _times(rows: list[dict[str, Any]]) -> Table:
-    """Where the time of each size goes, and what the run comes to."""
+    """Where the time goes for each size, and the totals of the run."""
     timed = [row for row in rows if "generation_seconds" in row]
     columns = [column for column in TIMES if any(row.get(column.key) is not None for row in timed)]
     table = Table(caption=TIMES_CAPTION, caption_justify="left")
@@ -90,8 +92,8 @@ def _cell(value: Any, form: str) -> str:
 
 
 def cells(row: dict[str, Any]) -> Iterator[str]:
-    """A size that runs, column by column."""
-    yield from _stated(row)
+    """The cells of a size that can run."""
+    yield from _batch_cells(row)
     per_device, accumulated = row["per_device_train_batch_size"], row["gradient_accumulation_steps"]
     yield f"{row['num_processes']} × {per_device} × {accumulated}"
     yield str(row["replicas"] or NOTHING)
@@ -103,12 +105,12 @@ def cells(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _refused(row: dict[str, Any]) -> Iterator[str]:
-    yield from _stated(row)
+    yield from _batch_cells(row)
     yield "cannot run"
     yield from [NOTHING] * (len(COLUMNS) + 2 - 5)
 
 
-def _stated(row: dict[str, Any]) -> Iterator[str]:
+def _batch_cells(row: dict[str, Any]) -> Iterator[str]:
     for name in ("nodes", "num_generations", "prompts_per_step", "completions_per_step"):
         yield NOTHING if row[name] is None else f"{row[name]:,}"
 
@@ -126,7 +128,7 @@ def _problems(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _warnings(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Each once, with the sizes it is about unless it is about all."""
+    """Each warning once, with its sizes unless it concerns all of them."""
     about: dict[str, list[str]] = {}
     for row in rows:
         for warning in row.get("warnings", ()):

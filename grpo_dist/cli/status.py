@@ -1,4 +1,4 @@
-"""`grpo-dist status`: where runs stand."""
+"""`grpo-dist status`: the state of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of runs for a person at a terminal."""
+"""The output of `grpo-dist status` as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpo_dist.slurm.status import RunStatus
 COLUMNS = ("run", "state", "job", "nodes", "step", "reward", "tokens/s", "attempts", "steps' time left", "limit's")
 COLOURS = {"running": "green", "finished": "bold green", "queued": "yellow", "stopped": "yellow", "failed": "red"}
 PLAIN = ("RUNNING", "COMPLETED")
-"""Slurm's words that say no more than ours."""
+"""States of Slurm that say no more than those of `RunStatus`."""
 
 
 def print_status(runs: Sequence[RunStatus], console: Console) -> None:

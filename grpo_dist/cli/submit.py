@@ -1,4 +1,4 @@
-"""`grpo-dist submit`: a run as a Slurm job."""
+"""`grpo-dist submit`: submit a run as a Slurm job."""
 
 from __future__ import annotations
 

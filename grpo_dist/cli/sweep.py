@@ -1,4 +1,4 @@
-"""`grpo-dist sweep`: many runs as one job array."""
+"""`grpo-dist sweep`: submit many runs as one job array."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sweep(
     from grpo_dist.slurm.sweep import array_script, submit_sweep, sweep_runs
 
     found = sweep_runs(config, with_nodes(overrides, nodes), load_site())
-    for warning in dict.fromkeys(warning for member in found for warning in member.planned.warnings):
+    for warning in dict.fromkeys(warning for run in found for warning in run.planned.warnings):
         click.echo(f"warning: {warning}", err=True)
     path = output or Path("runs") / f"{Path(config).stem}-sweep"
     if dry_run:
@@ -50,8 +50,8 @@ def sweep(
     else:
         job_id = submit_sweep(path, config, found, throttle)
         click.echo(job_id)
-    for member in found:
-        click.echo(f"{path / member.name}: {' '.join(member.settings)}", err=True)
+    for run in found:
+        click.echo(f"{path / run.name}: {' '.join(run.settings)}", err=True)
     if not dry_run:
         where = shlex.quote(str(path))
         click.echo(f"see how far they are: grpo-dist status {where}; end them: grpo-dist cancel {where}", err=True)

@@ -1,1 +1,1 @@
-"""Where job scripts that were rendered before the rooms were redrawn find their two programs."""
+"""Old module paths, which job scripts rendered up to version 0.1 still call."""

@@ -1,4 +1,4 @@
-"""A cluster's run tried on this machine: what it has, the run itself, and what would fail on the cluster."""
+"""A rehearsal of a cluster run on this machine, and what it finds that would fail on the cluster."""
 
 from grpo_dist.debug.run import debug, open_debug
 

@@ -1,4 +1,4 @@
-"""What a debug run tells of the cluster's."""
+"""What a debug run finds out about the run on the cluster."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.debug import Debug
 
 GIB = 2**30
-CUT = 0.05
-"""Share of completions cut at the limit above which their answers are missed."""
-ALIKE = 0.5
-"""Share of groups without a difference in reward above which most of the work teaches nothing."""
+MOST_CUT = 0.05
+"""Share of completions cut at the length limit from which on it is a warning."""
+MOST_EQUAL = 0.5
+"""Share of groups with equal rewards, which teach nothing, from which on it is a warning."""
 SAMPLE = "where the model fits, ask it: grpo-dist rewards CONFIG --set rewards.preflight_samples=16"
 BAND = "grpo-dist filter CONFIG --output band.jsonl keeps problems that are sometimes solved; or more num_generations"
 
 
-def of_the_plan(plan: LaunchPlan) -> Iterator[Finding]:
-    """What the planner says of the cluster."""
+def plan_findings(plan: LaunchPlan) -> Iterator[Finding]:
+    """The planner's warnings about the cluster, and the planned topology."""
     for warning in plan.warnings:
         yield Finding("plan", "warning", warning, "grpo-dist plan CONFIG")
     where = plan.topology
-    told = f"{where.nodes} × {where.gpus_per_node} GPUs, {where.num_processes} training processes"
-    yield Finding("plan", "ok", told if where.device == "cuda" else f"{where.num_processes} processes on CPU")
+    what = f"{where.nodes} × {where.gpus_per_node} GPUs, {where.num_processes} training processes"
+    yield Finding("plan", "ok", what if where.device == "cuda" else f"{where.num_processes} processes on CPU")
 
 
-def of_the_rewards(report: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """Those of the reward preflight, as they are."""
+def reward_findings(report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """The findings of the reward preflight, unchanged."""
     if report is not None:
         found = [Finding(**finding) for finding in report["findings"]]
         yield from found or [Finding("rewards", "ok", "their preflight finds nothing against them")]
 
 
-def of_the_steps(config: RunConfig, debug: Debug, steps: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Of the steps that were trained.
+def step_findings(config: RunConfig, debug: Debug, steps: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Findings about the trained steps.
 
     Args:
-        config: the cluster's.
+        config: the configuration for the cluster.
         steps: lines of metrics.jsonl.
     """
     if not steps:
@@ -52,7 +52,7 @@ def of_the_steps(config: RunConfig, debug: Debug, steps: Sequence[Mapping[str, A
     else:
         yield Finding("loss", "ok", f"loss and gradient are finite in {len(steps)} steps")
     yield _truncation(config, debug, _mean(steps, "completions/clipped_ratio"))
-    yield _alike(debug, _mean(steps, "frac_reward_zero_std"))
+    yield _zero_variance(debug, _mean(steps, "frac_reward_zero_std"))
 
 
 def _mean(steps: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -60,34 +60,35 @@ def _mean(steps: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
-    name, limit, stated = "truncation", debug.config.grpo.max_completion_length, config.grpo.max_completion_length
+    name = "truncation"
+    limit, cluster_limit = debug.config.grpo.max_completion_length, config.grpo.max_completion_length
     if debug.small:
         what = f"not known: random weights end by chance, {share:.0%} of completions not within {limit:,} tokens"
         return Finding(name, "warning", what, SAMPLE)
     what = f"{share:.0%} of completions are cut at {limit:,} tokens"
-    if share <= CUT:
+    if share <= MOST_CUT:
         return Finding(name, "ok", what)
-    if limit < stated:
-        what += f"; whether {stated:,} are enough this trial is too short to say"
+    if limit < cluster_limit:
+        what += f"; whether {cluster_limit:,} are enough this trial is too short to say"
         return Finding(name, "warning", what, SAMPLE)
     what += "; an answer after the cut cannot be paid"
     return Finding(name, "warning", what, f"--set grpo.max_completion_length={2 * limit}")
 
 
-def _alike(debug: Debug, share: float) -> Finding:
+def _zero_variance(debug: Debug, share: float) -> Finding:
     name = "zero-variance"
     if debug.small:
         what = f"not known: with random weights {share:.0%} of groups have all rewards alike"
         return Finding(name, "warning", what, SAMPLE)
     what = f"{share:.0%} of groups have all rewards alike and teach nothing"
-    return Finding(name, "warning", what, BAND) if share > ALIKE else Finding(name, "ok", what)
+    return Finding(name, "warning", what, BAND) if share > MOST_EQUAL else Finding(name, "ok", what)
 
 
-def of_the_longest_batch(debug: Debug, stated: LaunchPlan, longest: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """Of the step with the longest prompts and full completions.
+def longest_batch_findings(debug: Debug, planned: LaunchPlan, longest: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Findings about the step with the longest prompts and full completions.
 
     Args:
-        stated: the cluster's plan.
+        planned: the plan for the cluster.
     """
     if longest is None:
         return
@@ -96,30 +97,32 @@ def of_the_longest_batch(debug: Debug, stated: LaunchPlan, longest: Mapping[str,
         f"one step of {longest['completions']} completions of {longest['completion_tokens']:,.0f} tokens "
         f"on prompts of up to {longest['prompt_tokens']:,} went through"
     )
-    peak, planned = longest["peak_bytes"], _trainer_bytes(debug.plan)
+    peak, planned_bytes = longest["peak_bytes"], _trainer_bytes(debug.plan)
     if peak is None:
-        yield Finding(name, "ok", f"{what}; a CPU cannot tell the memory of a GPU{_counted(stated)}")
-    elif debug.small or planned is None:
-        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, which says nothing of the large model{_counted(stated)}")
-    elif peak <= planned:
-        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, planned {_gib(planned)}")
+        yield Finding(name, "ok", f"{what}; a CPU cannot tell the memory of a GPU{_cluster_memory(planned)}")
+    elif debug.small or planned_bytes is None:
+        yield Finding(
+            name, "ok", f"{what}; peak {_gib(peak)}, which says nothing of the large model{_cluster_memory(planned)}"
+        )
+    elif peak <= planned_bytes:
+        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, planned {_gib(planned_bytes)}")
     else:
-        smaller = max(1, stated.batch.per_device_train_batch_size // 2)
+        smaller = max(1, planned.batch.per_device_train_batch_size // 2)
         hint = f"leave more room: --set distributed.max_per_device_train_batch_size={smaller}"
-        told = f"{what}; peak {_gib(peak)}, more than the {_gib(planned)} planned{_counted(stated)}"
-        yield Finding(name, "warning", told, hint)
+        what = f"{what}; peak {_gib(peak)}, more than the {_gib(planned_bytes)} planned{_cluster_memory(planned)}"
+        yield Finding(name, "warning", what, hint)
 
 
-def _counted(stated: LaunchPlan) -> str:
-    planned = _trainer_bytes(stated)
-    if planned is None or not stated.memory["gpu_bytes"]:
+def _cluster_memory(plan: LaunchPlan) -> str:
+    planned = _trainer_bytes(plan)
+    if planned is None or not plan.memory["gpu_bytes"]:
         return ""
-    room = stated.memory["gpu_bytes"]
+    room = plan.memory["gpu_bytes"]
     return f"; the cluster's plan counts {_gib(planned)} of {_gib(room)} for a trainer (grpo-dist plan CONFIG)"
 
 
 def _trainer_bytes(plan: LaunchPlan) -> int | None:
-    """The most that a role with training in it takes of a GPU."""
+    """The most memory that a role that trains uses on a GPU."""
     if plan.memory is None:
         return None
     roles = plan.memory["roles"]

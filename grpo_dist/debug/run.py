@@ -1,7 +1,4 @@
-"""The debug run itself: a run directory of its own, the same stages, and one more.
-
-What this machine has for a debug run.
-"""
+"""The debug run: what this machine has, a run directory of its own, the usual stages and one more."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.base import EMBEDDED
-from grpo_dist.debug.findings import of_the_longest_batch, of_the_plan, of_the_rewards, of_the_steps
+from grpo_dist.debug.findings import longest_batch_findings, plan_findings, reward_findings, step_findings
 from grpo_dist.doctor.devices import seen_by_torch
 from grpo_dist.doctor.hub import cached_snapshot, missing_files, obstacle_of
 from grpo_dist.errors import LaunchError, ModelError, RolloutError, RunDirectoryError
@@ -24,7 +21,7 @@ from grpo_dist.findings import Finding, any_error
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import run_stages
-from grpo_dist.launch.stages import QUIET, Stage, launched, stages
+from grpo_dist.launch.stages import QUIET, Stage, launch_command, stages
 from grpo_dist.plan import plan_run
 from grpo_dist.plan.debug import Debug, DebugMachine, scaled_down
 from grpo_dist.progress import Terminal
@@ -33,15 +30,15 @@ from grpo_dist.run import metrics
 from grpo_dist.run.directory import RunDirectory, write_json
 
 TOKENIZER = "tokenizer.json"
-"""The name under which `missing_files` lists it."""
+"""As `missing_files` names a missing tokenizer."""
 
 
 def this_machine(config: RunConfig, environ: Mapping[str, str]) -> DebugMachine:
-    """Its first GPU, or its memory, and whether the model of a configuration can be had.
+    """The first GPU or the memory of this machine, and whether it can load the model of a configuration.
 
     Raises:
-        LaunchError: PyTorch is not there or cannot be imported.
-        ModelError: not even the tokenizer can be had.
+        LaunchError: PyTorch is missing or cannot be imported.
+        ModelError: not even the tokenizer can be loaded.
     """
     seen = seen_by_torch(environ)
     if seen is None or isinstance(seen, Finding):
@@ -82,13 +79,13 @@ def _lacks_model(config: RunConfig, environ: Mapping[str, str]) -> str | None:
 
 
 def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
-    """Scale the configuration down to this machine, and make the run directory; an earlier debug run there gives way.
+    """Scale the configuration down to this machine, and create the run directory in place of an earlier debug run.
 
     Raises:
         ConfigError: the configuration cannot run on its cluster, or Unsloth is asked for and not installed here.
         LaunchError: training is not installed here.
-        ModelError: not even the tokenizer of the model can be had.
-        RunDirectoryError: a real run stands there, or the earlier debug run is still going on.
+        ModelError: not even the tokenizer of the model can be loaded.
+        RunDirectoryError: the directory holds a real run, or the earlier debug run is still active.
     """
     check_rewards(config)
     check_packages(())
@@ -103,28 +100,28 @@ def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
 
 
 def debug(config: RunConfig, run: RunDirectory, made: Debug, terminal: Terminal) -> list[Finding]:
-    """Run its stages as far as they go; what they tell of the cluster's run, also in the run directory.
+    """Run the stages as far as they go. Returns the findings, and writes them to the run directory.
 
     Raises:
         Interrupted: a signal ended it.
     """
     env, failure = {**os.environ, **QUIET}, None
     try:
-        again = "run the same command again"
+        retry = "run the same command again"
         forked = can_fork(made.plan, made.config)
-        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, again=again, forked=forked)
+        run_stages(run, made.plan, _stages(run, made), env=env, terminal=terminal, retry=retry, forked=forked)
     except (LaunchError, RolloutError) as error:
         failure = error
     found = list(_findings(config, run, made))
-    told = any_error(found) and not run.prepared.exists()  # the rewards stopped it, and are told already
-    if failure is not None and not told:
+    reported = any_error(found) and not run.prepared.exists()  # the reward preflight failed, and is a finding already
+    if failure is not None and not reported:
         found.append(Finding("run", "error", failure.message, failure.hint))
     write_json(run.debug, {**_record(config, made), "findings": [finding.to_dict() for finding in found]})
     return found
 
 
 def _check_free(run: RunDirectory) -> None:
-    """Nothing but a debug run that has ended may be replaced."""
+    """Check that the directory is free or holds a debug run that has ended: nothing else may be replaced."""
     if not run.exists():
         return
     if not run.debug.exists():
@@ -141,20 +138,20 @@ def _stages(run: RunDirectory, made: Debug) -> list[Stage]:
     if made.small:
         argv = (sys.executable, "-m", "grpo_dist.training.stages.small_model", str(run.path))
         found.insert(0, Stage("small-model", argv, run.model, alone=True, generates=False))
-    argv = launched("grpo_dist.training.stages.longest_batch", run, made.plan)
+    argv = launch_command("grpo_dist.training.stages.longest_batch", run, made.plan)
     return [*found, Stage("longest-batch", argv, run.longest_batch, alone=True, generates=False)]
 
 
 def _findings(config: RunConfig, run: RunDirectory, made: Debug) -> Iterator[Finding]:
-    stated = plan_run(config)
-    yield from of_the_plan(stated)
-    yield from of_the_rewards(_json(run.rewards_preflight))
-    yield from of_the_steps(config, made, metrics.read(run.metrics))
-    yield from of_the_longest_batch(made, stated, _json(run.longest_batch))
+    planned = plan_run(config)
+    yield from plan_findings(planned)
+    yield from reward_findings(_json(run.rewards_preflight))
+    yield from step_findings(config, made, metrics.read(run.metrics))
+    yield from longest_batch_findings(made, planned, _json(run.longest_batch))
 
 
 def _record(config: RunConfig, made: Debug) -> dict[str, Any]:
-    """`debug.json`, but for what comes of it."""
+    """The content of `debug.json` without the findings."""
     return {
         "model": {"name_or_path": config.model.name_or_path, "revision": config.model.revision},
         "changes": [change._asdict() for change in made.changes],

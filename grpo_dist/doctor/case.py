@@ -1,7 +1,4 @@
-"""What is to run, and what the doctor knows of where.
-
-Other programs, asked with a time-out.
-"""
+"""The input of all checks: configuration, plan, environment, and whether training would run on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ SECONDS = 20.0
 
 
 def output(*argv: str, timeout_s: float = SECONDS) -> str | None:
-    """What a program printed; None when it is not there, fails, or does not answer in time."""
+    """The output of a program; None if it is not installed, fails, or does not answer in time."""
     if shutil.which(argv[0]) is None:
         return None
     try:
@@ -30,35 +27,36 @@ def output(*argv: str, timeout_s: float = SECONDS) -> str | None:
 
 
 def answers(*argv: str) -> bool:
-    """Whether a program is there and ends well."""
+    """Whether a program is installed and exits with code 0."""
     return output(*argv) is not None
 
 
 RUNS = Path("runs")
-"""Where `grpo-dist run` puts run directories."""
+"""Where `grpo-dist run` creates run directories."""
 
 
 @dataclass(frozen=True)
 class DoctorContext:
-    """One examination."""
+    """What the checks are about."""
 
     config: RunConfig | None
-    """None: the machine alone is looked at, and nothing is missing that only some configuration needs."""
+    """None: only the machine is checked, and nothing counts as missing that only some configurations need."""
     plan: LaunchPlan | None
-    """None without a configuration, or when it cannot be planned."""
+    """None without a configuration, or if it cannot be planned."""
     environ: Mapping[str, str]
     directory: Path
-    """Where the run directory is, or will be."""
+    """Where the run directory is or will be created."""
     here: bool
-    """Whether training would run on this machine: inside a job, or where there is no Slurm to submit to."""
+    """Whether training would run on this machine: inside a job, or without a Slurm to submit to."""
 
     @property
     def wants_gpus(self) -> int:
-        """GPUs the plan needs of this machine; 0 on CPU, or when it does not run here."""
+        """GPUs the plan needs on this machine; 0 on CPU, or if training does not run here."""
         return self.plan.topology.gpus_per_node if self.plan and self.here else 0
 
     @property
     def several_nodes(self) -> bool:
+        """Whether the plan has more than one node."""
         return self.plan is not None and self.plan.topology.nodes > 1
 
 
@@ -69,12 +67,12 @@ def doctor_context(
     environ: Mapping[str, str] = os.environ,
     directory: Path = RUNS,
 ) -> DoctorContext:
-    """The case on this machine. Inside a Slurm job, and where no Slurm answers, training would run here."""
+    """The context on this machine. Training would run here inside a Slurm job, or if no Slurm answers."""
     inside = "SLURM_JOB_ID" in environ
     return DoctorContext(config, plan, environ, directory, here=inside or not answers("sinfo", "--version"))
 
 
 def hub_home(environ: Mapping[str, str]) -> Path:
-    """Where the Hub's programs keep their token and caches, by their own rules."""
+    """Where huggingface_hub keeps its token and caches."""
     default = os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(environ.get("HF_HOME") or default).expanduser()

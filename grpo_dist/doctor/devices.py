@@ -1,4 +1,4 @@
-"""Driver, PyTorch's CUDA, and the memory of GPUs and who uses it."""
+"""Checks of the driver, of PyTorch's CUDA, and of the GPUs and their free memory."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from grpo_dist.doctor.case import DoctorContext, output
 from grpo_dist.findings import Finding
 
 IMPORT_SECONDS = 120.0
-"""A cold file system takes long to read PyTorch."""
+"""Importing PyTorch from a slow file system takes long."""
 GIB = 2**30
 BUSY = 0.05
-"""Share of a GPU's memory that others may use before it is worth a word."""
+"""Share of a GPU's memory that other processes may use without a warning."""
 ON_CPU = "to train on the CPU: --set cluster.gpus_per_node=0"
 
 
-def findings(case: DoctorContext) -> Iterator[Finding]:
+def findings(context: DoctorContext) -> Iterator[Finding]:
     driver = _driver()
     if driver is not None:
         yield Finding("driver", "ok", f"NVIDIA driver {driver}")
-    elif case.wants_gpus:
+    elif context.wants_gpus:
         yield Finding("driver", "error", "nvidia-smi does not answer: no NVIDIA driver", f"load it, or {ON_CPU}")
-    if case.plan and not case.here and case.plan.topology.device == "cuda":
+    if context.plan and not context.here and context.plan.topology.device == "cuda":
         yield Finding("gpus", "ok", "those of the job's nodes; each node is examined when the job starts")
         return
-    seen = seen_by_torch(case.environ)
+    seen = seen_by_torch(context.environ)
     if isinstance(seen, Finding):
         yield seen
     elif seen is not None:
-        yield from _cuda(case, seen, driver)
-        yield from _gpus(case, seen)
+        yield from _cuda(context, seen, driver)
+        yield from _gpus(context, seen)
 
 
 def _driver() -> str | None:
-    told = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return told.split()[0] if told and told.split() else None
+    printed = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return printed.split()[0] if printed and printed.split() else None
 
 
 def seen_by_torch(environ: Mapping[str, str]) -> dict[str, Any] | Finding | None:
-    """What PyTorch sees; a finding when it cannot be imported, None when it is not there (packages says so)."""
+    """What PyTorch sees; a finding if it cannot be imported, None if it is not installed (`packages` reports that)."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
@@ -62,15 +62,15 @@ def seen_by_torch(environ: Mapping[str, str]) -> dict[str, Any] | Finding | None
     )
 
 
-def _cuda(case: DoctorContext, seen: Mapping[str, Any], driver: str | None) -> Iterator[Finding]:
+def _cuda(context: DoctorContext, seen: Mapping[str, Any], driver: str | None) -> Iterator[Finding]:
     build = seen["cuda_build"]
     if seen["available"]:
         nccl = ".".join(map(str, seen["nccl"] or ()))
         yield Finding("cuda", "ok", f"PyTorch {seen['torch']}, CUDA {build}, NCCL {nccl}")
-        if case.config and case.config.model.dtype == "bfloat16" and case.wants_gpus and not seen["bfloat16"]:
+        if context.config and context.config.model.dtype == "bfloat16" and context.wants_gpus and not seen["bfloat16"]:
             yield Finding("dtype", "error", "this GPU has no bfloat16", "--set model.dtype=float16")
         return
-    status = "error" if case.wants_gpus else "ok"
+    status = "error" if context.wants_gpus else "ok"
     if build is None:
         what = f"PyTorch {seen['torch']} is a build for CPUs"
         hint = f"pip install --force-reinstall torch (its default build has CUDA), or {ON_CPU}"
@@ -81,8 +81,8 @@ def _cuda(case: DoctorContext, seen: Mapping[str, Any], driver: str | None) -> I
     yield Finding("cuda", status, what, hint if status == "error" else None)
 
 
-def _gpus(case: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
-    gpus, wanted = seen["gpus"], case.wants_gpus
+def _gpus(context: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
+    gpus, wanted = seen["gpus"], context.wants_gpus
     if len(gpus) < wanted:
         yield Finding(
             "gpus",
@@ -90,7 +90,7 @@ def _gpus(case: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
             f"{len(gpus)} of the {wanted} GPUs planned for this machine are seen",
             f"--set cluster.gpus_per_node={len(gpus)}",
         )
-    needed = _needed_bytes(case)
+    needed = _needed_bytes(context)
     users = _users() if gpus else ""
     for index, gpu in enumerate(gpus):
         name = f"gpu-{index}"
@@ -105,16 +105,16 @@ def _gpus(case: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(name, "ok", what)
 
 
-def _needed_bytes(case: DoctorContext) -> int | None:
-    """The most any role of the plan takes of one GPU."""
-    if case.plan is None or case.plan.memory is None:
+def _needed_bytes(context: DoctorContext) -> int | None:
+    """The most memory that any role of the plan uses on one GPU."""
+    if context.plan is None or context.plan.memory is None:
         return None
-    return max(role["total_bytes"] for role in case.plan.memory["roles"].values())
+    return max(role["total_bytes"] for role in context.plan.memory["roles"].values())
 
 
 def _users() -> str:
-    told = output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
-    lines = [" ".join(line.split()) for line in (told or "").splitlines() if line.strip()]
+    printed = output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
+    lines = [" ".join(line.split()) for line in (printed or "").splitlines() if line.strip()]
     return f" ({'; '.join(lines[:8])})" if lines else ""
 
 

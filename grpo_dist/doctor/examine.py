@@ -1,4 +1,4 @@
-"""All groups of findings, one after the other."""
+"""Runs all groups of checks."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ IN_A_JOB: dict[str, Group] = {
     "hub": hub.model,
     "secrets": host.secret_findings,
 }
-"""What a node is examined for when a job starts. GPUs and room on the disk are in its facts; partition, ports and
-addresses are settled; the next stage imports PyTorch, which takes seconds, and loads the data anyway."""
+"""The checks on each node when a job starts. `NodeInfo` covers GPUs and disk space; partition, ports and addresses are
+settled by then; and the next stage imports PyTorch, which takes seconds, and loads the data anyway."""
 
 
-def examine(case: DoctorContext, groups: Mapping[str, Group] = GROUPS) -> list[Finding]:
-    """Everything there is to say, also what is well. A group that breaks is an error of its own and stops no other."""
+def examine(context: DoctorContext, groups: Mapping[str, Group] = GROUPS) -> list[Finding]:
+    """The findings of all groups, "ok" ones included. A group that fails becomes a finding and stops no other group."""
     found = []
     for name, group in groups.items():
         try:
-            found += group(case)
+            found += group(context)
         except Exception as error:
             what = f"the examination itself failed: {type(error).__name__}: {error}"
             found.append(Finding(name, "warning", what, "please report this"))

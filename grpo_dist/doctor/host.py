@@ -1,9 +1,4 @@
-"""Room on disks and in shared memory.
-
-What the system lets a process have (ulimit).
-
-Which secrets are there. Their values are never read into a finding.
-"""
+"""Checks of disk space, shared memory, limits (ulimit) and secrets. The value of a secret never enters a finding."""
 
 from __future__ import annotations
 
@@ -20,17 +15,17 @@ from grpo_dist.run.trackers import has_wandb_key
 
 GIB = 2**30
 RUN_BYTES = 2 * GIB
-"""Checkpoints hold the adapter and its optimizer; completions and logs come on top."""
+"""For checkpoints of the adapter and its optimizer, completions and logs."""
 SHARED = Path("/dev/shm")
 SHARED_PER_PROCESS = 512 * 2**20
-"""NCCL's buffers between the processes of a node."""
+"""For NCCL's buffers between the processes of a node."""
 
 
-def findings(case: DoctorContext) -> Iterator[Finding]:
-    yield _disk("run-directory", case.directory, RUN_BYTES, "--output DIR on another file system")
-    cache = hub_cache(case.environ)
-    yield _disk("hub-cache", cache, _weights(case), "export HF_HOME=/a/large/file/system")
-    yield from shared_memory(case)
+def findings(context: DoctorContext) -> Iterator[Finding]:
+    yield _disk("run-directory", context.directory, RUN_BYTES, "--output DIR on another file system")
+    cache = hub_cache(context.environ)
+    yield _disk("hub-cache", cache, _weights(context), "export HF_HOME=/a/large/file/system")
+    yield from shared_memory(context)
 
 
 def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
@@ -45,28 +40,28 @@ def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or its nearest parent that is there."""
+    """The path, or its nearest parent that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def _weights(case: DoctorContext) -> int:
-    """Bytes of a model that has to be downloaded still; 0 when it is there, embedded, or of unknown size."""
-    if case.config is None or case.plan is None or case.plan.memory is None:
+def _weights(context: DoctorContext) -> int:
+    """Bytes of a model that still has to be downloaded; 0 if it is present, embedded, or of unknown size."""
+    if context.config is None or context.plan is None or context.plan.memory is None:
         return 0
-    name = case.config.model.name_or_path
-    cached = hub_cache(case.environ) / f"models--{name.replace('/', '--')}"
+    name = context.config.model.name_or_path
+    cached = hub_cache(context.environ) / f"models--{name.replace('/', '--')}"
     if Path(name).exists() or cached.exists() or "/" not in name:
         return 0
-    trainer = case.plan.memory["roles"].get("trainer", {"components": []})
-    return sum(part["bytes"] for part in trainer["components"] if part["name"] == "weights")
+    trainer = context.plan.memory["roles"].get("trainer", {"components": []})
+    return sum(one["bytes"] for one in trainer["components"] if one["name"] == "weights")
 
 
-def shared_memory(case: DoctorContext) -> Iterator[Finding]:
-    """Whether the processes of this machine can exchange their buffers there."""
+def shared_memory(context: DoctorContext) -> Iterator[Finding]:
+    """Whether /dev/shm is large enough for the buffers between the processes of this machine."""
     if not SHARED.is_dir():
         return
     total = shutil.disk_usage(SHARED).total
-    processes = max(1, case.plan.topology.gpus_per_node) if case.plan and case.here else 1
+    processes = max(1, context.plan.topology.gpus_per_node) if context.plan and context.here else 1
     needed = SHARED_PER_PROCESS * processes if processes > 1 else 0
     what = f"{SHARED} holds {total / GIB:,.1f} GiB"
     if total < needed:
@@ -81,10 +76,10 @@ PROCESSES = 4096
 INFINIBAND = Path("/sys/class/infiniband")
 
 
-def limit_findings(case: DoctorContext) -> Iterator[Finding]:
+def limit_findings(context: DoctorContext) -> Iterator[Finding]:
     yield _limit("open-files", resource.RLIMIT_NOFILE, OPEN_FILES, "ulimit -n", "nofile")
     yield _limit("processes", resource.RLIMIT_NPROC, PROCESSES, "ulimit -u", "nproc")
-    if case.several_nodes and INFINIBAND.is_dir():
+    if context.several_nodes and INFINIBAND.is_dir():
         locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         if locked == resource.RLIM_INFINITY:
             yield Finding("locked-memory", "ok", "unlimited")
@@ -106,20 +101,20 @@ def _limit(name: str, which: int, wanted: int, command: str, item: str) -> Findi
     return Finding(name, "warning", what, f"{command} {highest}")
 
 
-def secret_findings(case: DoctorContext) -> Iterator[Finding]:
-    yield Finding("hub-token", "ok", _hub_token(case))
-    if case.config and "wandb" in case.config.tracking:
-        if has_wandb_key(case.environ):
+def secret_findings(context: DoctorContext) -> Iterator[Finding]:
+    yield Finding("hub-token", "ok", _hub_token(context))
+    if context.config and "wandb" in context.config.tracking:
+        if has_wandb_key(context.environ):
             yield Finding("wandb-key", "ok", "there")
         else:
             what = "none: Weights & Biases will write into the run directory only"
             yield Finding("wandb-key", "warning", what, "wandb login, or: export WANDB_API_KEY=<your key>")
 
 
-def _hub_token(case: DoctorContext) -> str:
-    if case.environ.get("HF_TOKEN"):
+def _hub_token(context: DoctorContext) -> str:
+    if context.environ.get("HF_TOKEN"):
         return "HF_TOKEN is set"
-    file = Path(case.environ.get("HF_TOKEN_PATH") or hub_home(case.environ) / "token").expanduser()
+    file = Path(context.environ.get("HF_TOKEN_PATH") or hub_home(context.environ) / "token").expanduser()
     if file.is_file():
         return f"in {file}"
     return "none; public models and data need none (for others: export HF_TOKEN=<your token>)"

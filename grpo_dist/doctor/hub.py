@@ -1,4 +1,4 @@
-"""Whether what the configuration names can be loaded: local, in the cache, or from the Hub."""
+"""Checks whether model and data of the configuration can be loaded: local, from the cache, or from the Hub."""
 
 from __future__ import annotations
 
@@ -22,68 +22,68 @@ PREFETCH = "on a machine with network: grpo-dist prefetch CONFIG"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
-def findings(case: DoctorContext) -> Iterator[Finding]:
-    if case.config is None:
-        yield _reach(case.environ)
+def findings(context: DoctorContext) -> Iterator[Finding]:
+    if context.config is None:
+        yield _reach(context.environ)
         return
-    yield from model(case)
-    yield _available(case, "data", "datasets", case.config.data)
-    if case.config.warm_start:
-        yield _available(case, "warm_start.data", "datasets", case.config.warm_start.data)
+    yield from model(context)
+    yield _available(context, "data", "datasets", context.config.data)
+    if context.config.warm_start:
+        yield _available(context, "warm_start.data", "datasets", context.config.warm_start.data)
 
 
-def model(case: DoctorContext) -> Iterator[Finding]:
-    """The model alone, of a case with a configuration."""
-    yield _available(case, "model", "models", case.config.model)
+def model(context: DoctorContext) -> Iterator[Finding]:
+    """Only the model; the context must have a configuration."""
+    yield _available(context, "model", "models", context.config.model)
 
 
-def _available(case: DoctorContext, section: str, kind: str, stated: ModelSection | SourceSection) -> Finding:
-    what, name = section.replace(".", "-").replace("_", "-"), stated.name_or_path
+def _available(context: DoctorContext, section: str, kind: str, named: ModelSection | SourceSection) -> Finding:
+    what, name = section.replace(".", "-").replace("_", "-"), named.name_or_path
     if name == EMBEDDED:
         return Finding(what, "ok", "embedded in the program")
     if Path(name).expanduser().exists():
         return Finding(what, "ok", f"{name} is there")
     if name.startswith(("/", "./", "../", "~")) or (kind == "datasets" and is_local(name)):
         return Finding(what, "error", f"{name} is not there", f"--set {section}.name_or_path=PATH")
-    ready, cached = _cached(case.environ, stated)
+    ready, cached = _cached(context.environ, named)
     if ready:
         return Finding(what, "ok", cached)
-    obstacle = obstacle_of(case.environ, kind, name)
+    obstacle = obstacle_of(context.environ, kind, name)
     if obstacle is None:
         return Finding(what, "ok", f"{cached}; the Hub has it")
     return Finding(what, "error", f"{cached}, and the Hub does not help: {obstacle}", PREFETCH)
 
 
-def _cached(environ: Mapping[str, str], stated: ModelSection | SourceSection) -> tuple[bool, str]:
-    """Whether a run would load it without a network, and in words what the cache has of it."""
-    name, revision = stated.name_or_path, stated.revision
-    if isinstance(stated, ModelSection):
+def _cached(environ: Mapping[str, str], named: ModelSection | SourceSection) -> tuple[bool, str]:
+    """Whether a run could load it offline, and a sentence on what the cache has."""
+    name, revision = named.name_or_path, named.revision
+    if isinstance(named, ModelSection):
         snapshot = cached_snapshot(environ, name, revision)
         missing = missing_files(snapshot) if snapshot else []
         if missing:
             return False, f"{name} is in the cache but for {', '.join(missing[:3])}"
         cached = snapshot is not None
     else:
-        cached = cached_data(environ, name, stated.config)
-        if cached and revision is not None:  # that cache cannot tell one revision from another: a run does not use it
+        cached = cached_data(environ, name, named.config)
+        if cached and revision is not None:  # that cache does not record the revision, so a run does not use it
             return False, f"{name} is in the cache, of a revision that may not be {revision}"
     return cached, f"{name} is {'' if cached else 'not '}in the cache"
 
 
 def cached_data(environ: Mapping[str, str], name: str, config: str | None) -> bool:
-    """Whether `datasets` has made its own cache of a data set (`owner___name/config/…/dataset_info.json`)."""
+    """Whether the cache of `datasets` has a data set (`owner___name/config/…/dataset_info.json`)."""
     cache = Path(environ.get("HF_DATASETS_CACHE") or hub_home(environ) / "datasets").expanduser()
-    ours = [folder for folder in cache.glob("*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
-    return any(any(folder.glob(f"{config or '*'}/**/dataset_info.json")) for folder in ours)
+    folders = [folder for folder in cache.glob("*") if _plain(folder.name) == _plain(name.replace("/", "___"))]
+    return any(any(folder.glob(f"{config or '*'}/**/dataset_info.json")) for folder in folders)
 
 
 def _plain(name: str) -> str:
-    """`datasets` writes a name in snake case."""
+    """A name without the differences that `datasets` makes when it converts names to snake case."""
     return re.sub(r"[_-]", "", name).lower()
 
 
 def cached_snapshot(environ: Mapping[str, str], name: str, revision: str | None) -> Path | None:
-    """The folder of a model's revision in the Hub cache, None when nothing is in it."""
+    """The folder of a model's revision in the Hub cache; None if it is missing or empty."""
     repository = hub_cache(environ) / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or "main"
@@ -92,8 +92,8 @@ def cached_snapshot(environ: Mapping[str, str], name: str, revision: str | None)
 
 
 def missing_files(snapshot: Path) -> list[str]:
-    """What a model cannot be loaded without, and is not in its snapshot: configuration, tokenizer, every shard."""
-    there = {path.name for path in snapshot.iterdir() if path.exists()}  # a broken link is no file
+    """Required files that a snapshot lacks: configuration, tokenizer, every shard of the weights."""
+    there = {path.name for path in snapshot.iterdir() if path.exists()}  # a broken link does not count
     missing = [] if "config.json" in there else ["config.json"]
     if not there & {"tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json"}:
         missing.append("tokenizer.json")
@@ -117,7 +117,7 @@ def _reach(environ: Mapping[str, str]) -> Finding:
 
 
 def obstacle_of(environ: Mapping[str, str], kind: str, name: str) -> str | None:
-    """Why the Hub cannot give it; None when it says that it can.
+    """Why it cannot be downloaded from the Hub; None if it can.
 
     Args:
         kind: `models` or `datasets`.

@@ -1,4 +1,4 @@
-"""Interfaces that NCCL and gloo would take, the name of this machine, and the port processes meet at."""
+"""Checks of the interfaces NCCL and gloo would use, the host name, and the rendezvous port."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ INTERFACES = Path("/sys/class/net")
 VIRTUAL = ("lo", "docker", "veth", "virbr", "br-", "cni", "flannel", "tun", "ifb", "dummy")
 PINS = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 RENDEZVOUS_PORT = 29500
-"""PyTorch's, and Accelerate's where no other is stated."""
+"""Default of PyTorch and Accelerate."""
 
 
-def findings(case: DoctorContext) -> Iterator[Finding]:
-    yield from pins(case)
-    yield from _interfaces(case)
-    if case.several_nodes:
+def findings(context: DoctorContext) -> Iterator[Finding]:
+    yield from pins(context)
+    yield from _interfaces(context)
+    if context.several_nodes:
         yield _name()
-    if case.plan and case.here and case.plan.topology.num_processes > 1:
-        yield _port(int(case.environ.get("MASTER_PORT") or RENDEZVOUS_PORT))
+    if context.plan and context.here and context.plan.topology.num_processes > 1:
+        yield _port(int(context.environ.get("MASTER_PORT") or RENDEZVOUS_PORT))
 
 
 def usable() -> list[str]:
-    """Interfaces that are up and lead somewhere."""
+    """Interfaces that are up and neither loopback nor virtual."""
     names = [path.name for path in sorted(INTERFACES.iterdir())] if INTERFACES.is_dir() else []
     return [name for name in names if not name.startswith(VIRTUAL) and _up(name)]
 
@@ -38,27 +38,27 @@ def _up(name: str) -> bool:
         return False
 
 
-def pins(case: DoctorContext) -> Iterator[Finding]:
-    """Interfaces that the environment names and this machine has not."""
+def pins(context: DoctorContext) -> Iterator[Finding]:
+    """Errors for interfaces that the environment names and this machine does not have."""
     there = usable()
     for pin in PINS:
-        stated = [name.lstrip("^=") for name in case.environ.get(pin, "").split(",") if name]
-        excluding = case.environ.get(pin, "").startswith("^")
-        wrong = [name for name in stated if not any(one.startswith(name) for one in (*there, "lo"))]
+        named = [name.lstrip("^=") for name in context.environ.get(pin, "").split(",") if name]
+        excluding = context.environ.get(pin, "").startswith("^")
+        wrong = [name for name in named if not any(one.startswith(name) for one in (*there, "lo"))]
         if wrong and not excluding:
-            status = "error" if case.here and case.plan and case.plan.topology.num_processes > 1 else "warning"
-            what = f"{pin}={case.environ[pin]}: there is no interface {', '.join(wrong)} that is up"
+            status = "error" if context.here and context.plan and context.plan.topology.num_processes > 1 else "warning"
+            what = f"{pin}={context.environ[pin]}: there is no interface {', '.join(wrong)} that is up"
             yield Finding("interface-pin", status, what, f"export {pin}={there[0] if there else 'lo'}")
 
 
-def _interfaces(case: DoctorContext) -> Iterator[Finding]:
+def _interfaces(context: DoctorContext) -> Iterator[Finding]:
     there = usable()
-    if case.several_nodes and len(there) > 1 and not any(case.environ.get(pin) for pin in PINS):
+    if context.several_nodes and len(there) > 1 and not any(context.environ.get(pin) for pin in PINS):
         what = f"several interfaces: {', '.join(there)}; NCCL takes the first that it likes"
         yield Finding("interfaces", "warning", what, f"export {PINS[0]}={there[0]} {PINS[1]}={there[0]}")
     elif there:
         yield Finding("interfaces", "ok", ", ".join(there))
-    elif case.several_nodes:
+    elif context.several_nodes:
         yield Finding("interfaces", "error", "no interface is up but loopback", "ip link")
 
 

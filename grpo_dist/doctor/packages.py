@@ -1,4 +1,4 @@
-"""Python and packages, against the versions this release was tested with."""
+"""Checks of Python and of packages, against the versions this release was tested with."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from grpo_dist.findings import Finding
 Version = tuple[int, ...]
 
 PYTHON = ((3, 11), (3, 13))
-"""Tested: from, and before."""
+"""Tested from the first version, up to but not including the second."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A package, the extra that brings it, and its tested versions: from `low`, before `below` (None: open)."""
+    """A package, the extra that installs it, and its tested versions: from `low`, before `below` (None: no bound)."""
 
     name: str
     extra: str
@@ -27,7 +27,8 @@ class Tested:
     below: str | None = None
 
     @property
-    def wanted(self) -> str:
+    def requirement(self) -> str:
+        """The tested versions as a requirement."""
         return f">={self.low}" + (f",<{self.below}" if self.below else "")
 
     def covers(self, found: str) -> bool:
@@ -36,7 +37,7 @@ class Tested:
 
 
 UNSLOTH = Tested("unsloth", "unsloth", "2026.10.7", "2026.11")
-"""Open to no later month: it rewrites TRL's source text."""
+"""Bounded to the month: Unsloth patches TRL's source code."""
 
 UNSLOTH_ON_CPU = (2026, 10, 9)
 """The first release that trains without a GPU."""
@@ -59,20 +60,20 @@ TESTED = (
     Tested("tensorboard", "tracking", "2.21"),
     Tested("wandb", "tracking", "0.31"),
 )
-"""The ranges of setup.cfg; a test holds the two together."""
+"""The ranges of setup.cfg; a test checks that they agree."""
 
 
-def findings(case: DoctorContext) -> Iterator[Finding]:
+def findings(context: DoctorContext) -> Iterator[Finding]:
     yield _python()
-    needed = _needed(case)
+    needed = _needed(context)
     for package in TESTED:
         yield from _package(package, needed.get(package.name))
-    yield from _pairs(case)
-    yield from _attention(case)
+    yield from _pairs(context)
+    yield from _attention(context)
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution that is installed beside this program."""
+    """The installed version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -80,18 +81,18 @@ def installed(name: str) -> str | None:
 
 
 def numbers(text: str) -> Version:
-    """`2.13.0+cpu` → (2, 13, 0); what is no number ends it."""
+    """`2.13.0+cpu` → (2, 13, 0): the leading numbers of a version."""
     found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def unsloth_missing(*, on_cpu: bool) -> str | None:
-    """Why the Unsloth that is installed cannot train; None if it can. It is not imported."""
+    """Why the installed Unsloth cannot train; None if it can. It is not imported."""
     found = installed(UNSLOTH.name)
     if found is None:
         return f"Unsloth is not installed beside {sys.executable}"
     if not UNSLOTH.covers(found):
-        return f"Unsloth {found} is not among the supported versions {UNSLOTH.wanted}"
+        return f"Unsloth {found} is not among the supported versions {UNSLOTH.requirement}"
     if on_cpu and numbers(found) < UNSLOTH_ON_CPU:
         return f"Unsloth {found} needs a GPU; {'.'.join(map(str, UNSLOTH_ON_CPU))} is the first that does not"
     return None
@@ -106,9 +107,9 @@ def _python() -> Finding:
     return Finding("python", "warning", f"{what}; {tested}", f"python{low[0]}.{low[1]} -m venv .venv")
 
 
-def _needed(case: DoctorContext) -> dict[str, str]:
-    """Package → what needs it."""
-    config = case.config
+def _needed(context: DoctorContext) -> dict[str, str]:
+    """Package → what the configuration needs it for."""
+    config = context.config
     if config is None:
         return {}
     needed = {package.name: "training" for package in TESTED if package.extra == "train"}
@@ -130,17 +131,17 @@ def _package(package: Tested, need: str | None) -> Iterator[Finding]:
             yield Finding(name, "error", f"not installed, and needed for {need}", install)
         return
     if not package.covers(found):
-        upgrade = f"pip install '{name}{package.wanted}'"
-        yield Finding(name, "warning", f"{found} is not among the tested versions {package.wanted}", upgrade)
+        upgrade = f"pip install '{name}{package.requirement}'"
+        yield Finding(name, "warning", f"{found} is not among the tested versions {package.requirement}", upgrade)
     else:
-        yield Finding(name, "ok", f"{found} (tested: {package.wanted})")
+        yield Finding(name, "ok", f"{found} (tested: {package.requirement})")
 
 
-def _pairs(case: DoctorContext) -> Iterator[Finding]:
-    """Versions that are fine alone, and not for what is to be run."""
+def _pairs(context: DoctorContext) -> Iterator[Finding]:
+    """Versions that are supported, but not for this configuration."""
     trl = installed("trl")
-    on_cpu = case.plan is not None and case.plan.topology.device == "cpu"
-    asked = case.config is not None and case.config.model.backend == "unsloth"
+    on_cpu = context.plan is not None and context.plan.topology.device == "cpu"
+    asked = context.config is not None and context.config.model.backend == "unsloth"
     if asked and (missing := unsloth_missing(on_cpu=on_cpu)):
         yield Finding("backend", "error", f"model.backend: {missing}", INSTALL_UNSLOTH)
     if trl and on_cpu and numbers(trl) < (1, 16):
@@ -148,8 +149,8 @@ def _pairs(case: DoctorContext) -> Iterator[Finding]:
         yield Finding("trl-on-cpu", "error", what, "pip install 'trl>=1.16,<1.17'")
 
 
-def _attention(case: DoctorContext) -> Iterator[Finding]:
-    stated = case.config.model.attn_implementation if case.config else None
-    if stated and stated.startswith("flash_attention") and installed("flash-attn") is None:
-        what = f"model.attn_implementation: {stated} needs flash-attn, not installed"
+def _attention(context: DoctorContext) -> Iterator[Finding]:
+    attention = context.config.model.attn_implementation if context.config else None
+    if attention and attention.startswith("flash_attention") and installed("flash-attn") is None:
+        what = f"model.attn_implementation: {attention} needs flash-attn, not installed"
         yield Finding("attention", "error", what, "--set model.attn_implementation=sdpa")

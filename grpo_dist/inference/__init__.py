@@ -1,1 +1,1 @@
-"""Completions from vLLM servers of the run: starting them, speaking to them, keeping them at the newest adapter."""
+"""The vLLM servers of a run: what runs inside them, what starts and supervises them, and the client that uses them."""

@@ -1,8 +1,7 @@
-"""Adapters pushed to a rollout server: their files on its own disk.
+"""Adapters sent to a rollout server: their files on its disk, and the check before the engine loads one.
 
-Whether an adapter is whole, fits the served model and holds numbers, told before the engine is given it.
-
-vLLM 0.31 takes what it can get: tensors of other shapes, half of an adapter's tensors, NaN; and computes with that.
+The check finds adapters that are incomplete, do not fit the served model or hold NaN. vLLM 0.31 accepts tensors of
+other shapes, half of an adapter's tensors and NaN, and computes with them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 class AdapterRefused(Exception):
-    """A request that is not done; `status` is HTTP's."""
+    """A request that is refused; `status` is the HTTP status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -39,16 +38,16 @@ class AdapterRefused(Exception):
 
 
 class AdapterStore:
-    """Directories of adapters, each under its name."""
+    """Adapter directories below `root`, each under the name of its adapter."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def directory(self, name: str) -> Path:
-        """Where the adapter lies or would.
+        """Directory of the adapter, whether it exists or not.
 
         Raises:
-            Refused: that is no name.
+            AdapterRefused: the name is not valid.
         """
         if not NAME.fullmatch(name):
             raise AdapterRefused(
@@ -57,13 +56,13 @@ class AdapterStore:
         return self.root / name
 
     async def write(self, name: str, file: str, digest: str, chunks: AsyncIterator[bytes]) -> Path:
-        """Put one file of an adapter in place, whole or not at all; return the adapter's directory.
+        """Write one file of an adapter atomically; return the adapter's directory.
 
         Args:
             digest: SHA-256 of the file, hexadecimal.
 
         Raises:
-            Refused: the name is not one of the two, the bytes have another digest, or the disk does not take them.
+            AdapterRefused: the file is not one of FILES, the digest does not match, or it cannot be written.
         """
         directory = self.directory(name)
         if file not in FILES:
@@ -81,16 +80,16 @@ class AdapterStore:
         finally:
             draft.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
-                directory.rmdir()  # only when nothing is in it
+                directory.rmdir()  # fails unless it is empty
         return directory
 
     async def remove(self, name: str) -> None:
-        """Remove what was pushed of an adapter, if anything was."""
+        """Remove the files of an adapter, if there are any."""
         await asyncio.to_thread(shutil.rmtree, self.directory(name), ignore_errors=True)
 
 
 async def _save(path: Path, chunks: AsyncIterator[bytes]) -> str:
-    """Write the chunks to the disk itself; return their SHA-256."""
+    """Write the chunks and sync them to the disk; return their SHA-256."""
     digest = hashlib.sha256()
     with open(path, "xb") as handle:
         async for chunk in chunks:
@@ -102,30 +101,30 @@ async def _save(path: Path, chunks: AsyncIterator[bytes]) -> str:
 
 
 PREFIX = "base_model.model."
-"""What PEFT puts before the name of a module."""
+"""PEFT's prefix of module names."""
 TENSOR = re.compile(r"(.+)\.lora_[AB]\.weight")
 DTYPES = ("F16", "BF16", "F32")
 HEADER_BYTES = 2**20
-"""Room for names and shapes: 504 tensors take 70 KB."""
+"""Allowed for names and shapes: 504 tensors take 70 KB."""
 LARGEST_UNKNOWN = 32 * 2**30
-"""Where the model's shape is not known. Qwen3-32B's at rank 512 in float32 takes 16 GiB."""
+"""Limit where the model's architecture is not known. Qwen3-32B at rank 512 in float32 takes 16 GiB."""
 
 
 class AdapterConfig(BaseModel):
-    """What is read of `adapter_config.json` (PEFT's names)."""
+    """The fields of `adapter_config.json` that the check needs, under PEFT's names."""
 
     model_config = ConfigDict(strict=True)
 
     r: PositiveInt
     lora_alpha: FiniteFloat
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | re.Pattern[str]
-    """Whole names or ends of them; a single string is an expression for whole ones."""
+    """Module names or suffixes of them; a single string is a regular expression for whole names."""
 
     def targeted(self, modules: Iterable[str]) -> set[str]:
-        """Those of the modules that are adapted, by PEFT's rule (`tuners_utils.check_target_module_exists`).
+        """The modules that are adapted, by PEFT's rule (`tuners_utils.check_target_module_exists`).
 
         Raises:
-            Refused: a target is none of them.
+            AdapterRefused: a target matches no module.
         """
         if isinstance(self.target_modules, re.Pattern):
             by_target = {self.target_modules.pattern: set(filter(self.target_modules.fullmatch, modules))}
@@ -140,34 +139,34 @@ class AdapterConfig(BaseModel):
 
 
 class Shape(NamedTuple):
-    """Of a tensor; None is any size."""
+    """Expected shape of a tensor; None matches any size."""
 
     rows: int | None
     columns: int | None
 
-    def fits(self, found: list[int]) -> bool:
+    def matches(self, found: list[int]) -> bool:
         return len(found) == 2 and all(
-            wanted in (None, size) and size for wanted, size in zip(self, found, strict=True)
+            expected in (None, size) and size for expected, size in zip(self, found, strict=True)
         )
 
 
 def largest_adapter(architecture: Architecture | None, max_lora_rank: int) -> int:
-    """Bytes of the largest file of an adapter: float32 on every linear layer, and its header."""
+    """Bytes of the largest possible adapter file: float32 on every linear layer, plus the header."""
     if architecture is None:
         return LARGEST_UNKNOWN
     return 4 * architecture.lora_parameters(max_lora_rank, ALL_LINEAR) + HEADER_BYTES
 
 
 def check_adapter(directory: Path, architecture: Architecture | None) -> None:
-    """Read an adapter once: names and shapes in the header of its file, then the numbers.
+    """Check an adapter: names and shapes from the header of its file, then the values.
 
     132 MB in bfloat16 take 0.03 s of one core.
 
     Args:
-        architecture: the served model's. Where it is not known, A and B of a module need only have the adapter's rank.
+        architecture: of the served model. If None, A and B of a module only have to have the adapter's rank.
 
     Raises:
-        Refused: in one sentence, with the first tensor or field that is wrong.
+        AdapterRefused: the message names the first tensor or field that is wrong.
     """
     try:
         config = AdapterConfig.model_validate_json((directory / ADAPTER_CONFIG).read_bytes())
@@ -189,8 +188,10 @@ def _check_shapes(config: AdapterConfig, shapes: Mapping[str, list[int]], archit
     for name, shape in expected.items():
         if name not in shapes:
             raise AdapterRefused(400, f"{name} is missing, and {ADAPTER_CONFIG} targets its module")
-        if not shape.fits(shapes[name]):
-            raise AdapterRefused(400, f"{name} has the shape {_words(shapes[name])} and must have {_words(shape)}")
+        if not shape.matches(shapes[name]):
+            raise AdapterRefused(
+                400, f"{name} has the shape {_format_shape(shapes[name])} and must have {_format_shape(shape)}"
+            )
     for name in sorted(shapes.keys() - expected.keys()):
         raise AdapterRefused(400, f"{name} is of no module that {ADAPTER_CONFIG} targets in this model")
 
@@ -198,7 +199,7 @@ def _check_shapes(config: AdapterConfig, shapes: Mapping[str, list[int]], archit
 def _expected(
     config: AdapterConfig, shapes: Mapping[str, list[int]], architecture: Architecture | None
 ) -> Iterator[tuple[str, Shape]]:
-    """A is (r, in_features), B is (out_features, r)."""
+    """Name and shape of every tensor: A is (r, in_features), B is (out_features, r)."""
     if architecture is None:
         found = {match[1].removeprefix(PREFIX) for name in shapes if (match := TENSOR.fullmatch(name))}
         modules = dict.fromkeys(sorted(found), (None, None))
@@ -214,10 +215,10 @@ def _expected(
 def _check_numbers(name: str, tensors: Any) -> None:
     if (dtype := tensors.get_slice(name).get_dtype()) not in DTYPES:
         raise AdapterRefused(400, f"{name} is of the type {dtype} and must be of {', '.join(DTYPES)}")
-    # Both ends are NaN when any element is; a tenth of what looking at each by itself takes.
+    # aminmax returns NaN if any element is NaN; it takes a tenth of the time of isfinite on every element.
     if not all(end.isfinite() for end in tensors.get_tensor(name).aminmax()):
         raise AdapterRefused(400, f"{name} holds NaN or infinity")
 
 
-def _words(shape: list[int] | Shape) -> str:
+def _format_shape(shape: list[int] | Shape) -> str:
     return " × ".join("any" if size is None else str(size) for size in shape)

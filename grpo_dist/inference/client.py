@@ -1,6 +1,6 @@
-"""One rollout server as its callers see it: every call has an end, and says whether to try elsewhere.
+"""Client of one rollout server: every call has a time-out, and its error says whether another server may succeed.
 
-The routes and their answers stand in `rollout/endpoint.py`.
+`middleware.py` documents the routes and their answers.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ STATUS_SECONDS = 5.0
 
 
 class ReplicaFailed(Exception):
-    """The server did not do its part; another one, or the same one later, may."""
+    """The server failed; another one, or the same one later, may succeed."""
 
 
 class UnknownAdapter(Exception):
-    """The server does not have the adapter asked for: it was started again, or never reached by a sync."""
+    """The server does not have this adapter: it was restarted, or no sync reached it."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids, and how many completions of them to sample; the i-th with `seed + i`."""
+    """Token ids of a prompt, and how many completions to sample; the i-th with `seed + i`."""
 
     token_ids: tuple[int, ...]
     n: int
@@ -43,7 +43,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampled:
-    """One completion: token ids, the log-probability each was sampled with (NaN where unknown), whether it was cut."""
+    """One completion: token ids, the log-probability of each (NaN if unknown), and whether the length limit cut it."""
 
     token_ids: list[int]
     logprobs: list[float]
@@ -52,42 +52,42 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Policy:
-    """An adapter under the name the servers know it by: fresh for every content, so a name is never stale."""
+    """An adapter under the name the servers know. Every content gets a new name, so a name is never stale."""
 
     name: str
     step: int
-    """Optimizer steps it has behind it."""
+    """Optimizer steps it was trained for."""
     directory: Path
     size: int
-    """Bytes of its files."""
+    """Bytes of its files together."""
 
 
 class Client:
-    """Calls to one server; the session is shared by all clients of a process's round.
+    """Calls to one server; clients of one process share a session.
 
-    Every method raises ReplicaFailed when the server is gone, frozen, broken or slow, RolloutError when it refuses what
-    it was asked and any other would too.
+    Every method raises ReplicaFailed when the server is gone, frozen, broken or slow, and RolloutError when it refuses
+    a request that any other server would refuse too.
     """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, timeouts: TimeoutSection) -> None:
         self.session, self.url, self.timeouts = session, url, timeouts
 
     async def status(self) -> dict[str, Any]:
-        """What the server is and does."""
+        """The answer of `GET /grpo-dist/status`."""
         return await self._json("GET", "/grpo-dist/status", STATUS_SECONDS)
 
     async def generate(
-        self, prompt: Prompt, policy: str | None, sampling: Mapping[str, Any], received: Callable[[Frame], None]
+        self, prompt: Prompt, policy: str | None, sampling: Mapping[str, Any], on_frame: Callable[[Frame], None]
     ) -> list[Sampled]:
-        """`prompt.n` completions, in order. Without a policy the base model answers.
+        """Sample `prompt.n` completions, in order. Without a policy the base model answers.
 
         Args:
-            received: told of every piece as it comes.
+            on_frame: called with every frame as it arrives.
 
         Raises:
             UnknownAdapter: the server does not have the policy.
         """
-        answers = [_Answer() for _ in range(prompt.n)]
+        completions = [_PartialCompletion() for _ in range(prompt.n)]
         body = {"adapter": policy, "prompt_token_ids": prompt.token_ids, "n": prompt.n, "seed": prompt.seed}
         request = self.session.post(
             f"{self.url}/grpo-dist/generate",
@@ -96,22 +96,26 @@ class Client:
         )
         decoder = FrameDecoder()
         try:
-            async with await self._alive(request, self.timeouts.first_token) as response:
-                await _refuse(response)
+            async with await self._wait(request, self.timeouts.first_token) as response:
+                await _raise_for_status(response)
                 limit = self.timeouts.first_token
-                while data := await self._alive(response.content.readany(), limit):
+                while data := await self._wait(response.content.readany(), limit):
                     limit = self.timeouts.progress
                     for frame in decoder.feed(data):
-                        answers[frame.index].add(frame)
-                        received(frame)
+                        completions[frame.index].add(frame)
+                        on_frame(frame)
         except TRANSIENT as error:
-            raise ReplicaFailed(_words(error)) from error
-        if not all(answer.finished for answer in answers):
+            raise ReplicaFailed(_describe(error)) from error
+        if not all(one.finished for one in completions):
             raise ReplicaFailed("the answer ended before all completions did")
-        return [Sampled(answer.token_ids, answer.logprobs, answer.clipped) for answer in answers]
+        return [Sampled(one.token_ids, one.logprobs, one.clipped) for one in completions]
 
     async def load(self, policy: Policy, *, push: bool) -> None:
-        """Give the server an adapter; once it is there, again does nothing."""
+        """Load an adapter on the server; does nothing if it is loaded already.
+
+        Args:
+            push: send the files over HTTP, instead of letting the server read `policy.directory`.
+        """
         if policy.name in (await self.status())["adapters"]:
             return
         limit, route = self.timeouts.sync, f"/grpo-dist/adapters/{policy.name}"
@@ -124,13 +128,13 @@ class Client:
         await self._json("POST", route, limit, json=body)
 
     async def unload(self, policy: str) -> None:
-        """Take an adapter from the server, and what was pushed of it from its disk."""
+        """Unload an adapter, and remove its pushed files from the server's disk."""
         await self._json("DELETE", f"/grpo-dist/adapters/{policy}", self.timeouts.sync)
 
-    async def _alive(self, awaitable: Awaitable[Result], silence: float) -> Result:
-        """Wait. After `silence` seconds without a word, go on only while the server says its engine is at work.
+    async def _wait(self, awaitable: Awaitable[Result], silence: float) -> Result:
+        """Wait for the result. After `silence` seconds, keep waiting only while the server reports a working engine.
 
-        One request may rightly be silent for long: it waits for room, or gives way to others.
+        A request may be silent for long with good reason: it waits in the queue, or was preempted by others.
         """
         task = asyncio.ensure_future(awaitable)
         try:
@@ -147,14 +151,14 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=limit, sock_connect=self.timeouts.connect)
         try:
             async with self.session.request(method, self.url + route, timeout=timeout, **body) as response:
-                await _refuse(response)
+                await _raise_for_status(response)
                 return await response.json()
         except TRANSIENT as error:
-            raise ReplicaFailed(_words(error)) from error
+            raise ReplicaFailed(_describe(error)) from error
 
 
-class _Answer:
-    """One completion as it grows."""
+class _PartialCompletion:
+    """One completion while it arrives."""
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
@@ -168,7 +172,7 @@ class _Answer:
         self.clipped = frame.finish == 2
 
 
-async def _refuse(response: aiohttp.ClientResponse) -> None:
+async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     if response.status == 200:
         return
     try:
@@ -184,11 +188,11 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
     if response.status == 404 and response.url.path == "/grpo-dist/generate":
         raise UnknownAdapter(str(reason))
     if response.status in (400, 409, 413, 422):
-        raise RolloutError(f"the rollout server at {url} refuses: {reason}", hint=_advice(str(reason)))
+        raise RolloutError(f"the rollout server at {url} refuses: {reason}", hint=_hint(str(reason)))
     raise ReplicaFailed(f"{response.status}: {reason}")
 
 
-def _advice(reason: str) -> str:
+def _hint(reason: str) -> str:
     if "length" in reason or "too long" in reason:
         return "prompt and completion together are too long: lower data.max_prompt_length or grpo.max_completion_length"
     if "NaN" in reason:
@@ -196,7 +200,7 @@ def _advice(reason: str) -> str:
     return "the server's log has more (logs/attempt-N/replica-*.log in the run directory)"
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "no answer within the time allowed"
     return str(error) or type(error).__name__

@@ -1,17 +1,17 @@
-"""What a rollout server of ours answers beside vLLM's own API: middleware that plain `vllm serve` loads.
+"""The routes a rollout server adds to vLLM's own API, as middleware that plain `vllm serve` loads.
 
     vllm serve MODEL --middleware grpo_dist.inference.middleware.RolloutMiddleware
 
 It runs inside vLLM's API server, with the engine of that process. Every path but `GET /health`, vLLM's own included,
 needs `Authorization: Bearer KEY` with the KEY of the environment. Errors are JSON, `{"error": reason}`.
 
-    GET    /grpo-dist/status                  what the server is and does; 503 when its engine is dead
-    PUT    /grpo-dist/adapters/NAME/FILE      write one file of an adapter to the server's disk, checked by X-Sha256
-    POST   /grpo-dist/adapters/NAME           load an adapter: the one pushed, or a directory this machine sees
-    DELETE /grpo-dist/adapters/NAME           unload it, and remove what was pushed of it; nothing there is well too
-    POST   /grpo-dist/generate                sample completions of a prompt; frames (`rollout/frames.py`)
+    GET    /grpo-dist/status                  model, versions, adapters and load; 503 when the engine is dead
+    PUT    /grpo-dist/adapters/NAME/FILE      write a file of an adapter to the server's disk, verified by X-Sha256
+    POST   /grpo-dist/adapters/NAME           load an adapter: the pushed one, or one in a directory this machine sees
+    DELETE /grpo-dist/adapters/NAME           unload it and remove its pushed files; succeeds if there is none
+    POST   /grpo-dist/generate                sample completions of a prompt; answers frames (`wire_format.py`)
 
-Loading under a name that is loaded from the same place does nothing: names stand for contents.
+Loading a name again from the same place does nothing: a name belongs to one content.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ class RolloutMiddleware:
         self.engine: Engine | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is(scope, "GET", "/health")):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _matches(scope, "GET", "/health")):
             return await self.app(scope, receive, send)
         if not self._has_key(scope):
-            return await _refuse(scope, send, 401, "this server asks for its run's key: Authorization: Bearer KEY")
+            return await _send_error(scope, send, 401, "this server asks for its run's key: Authorization: Bearer KEY")
         if scope["type"] != "http" or scope["path"].split("/")[:2] != PREFIX:
             return await self.app(scope, receive, send)
         try:
             await self._answer(scope, receive, send)
         except AdapterRefused as refused:
-            await _refuse(scope, send, refused.status, str(refused))
-        except _Disconnected:
+            await _send_error(scope, send, refused.status, str(refused))
+        except _ClientDisconnected:
             return
 
     def _has_key(self, scope: Scope) -> bool:
@@ -91,10 +91,10 @@ class RolloutMiddleware:
                 return await self._generate(await _json(receive), receive, send)
             case method, _:
                 raise AdapterRefused(404, f"no such route: {method} {scope['path']}")
-        await _respond(send, 200, answer)
+        await _send_json(send, 200, answer)
 
     async def _generate(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Frames as they come. What fails after the first ends the connection in the middle of the answer."""
+        """Stream the frames. A failure after the first frame breaks the connection in the middle of the answer."""
         frames = self.engine.generate(
             body.get("adapter"),
             _field(body, "prompt_token_ids"),
@@ -108,7 +108,7 @@ class RolloutMiddleware:
             try:
                 async for data in frames:
                     if not started:
-                        await _start(send, 200, b"application/octet-stream")
+                        await _send_start(send, 200, b"application/octet-stream")
                         started = True
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except AdapterRefused as refused:
@@ -122,31 +122,31 @@ class RolloutMiddleware:
         await _while_connected(stream(), receive)
 
 
-class _Disconnected(Exception):
-    """Nobody waits for the answer any more."""
+class _ClientDisconnected(Exception):
+    """The client has gone away."""
 
 
 async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
-    """The result of the work; it is cancelled, and the engine with it, when the client goes away."""
+    """The result of the work, which is cancelled, in the engine too, when the client disconnects."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(receive))
+    disconnected = asyncio.ensure_future(_disconnected(receive))
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise _Disconnected
+        raise _ClientDisconnected
     finally:
-        for one in (task, gone):
+        for one in (task, disconnected):
             one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await asyncio.gather(task, disconnected, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _is(scope: Scope, method: str, path: str) -> bool:
+def _matches(scope: Scope, method: str, path: str) -> bool:
     return scope["method"] == method and scope["path"] == path
 
 
@@ -157,10 +157,10 @@ def _field(body: dict[str, Any], name: str) -> Any:
 
 
 async def _chunks(receive: Receive, limit: int) -> Any:
-    """The body of a request in pieces, of `limit` bytes together.
+    """The body of a request in pieces, at most `limit` bytes together.
 
     Raises:
-        Refused: the client went away in the middle of it, or it is longer.
+        AdapterRefused: the client disconnected before the end, or the body is longer.
     """
     left = limit
     while True:
@@ -186,16 +186,16 @@ async def _json(receive: Receive) -> dict[str, Any]:
     return body
 
 
-async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
+async def _send_error(scope: Scope, send: Send, status: int, reason: str) -> None:
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008, "reason": reason})
-    await _respond(send, status, {"error": reason})
+    await _send_json(send, status, {"error": reason})
 
 
-async def _respond(send: Send, status: int, answer: dict[str, Any]) -> None:
-    await _start(send, status, b"application/json")
+async def _send_json(send: Send, status: int, answer: dict[str, Any]) -> None:
+    await _send_start(send, status, b"application/json")
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
-async def _start(send: Send, status: int, content_type: bytes) -> None:
+async def _send_start(send: Send, status: int, content_type: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})

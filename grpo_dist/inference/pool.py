@@ -1,10 +1,8 @@
-"""All rollout servers of a run as one: work goes to whoever is free, and from whoever fails to the others.
+"""All rollout servers of a run as one pool, seen from one process.
 
-Which server samples a completion changes nothing about it: its seed belongs to its place in the batch.
-
-The servers of a pool as one process knows them: what each owes it, and which of them do not answer.
-
-Waiting for servers that failed, while the others work.
+A prompt goes to the server with the least outstanding work; if a server fails, its prompts go to the others, and it is
+used again once it answers and has the newest adapter. Which server samples a completion makes no difference: the seed
+depends on the place of the prompt in the batch.
 """
 
 from __future__ import annotations
@@ -38,56 +36,60 @@ class ReplicaConnection:
     name: str
     url: str
     outstanding: int = 0
-    """Tokens this process may still get from it."""
+    """Tokens this process may still receive from it."""
     completions: int = 0
-    """Of requests it has not answered to the end."""
+    """Completions of requests that are not finished."""
     down: bool = False
     failure: str = ""
-    """Why it was counted out."""
+    """Why it is down."""
     pause: float = 0.0
-    """Seconds between the last two attempts to reach it, and `retry_at` (monotonic) the next."""
+    """Seconds between the last two attempts to reach it."""
     retry_at: float = 0.0
+    """Monotonic time of the next attempt."""
 
     def wait_longer(self) -> None:
+        """Schedule the next attempt after twice the last pause."""
         first, longest = BACK_OFF_SECONDS
         self.pause = min(2 * self.pause, longest) if self.pause else first
         self.retry_at = time.monotonic() + self.pause
 
 
 class OutstandingTokens:
-    """What one request may still bring, counted at its server."""
+    """The tokens one request may still bring, counted in its server's `outstanding`."""
 
-    def __init__(self, member: ReplicaConnection, n: int, max_tokens: int) -> None:
-        self.member, self.left = member, [max_tokens] * n
-        member.outstanding += n * max_tokens
-        member.completions += n
+    def __init__(self, replica: ReplicaConnection, n: int, max_tokens: int) -> None:
+        self.replica, self.remaining = replica, [max_tokens] * n
+        replica.outstanding += n * max_tokens
+        replica.completions += n
 
-    def received(self, frame: Frame) -> None:
-        paid = self.left[frame.index] if frame.finish else min(len(frame.token_ids), self.left[frame.index])
-        self.left[frame.index] -= paid
-        self.member.outstanding -= paid
+    def on_frame(self, frame: Frame) -> None:
+        received = (
+            self.remaining[frame.index] if frame.finish else min(len(frame.token_ids), self.remaining[frame.index])
+        )
+        self.remaining[frame.index] -= received
+        self.replica.outstanding -= received
 
-    def settle(self) -> None:
-        self.member.outstanding -= sum(self.left)
-        self.member.completions -= len(self.left)
+    def release(self) -> None:
+        self.replica.outstanding -= sum(self.remaining)
+        self.replica.completions -= len(self.remaining)
 
 
-LOOK_SECONDS = 2.0
-"""Between two looks, while all are down, whether anybody still keeps them."""
+REGISTRY_POLL_SECONDS = 2.0
+"""While all servers are down: between two checks whether their supervisors have given up."""
 
 
 class ReplicaRecovery:
-    """Servers that failed, and the waiting for their return, for one round of calls.
+    """Waits for failed servers to return while the others work, during one round of calls.
 
     Args:
-        registry: where they say how they are.
-        policy: the adapter a server is given before it counts as back.
-        push: over HTTP.
+        registry: the directory with the state of every server.
+        policy: the adapter a server must have before it is used again.
+        push: send the adapter over HTTP.
     """
 
     def __init__(
         self,
-        members: Sequence[ReplicaConnection],
+        replicas: Sequence[ReplicaConnection],
         registry: Path,
         timeouts: TimeoutSection,
         session: aiohttp.ClientSession,
@@ -95,69 +97,69 @@ class ReplicaRecovery:
         *,
         push: bool,
     ) -> None:
-        self.members, self.registry, self.timeouts = members, registry, timeouts
+        self.replicas, self.registry, self.timeouts = replicas, registry, timeouts
         self.session, self.policy, self.push = session, policy, push
         self.tasks: dict[asyncio.Task[None], ReplicaConnection] = {}
-        self.alone_since: float | None = None
-        self.revived = False
-        for member in members:
-            if member.down:
-                self._begin(member)
+        self.all_down_since: float | None = None
+        self.any_returned = False
+        for replica in replicas:
+            if replica.down:
+                self._start_waiting(replica)
 
-    def start(self, member: ReplicaConnection, failure: ReplicaFailed) -> None:
-        """Count a server out until it answers again."""
-        if not member.down:
-            say(f"rollout server {member.name} failed ({failure}); its work goes to the others")
-            member.down, member.failure, member.pause = True, str(failure), 0.0
-            member.wait_longer()
-            self._begin(member)
+    def start(self, replica: ReplicaConnection, failure: ReplicaFailed) -> None:
+        """Mark a server as down until it answers again."""
+        if not replica.down:
+            say(f"rollout server {replica.name} failed ({failure}); its work goes to the others")
+            replica.down, replica.failure, replica.pause = True, str(failure), 0.0
+            replica.wait_longer()
+            self._start_waiting(replica)
 
     async def wait(self, running: Mapping[asyncio.Task[Any], Any]) -> list[asyncio.Task[Any]]:
-        """Tasks of `running` that are done; empty when a server came back instead, or now and then when all are down.
+        """The tasks of `running` that are done; none if a server came back first, or for a while if all are down.
 
         Raises:
             RolloutsGone: all servers are down, and none came back in time.
         """
-        patience = self._patience()
-        if patience == 0.0:
-            raise self._gone(f"none came back within {self.timeouts.recover:.0f} s")
-        limit = None if patience is None else min(patience, LOOK_SECONDS)
+        left = self._seconds_left()
+        if left == 0.0:
+            raise self._rollouts_gone(f"none came back within {self.timeouts.recover:.0f} s")
+        limit = None if left is None else min(left, REGISTRY_POLL_SECONDS)
         done, _ = await asyncio.wait({*running, *self.tasks}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done & self.tasks.keys():
-            member = self.tasks.pop(task)
+            replica = self.tasks.pop(task)
             task.result()
-            member.down, self.revived = False, True
-            say(f"rollout server {member.name} is back")
+            replica.down, self.any_returned = False, True
+            say(f"rollout server {replica.name} is back")
         return [task for task in done if task in running]
 
-    def _patience(self) -> float | None:
-        """Seconds left for one to come back when all are down; None while any is up."""
-        if not all(member.down for member in self.members):
-            self.alone_since = None
+    def _seconds_left(self) -> float | None:
+        """Seconds left for a server to come back when all are down; None while any is up."""
+        if not all(replica.down for replica in self.replicas):
+            self.all_down_since = None
             return None
         if all(entry.state == "dropped" for entry in read_replicas(self.registry)):
-            raise self._gone("they were given up after too many restarts")
-        self.alone_since = self.alone_since or time.monotonic()
-        return max(0.0, self.alone_since + self.timeouts.recover - time.monotonic())
+            raise self._rollouts_gone("they were given up after too many restarts")
+        self.all_down_since = self.all_down_since or time.monotonic()
+        return max(0.0, self.all_down_since + self.timeouts.recover - time.monotonic())
 
-    def _gone(self, why: str) -> RolloutsGone:
-        failures = "; ".join(f"{member.name}: {member.failure}" for member in self.members)
+    def _rollouts_gone(self, why: str) -> RolloutsGone:
+        failures = "; ".join(f"{replica.name}: {replica.failure}" for replica in self.replicas)
         return RolloutsGone(
-            f"all {len(self.members)} rollout servers are gone ({failures}); {why}",
+            f"all {len(self.replicas)} rollout servers are gone ({failures}); {why}",
             hint="their logs say why (logs/attempt-N/replica-*.log in the run directory); then continue with --resume",
         )
 
-    def _begin(self, member: ReplicaConnection) -> None:
-        self.tasks[asyncio.create_task(self._revive(member))] = member
+    def _start_waiting(self, replica: ReplicaConnection) -> None:
+        self.tasks[asyncio.create_task(self._wait_until_back(replica))] = replica
 
-    async def _revive(self, member: ReplicaConnection) -> None:
-        """Ends when the server answers and has the newest adapter."""
+    async def _wait_until_back(self, replica: ReplicaConnection) -> None:
+        """Return when the server answers and has the newest adapter."""
         while True:
-            await asyncio.sleep(max(0.0, member.retry_at - time.monotonic()))
+            await asyncio.sleep(max(0.0, replica.retry_at - time.monotonic()))
             entries = {entry.name: entry for entry in read_replicas(self.registry)}
-            entry = entries.get(member.name)
+            entry = entries.get(replica.name)
             if entry is not None and entry.state == "ready":
-                member.url = entry.url  # it may have had to take another port
+                replica.url = entry.url  # a restarted server may listen at another port
                 client = Client(self.session, entry.url, self.timeouts)
                 try:
                     await client.status()
@@ -165,22 +167,22 @@ class ReplicaRecovery:
                         await client.load(self.policy, push=self.push)
                     return
                 except ReplicaFailed as failure:
-                    member.failure = str(failure)
-            member.wait_longer()
+                    replica.failure = str(failure)
+            replica.wait_longer()
 
 
 Result = TypeVar("Result")
 
 
 class Pool:
-    """The run's servers, for one process of the run.
+    """The servers of a run, for one process of the run.
 
     Args:
-        registry: the run's directory of servers (`rollout/registry.py`); read again whenever one has failed.
-        rank: this process's number; where two servers are equally free, processes choose differently.
-        completions_per_replica: when so many that this process asked for are on their way from a server, what is left
-            waits and goes to the next one that has room, so that slow and fast servers end together.
-        push: adapters are sent over HTTP, not read by the servers from the run directory.
+        registry: the run's directory of servers (`registry.py`); read again whenever one has failed.
+        rank: this process's rank; of equally free servers, different ranks choose different ones.
+        completions_per_replica: most completions this process requests from one server at a time. Further prompts wait
+            for the next server with room, so that slow and fast servers finish together.
+        push: send adapters over HTTP, instead of letting the servers read them from the run directory.
     """
 
     def __init__(
@@ -189,12 +191,12 @@ class Pool:
         self.registry, self.timeouts, self.rank = registry, timeouts, rank
         self.completions_per_replica, self.push = completions_per_replica, push
         self.headers = {"Authorization": f"Bearer {read_key(registry)}"}
-        self.members = [ReplicaConnection(entry.name, entry.url) for entry in read_replicas(registry)]
+        self.replicas = [ReplicaConnection(entry.name, entry.url) for entry in read_replicas(registry)]
 
     def generate(
         self, prompts: Sequence[Prompt], policy: Policy | None, sampling: Mapping[str, Any]
     ) -> list[list[Sampled]]:
-        """Completions of each prompt, in the order of the prompts.
+        """The completions of each prompt, in the order of the prompts.
 
         Raises:
             RolloutsGone: no server answered for `timeouts.recover` seconds.
@@ -203,7 +205,7 @@ class Pool:
         return asyncio.run(self._generate(prompts, policy, sampling))
 
     def load(self, policy: Policy) -> None:
-        """Give every server that answers the adapter; those that do not get it when they are back.
+        """Load the adapter on every server that answers; the others get it when they are back.
 
         Raises:
             RolloutsGone: none took it for `timeouts.recover` seconds.
@@ -211,7 +213,7 @@ class Pool:
         asyncio.run(self._load(policy))
 
     def unload_others(self, kept: Policy | None) -> None:
-        """Take all adapters but this one from every server that answers; an attempt that was killed leaves some."""
+        """Unload all other adapters from every server that answers; a killed attempt leaves some behind."""
 
         async def unload(client: Client) -> None:
             for name in (await client.status())["adapters"]:
@@ -223,7 +225,7 @@ class Pool:
     def ask_all(
         self, prompts: Sequence[Prompt], policy: Policy, sampling: Mapping[str, Any]
     ) -> dict[str, list[Sampled]]:
-        """The completions of all prompts, one after the other, from each server that answers, by its name."""
+        """Server name → the completions of all prompts in order, from each server that answers."""
 
         async def ask(client: Client) -> list[Sampled]:
             groups = [await client.generate(prompt, policy.name, sampling, lambda _: None) for prompt in prompts]
@@ -232,7 +234,7 @@ class Pool:
         return asyncio.run(self._each(ask))
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """The status of each server that answers, by its name."""
+        """Server name → status, for each server that answers."""
         return asyncio.run(self._each(Client.status))
 
     async def _generate(
@@ -242,110 +244,114 @@ class Pool:
         waiting, running = deque(range(len(prompts))), {}
         loading = defaultdict(asyncio.Lock)
         async with self._session() as session, _cancelled_at_the_end(running):
-            revivals = self._revivals(session, policy)
+            recovery = self._recovery(session, policy)
             while any(result is None for result in results):
-                while waiting and (member := self._freest()) is not None:
+                while waiting and (replica := self._least_loaded()) is not None:
                     index = waiting.popleft()
-                    debt = OutstandingTokens(member, prompts[index].n, sampling["max_tokens"])
-                    ask = self._ask(session, debt, prompts[index], policy, sampling, loading[member])
-                    running[asyncio.create_task(ask)] = (index, member)
-                for task in await revivals.wait(running):
-                    index, member = running.pop(task)
+                    outstanding = OutstandingTokens(replica, prompts[index].n, sampling["max_tokens"])
+                    ask = self._ask(session, outstanding, prompts[index], policy, sampling, loading[replica])
+                    running[asyncio.create_task(ask)] = (index, replica)
+                for task in await recovery.wait(running):
+                    index, replica = running.pop(task)
                     try:
                         results[index] = task.result()
                     except ReplicaFailed as failure:
                         waiting.appendleft(index)
-                        revivals.start(member, failure)
+                        recovery.start(replica, failure)
         return results
 
     async def _ask(
         self,
         session: aiohttp.ClientSession,
-        debt: OutstandingTokens,
+        outstanding: OutstandingTokens,
         prompt: Prompt,
         policy: Policy | None,
         sampling: Mapping[str, Any],
         loading: asyncio.Lock,
     ) -> list[Sampled]:
-        client = Client(session, debt.member.url, self.timeouts)
+        client = Client(session, outstanding.replica.url, self.timeouts)
         try:
             while True:
                 try:
-                    return await client.generate(prompt, policy and policy.name, sampling, debt.received)
-                except UnknownAdapter as error:  # it was started again since the last sync
+                    return await client.generate(prompt, policy and policy.name, sampling, outstanding.on_frame)
+                except UnknownAdapter as error:  # it was restarted since the last sync
                     if policy is None:
                         raise ReplicaFailed(str(error)) from error
-                    async with loading:  # all requests there learn of it at a time, and one adapter is enough
+                    async with loading:  # all requests to that server fail together, and one of them loads the adapter
                         await client.load(policy, push=self.push)
         finally:
-            debt.settle()
+            outstanding.release()
 
     async def _load(self, policy: Policy) -> None:
         async with self._session() as session:
             returned = await self._returned(session)
-            revivals = self._revivals(session, policy)
+            recovery = self._recovery(session, policy)
             tasks = {
-                asyncio.create_task(Client(session, member.url, self.timeouts).load(policy, push=self.push)): member
-                for member in self.members
-                if not member.down
+                asyncio.create_task(Client(session, replica.url, self.timeouts).load(policy, push=self.push)): replica
+                for replica in self.replicas
+                if not replica.down
             }
             async with _cancelled_at_the_end(tasks):
                 loaded = False
                 while tasks or not loaded:
-                    for task in await revivals.wait(tasks):
-                        member = tasks.pop(task)
+                    for task in await recovery.wait(tasks):
+                        replica = tasks.pop(task)
                         try:
                             task.result()
                             loaded = True
-                            if member in returned:
-                                say(f"rollout server {member.name} is back")
+                            if replica in returned:
+                                say(f"rollout server {replica.name} is back")
                         except ReplicaFailed as failure:
-                            revivals.start(member, failure)
-                    # One that came back has the adapter.
-                    loaded = loaded or revivals.revived
+                            recovery.start(replica, failure)
+                    # A server that came back has the adapter.
+                    loaded = loaded or recovery.any_returned
 
     async def _returned(self, session: aiohttp.ClientSession) -> list[ReplicaConnection]:
-        """Servers that were down and answer again, now counted in; rounds may be too short to notice them."""
+        """Mark servers that were down and answer again as up, and return them; rounds may be too short to notice."""
         entries = {entry.name: entry for entry in read_replicas(self.registry) if entry.state == "ready"}
-        due = [m for m in self.members if m.down and m.name in entries and m.retry_at <= time.monotonic()]
-        for member in due:
-            member.url = entries[member.name].url
-        asked = (Client(session, member.url, self.timeouts).status() for member in due)
+        due = [r for r in self.replicas if r.down and r.name in entries and r.retry_at <= time.monotonic()]
+        for replica in due:
+            replica.url = entries[replica.name].url
+        asked = (Client(session, replica.url, self.timeouts).status() for replica in due)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         returned = []
-        for member, answer in zip(due, answers, strict=True):
+        for replica, answer in zip(due, answers, strict=True):
             if isinstance(answer, ReplicaFailed):
-                member.wait_longer()
+                replica.wait_longer()
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                member.down = False
-                returned.append(member)
+                replica.down = False
+                returned.append(replica)
         return returned
 
     async def _each(self, call: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
-        """What every server answers; those that fail are left out."""
+        """Server name → result of the call; servers that fail are left out."""
         async with self._session() as session:
-            members = [member for member in self.members if not member.down]
-            calls = (call(Client(session, member.url, self.timeouts)) for member in members)
+            replicas = [replica for replica in self.replicas if not replica.down]
+            calls = (call(Client(session, replica.url, self.timeouts)) for replica in replicas)
             answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, ReplicaFailed | UnknownAdapter):
                 raise answer
-        return {m.name: a for m, a in zip(members, answers, strict=True) if not isinstance(a, BaseException)}
+        return {
+            replica.name: answer
+            for replica, answer in zip(replicas, answers, strict=True)
+            if not isinstance(answer, BaseException)
+        }
 
-    def _freest(self) -> ReplicaConnection | None:
-        """The server that owes this process the fewest tokens, if any has room."""
-        count = len(self.members)
+    def _least_loaded(self) -> ReplicaConnection | None:
+        """The server with the fewest outstanding tokens, if any has room."""
+        count = len(self.replicas)
         ready = [
-            (member.outstanding, (place - self.rank) % count, member)
-            for place, member in enumerate(self.members)
-            if not member.down and member.completions < self.completions_per_replica
+            (replica.outstanding, (place - self.rank) % count, replica)
+            for place, replica in enumerate(self.replicas)
+            if not replica.down and replica.completions < self.completions_per_replica
         ]
         return min(ready, key=lambda entry: entry[:2])[2] if ready else None
 
-    def _revivals(self, session: aiohttp.ClientSession, policy: Policy | None) -> ReplicaRecovery:
-        return ReplicaRecovery(self.members, self.registry, self.timeouts, session, policy, push=self.push)
+    def _recovery(self, session: aiohttp.ClientSession, policy: Policy | None) -> ReplicaRecovery:
+        return ReplicaRecovery(self.replicas, self.registry, self.timeouts, session, policy, push=self.push)
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(headers=self.headers, connector=aiohttp.TCPConnector(limit=0))
@@ -353,7 +359,7 @@ class Pool:
 
 @asynccontextmanager
 async def _cancelled_at_the_end(tasks: Mapping[asyncio.Task[Any], Any]) -> Any:
-    """An error of one request ends the others; the servers notice and stop sampling for them."""
+    """Cancel all tasks at the end: after an error the servers notice it and stop sampling for the others."""
     try:
         yield
     finally:

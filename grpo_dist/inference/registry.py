@@ -1,4 +1,4 @@
-"""The servers of a run as files: who there is, where, and in what state; and the key they ask for."""
+"""The servers of a run, one file each with address and state, and the key that they require."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class ReplicaEntry:
 
     name: str
     url: str
-    """Where it listens or will; a replica that is started again may take another port."""
+    """Where it listens, or will; a restarted replica may take another port."""
     host: str
     pid: int
     """Process that listens; 0 while there is none."""
     incarnation: int
-    """Times it was started before: what an earlier one had loaded is gone."""
+    """Number of earlier starts; adapters loaded by an earlier incarnation are gone."""
     state: State
     log: str
 
 
 def make_key(directory: Path) -> str:
-    """The key of the run's servers: a fresh one, or the one another node of the run has made."""
+    """Create the key of the run's servers, unless another node of the run has; return it."""
     draft = directory / f".{KEY}.{secrets.token_hex(4)}"
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as handle:
         handle.write(secrets.token_hex(32))
@@ -47,7 +47,7 @@ def make_key(directory: Path) -> str:
 
 
 def remove_key(directory: Path) -> None:
-    """The last server of the run is gone."""
+    """Remove the key; called when the last server of the run is gone."""
     (directory / KEY).unlink(missing_ok=True)
 
 
@@ -61,33 +61,33 @@ def read_key(directory: Path) -> str:
 
 
 def write_replica(directory: Path, entry: ReplicaEntry) -> None:
-    """Say how a server is now."""
+    """Record the state of a server."""
     write_json(directory / f"{entry.name}.json", asdict(entry))
 
 
 def remove_replica(directory: Path, name: str) -> None:
-    """A server that is no more."""
+    """Remove a server from the registry."""
     (directory / f"{name}.json").unlink(missing_ok=True)
 
 
 def read_replicas(directory: Path) -> tuple[ReplicaEntry, ...]:
-    """All servers of the run, by name; none where nothing was started."""
+    """All servers of the run, sorted by name; empty if none was started."""
     found = []
     for path in sorted(directory.glob("[!.]*.json")):
         try:
             found.append(ReplicaEntry(**json.loads(path.read_text(encoding="utf-8"))))
-        except FileNotFoundError:  # it went away between the two looks
+        except FileNotFoundError:  # removed since the directory was listed
             continue
     return tuple(found)
 
 
 def lock_of(directory: Path, node: int) -> Path:
-    """Locked by whoever keeps the servers of a node."""
+    """The file that is locked while a process supervises the servers of a node."""
     return directory / f".lock-{node}"
 
 
 def is_served(directory: Path, node: int) -> bool:
-    """Whether somebody keeps the servers of a node already."""
+    """Whether a process supervises the servers of a node already."""
     try:
         with open(lock_of(directory, node), encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

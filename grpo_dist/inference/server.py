@@ -1,8 +1,7 @@
-"""What starts one replica: plain `vllm serve`, its arguments and environment; nothing is started here.
+"""One replica, a plain `vllm serve` process: its command and environment, the process itself, and probes of it.
 
-One incarnation of a replica as a process: held on a leash, its words in a log.
-
-Short questions to one rollout server, each with an end.
+The process runs below a reaper (`procs/reaper.py`), which cleans up after it. The probes are short HTTP requests with a
+time-out: is it healthy, does it serve what was planned, does it generate.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ from grpo_dist.plan.topology import Topology, visible_gpus
 # not in `vllm.envs`: sockets then get names that are too long, or every engine on a CPU starts a second process.
 MIDDLEWARE = "grpo_dist.inference.middleware.RolloutMiddleware"
 LOGPROBS_MODE = "processed_logprobs"
-"""Log-probabilities after temperature and the rest: what the token was really sampled with."""
+"""Log-probabilities after temperature and top-k/top-p: those the token was sampled with."""
 MAX_LORAS = 2
-"""Adapters of one batch: the newest, and the one before it while its last requests end."""
+"""Adapters in one batch: the newest, and the previous one while its last requests finish."""
 MAX_CPU_LORAS = 4
-"""Adapters an engine keeps. One more would push the oldest out, which is read again, from a directory gone by then."""
+"""Adapters an engine keeps. It evicts the oldest beyond that, and would reload it from a directory that is gone."""
 ON_CPU = ("--enforce-eager", "--no-enable-chunked-prefill")
-"""Compiling takes minutes there and gains little. A seeded request whose prompt is computed in pieces ends the engine:
-vLLM 0.31 sets its generator back, which PyTorch's for the CPU cannot be ("CPU Generator does not use offset")."""
+"""Compiling takes minutes on a CPU and gains little. A seeded request with a chunked prefill would end the engine: vLLM
+0.31 rewinds the generator, which PyTorch's CPU generator does not support ("CPU Generator does not use offset")."""
 KEY_VARIABLE = "VLLM_API_KEY"
 ADAPTERS_VARIABLE = "GRPO_DIST_ADAPTERS"
 """Directory that pushed adapters are written to."""
 INCARNATION_VARIABLE = "GRPO_DIST_INCARNATION"
-"""Times the replica was started before."""
+"""Number of earlier starts of the replica."""
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What all replicas of a run have in common; vLLM's spellings."""
+    """Settings common to all replicas of a run, in vLLM's spelling."""
 
     model: str
     """Name or directory, as Transformers would load it."""
@@ -58,22 +57,22 @@ class ServerSettings:
     trust_remote_code: bool
     dtype: str
     max_model_len: int | None
-    """Tokens of prompt plus completion; vLLM takes the model's positions when None."""
+    """Tokens of prompt plus completion; None: vLLM uses the model's maximum."""
     max_num_seqs: int
     gpu_memory_utilization: float | None
     tensor_parallel_size: int
     max_lora_rank: int
-    """Rounded up to what vLLM serves; 0 with merged weights."""
+    """Rounded up to a rank vLLM supports; 0 with merged weights."""
     sync: Literal["adapter", "merged"]
     seed: int
     device: Literal["cpu", "cuda"]
 
 
 def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: str) -> ServerSettings:
-    """The servers of a planned run.
+    """The settings of a planned run.
 
     Args:
-        model: the stated model, or the directory of the run's own.
+        model: the configured model, or the directory of the embedded one.
         tokenizer: directory of the run's tokenizer.
     """
     rollout = config.rollout
@@ -95,13 +94,13 @@ def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: 
 
 
 def argv(settings: ServerSettings, host: str, port: int) -> list[str]:
-    """The command of one replica. The key is not in it: every user of a machine can read a command line."""
+    """The command of one replica. The key is not part of it: every user of a machine can read command lines."""
     return [
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", settings.model),
         *("--host", host, "--port", str(port), "--api-server-count", "1"),
         *("--middleware", MIDDLEWARE),
         *("--tokenizer", settings.tokenizer, "--dtype", settings.dtype, "--seed", str(settings.seed)),
-        # The model's own sampling defaults would change what is not stated, e.g. top_k.
+        # With the model's own generation config, defaults such as top_k would apply where the request sets nothing.
         *("--generation-config", "vllm", "--logprobs-mode", LOGPROBS_MODE, "--enable-prefix-caching"),
         *("--max-num-seqs", str(settings.max_num_seqs)),
         *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
@@ -128,15 +127,15 @@ def environment(
     """The whole environment of one replica.
 
     Args:
-        gpus: its GPUs by their number on the node; names of an outer `CUDA_VISIBLE_DEVICES` stand for them.
-        environ: ours.
-        scratch: an empty directory of its own with a short name: sockets lie in it, whose paths Linux limits to 107
-            characters.
+        gpus: its GPUs, as indices into the GPUs visible on the node.
+        environ: the environment to start from.
+        scratch: an empty directory for this replica alone. Its path must be short: it holds sockets, and Linux limits
+            their paths to 107 characters.
 
     Raises:
         PlanError: fewer GPUs are visible than planned.
     """
-    ours = {
+    own = {
         KEY_VARIABLE: key,
         ADAPTERS_VARIABLE: str(scratch / "adapters"),
         INCARNATION_VARIABLE: str(incarnation),
@@ -144,15 +143,15 @@ def environment(
         "VLLM_RPC_BASE_PATH": str(scratch),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # our own routes do it, and ask for the key
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # the routes of RolloutMiddleware do it, and require the key
         "VLLM_SERVER_DEV_MODE": "1" if settings.sync == "merged" else "0",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**environ, **ours, **_devices(topology, gpus, environ)}
+    return {**environ, **own, **_devices(topology, gpus, environ)}
 
 
 def longest_text(config: RunConfig) -> int | None:
-    """Tokens the engines of a configuration have room for in one text; None: vLLM takes the model's positions."""
+    """Most tokens of prompt plus completion in the engines of a configuration; None: the model's own maximum."""
     return plan_run(config).max_model_len
 
 
@@ -161,7 +160,7 @@ def _option(name: str, value: object) -> tuple[str, ...]:
 
 
 def _weights(settings: ServerSettings) -> tuple[str, ...]:
-    """How new weights come: adapters beside the model, or over the model's own (TRL's NCCL engine)."""
+    """Options for the weight sync: LoRA adapters, or whole merged weights over NCCL (as TRL sends them)."""
     if settings.sync == "merged":
         return ("--weight-transfer-config", '{"backend": "nccl"}', "--max-logprobs", "-1")
     rank, loras, kept = str(settings.max_lora_rank), str(MAX_LORAS), str(MAX_CPU_LORAS)
@@ -172,29 +171,29 @@ def _devices(topology: Topology, gpus: tuple[int, ...], environ: Mapping[str, st
     if topology.device == "cuda":
         visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
         return {"CUDA_VISIBLE_DEVICES": ",".join(visible[gpu] for gpu in gpus)}
-    here = max(Counter(replica.node for replica in topology.replicas).values())
-    cores = len(os.sched_getaffinity(0)) // here
-    threads = {
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice is a share of the machine's memory for each replica
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # it binds every engine to the same cores
+    on_node = max(Counter(replica.node for replica in topology.replicas).values())
+    cores = len(os.sched_getaffinity(0)) // on_node
+    cpu_settings = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default each replica takes a share of the machine's memory
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # by default every engine is bound to the same cores
         "OMP_NUM_THREADS": str(max(1, cores)),
         "OMP_WAIT_POLICY": "PASSIVE",
-        # Two small functions are compiled even so, by g++ for ten seconds, and anew in each replica's TMPDIR.
+        # Even with --enforce-eager g++ compiles two small functions, for ten seconds in each replica's own TMPDIR.
         "TORCH_COMPILE_DISABLE": "1",
     }
     if "VLLM_CPU_OMP_THREADS_BIND" not in environ:
-        # The engine's process computes itself, instead of starting another that imports vLLM for ten seconds. vLLM
-        # wants that one only to bind its threads to cores.
-        threads["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    return {"CUDA_VISIBLE_DEVICES": "", **{name: value for name, value in threads.items() if name not in environ}}
+        # The API server runs the engine itself, instead of starting another process that imports vLLM for ten
+        # seconds. On a CPU vLLM needs that process only to bind threads to cores.
+        cpu_settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return {"CUDA_VISIBLE_DEVICES": "", **{name: value for name, value in cpu_settings.items() if name not in environ}}
 
 
 GRACE_SECONDS = 10.0
-"""For a server to end by itself."""
-LEASH_SECONDS = 10.0
-"""For the leash to clean up after it."""
+"""For a server to shut down by itself."""
+REAPER_SECONDS = 10.0
+"""For the reaper to clean up after it."""
 LONGEST_PARENT = 40
-"""Characters of a directory for scratch ones; a socket's whole path has at most 107."""
+"""Characters of the directory that scratch directories are made in; a socket path has at most 107."""
 
 
 def make_scratch() -> Path:
@@ -204,23 +203,23 @@ def make_scratch() -> Path:
 
 
 class ReplicaProcess:
-    """A started server. The thread that makes this must live as long as the server is wanted (`cluster/leash.py`).
+    """A started server and its reaper. Both end with the thread that starts them (`procs/parent_death.py`).
 
     Args:
         argv: the server's command.
-        log: what it prints is added here.
-        scratch: removed when it has ended.
+        log: its output is appended to this file.
+        scratch: removed after it has ended.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path, scratch: Path) -> None:
         self.scratch, self._log = scratch, log
         readable, writable = os.pipe()
-        leash = (sys.executable, "-m", "grpo_dist.procs.reaper", str(os.getpid()), str(writable))
+        reaper = (sys.executable, "-m", "grpo_dist.procs.reaper", str(os.getpid()), str(writable))
         with open(log, "ab") as record, open(readable, encoding="ascii") as pid:
-            self._from = record.tell()
+            self._log_start = record.tell()
             try:
-                self._leash = subprocess.Popen(
-                    [*leash, str(GRACE_SECONDS), str(scratch), "--", *argv],
+                self._reaper = subprocess.Popen(
+                    [*reaper, str(GRACE_SECONDS), str(scratch), "--", *argv],
                     env=dict(env),
                     stdin=subprocess.DEVNULL,
                     stdout=record,
@@ -235,51 +234,51 @@ class ReplicaProcess:
     @property
     def ended(self) -> int | None:
         """Its exit code, 128 + n for signal n; None while it runs."""
-        return self._leash.poll()
+        return self._reaper.poll()
 
     def printed(self) -> str:
-        """What this incarnation wrote to the log."""
+        """The output of this incarnation, from the log."""
         with open(self._log, encoding="utf-8", errors="replace") as record:
-            record.seek(self._from)
+            record.seek(self._log_start)
             return record.read()
 
     def terminate(self) -> None:
-        """Ask it to end; returns at once."""
-        self._tell(signal.SIGTERM)
+        """Ask it to shut down, without waiting."""
+        self._signal(signal.SIGTERM)
 
     def wait(self) -> None:
-        """Return when it has ended, by itself or at the end of its grace, and nothing of it is left."""
+        """Return when it has ended, by itself or after its grace time, and everything is cleaned up."""
         try:
-            self._leash.wait(GRACE_SECONDS + LEASH_SECONDS)
+            self._reaper.wait(GRACE_SECONDS + REAPER_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
-        """End it now, even when it is frozen; return when nothing of it is left."""
-        self._tell(signal.SIGCONT)
-        self._tell(signal.SIGQUIT)
+        """End it now, even if it is frozen; return when everything is cleaned up."""
+        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGQUIT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._leash.wait(LEASH_SECONDS)
-        self._leash.kill()
-        if self._leash.wait() < 0:  # the leash was itself killed, and could not do its part
+            self._reaper.wait(REAPER_SECONDS)
+        self._reaper.kill()
+        if self._reaper.wait() < 0:  # the reaper was killed itself, and did not clean up
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _tell(self, signum: int) -> None:
+    def _signal(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._leash.send_signal(signum)
+            self._reaper.send_signal(signum)
 
 
 VLLM_VERSIONS = ((0, 22), (0, 31))
-"""Oldest and newest vLLM whose inner parts the endpoint knows."""
+"""Oldest and newest vLLM whose internals `engine.py` supports."""
 UNREACHED = (OSError, http.client.HTTPException, ValueError)
-"""What a question ends with when nobody answers, or not in time, or not as one of our servers would."""
+"""Raised when no server answers, or not in time, or not as a rollout server would."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and the key it asks for."""
+    """Where a server listens, and the key it requires."""
 
     host: str
     port: int
@@ -292,19 +291,19 @@ class Address:
 
 
 def healthy(address: Address, timeout: float) -> bool:
-    """`GET /health` answers 200.
+    """Whether `GET /health` answers 200.
 
     Raises:
-        OSError, HTTPException: nobody answers.
+        OSError, HTTPException: no answer.
     """
     return _ask(address, "GET", "/health", timeout)[0] == 200
 
 
 def status(address: Address, timeout: float) -> dict[str, Any]:
-    """What the server says of itself.
+    """The answer of the status route.
 
     Raises:
-        OSError, HTTPException, ValueError: it does not.
+        OSError, HTTPException, ValueError: no answer, or another one than 200.
     """
     code, body = _ask(address, "GET", "/grpo-dist/status", timeout)
     if code != 200:
@@ -313,10 +312,10 @@ def status(address: Address, timeout: float) -> dict[str, Any]:
 
 
 def warm_up(address: Address, timeout: float) -> None:
-    """One short completion: what the first request pays for is paid before there is a batch.
+    """Sample one short completion, so that the one-time costs of the first request do not fall into a training step.
 
     Raises:
-        OSError, HTTPException, ValueError: there is none.
+        OSError, HTTPException, ValueError: no completion came.
     """
     request = {"prompt_token_ids": [1], "n": 1, "seed": 0, "sampling": {"max_tokens": 2}}
     code, body = _ask(address, "POST", "/grpo-dist/generate", timeout, json.dumps(request))
@@ -327,17 +326,17 @@ def warm_up(address: Address, timeout: float) -> None:
 
 
 def mismatch(settings: ServerSettings, found: dict[str, Any]) -> str | None:
-    """What of the server is not as planned, in words; None when all is."""
-    version = tuple(int(part) for part in found["vllm_version"].split("+")[0].split(".")[:2])
+    """How the server differs from the plan, for an error message; None if it does not."""
+    version = tuple(int(number) for number in found["vllm_version"].split("+")[0].split(".")[:2])
     oldest, newest = (".".join(map(str, limit)) for limit in VLLM_VERSIONS)
-    wanted = {
+    expected = {
         "model": (settings.model, found["model"]),
         "dtype": (settings.dtype, found["dtype"]),
         "logprobs_mode": (LOGPROBS_MODE, found["logprobs_mode"]),
     }
     if not VLLM_VERSIONS[0] <= version <= VLLM_VERSIONS[1]:
         return f"it is vLLM {found['vllm_version']}; supported are {oldest} to {newest}"
-    for name, (planned, served) in wanted.items():
+    for name, (planned, served) in expected.items():
         if planned != served:
             return f"it serves {name} {served!r}, planned is {planned!r}"
     if found["max_lora_rank"] < settings.max_lora_rank:

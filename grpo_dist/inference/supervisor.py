@@ -1,10 +1,7 @@
-"""One replica of a run, kept serving: started, asked how it is, replaced when it fails.
+"""Supervises the rollout servers of a node: starts them, checks them, replaces those that fail, ends them all.
 
-A process on a leash dies with the thread that started it, so a replica's thread lives as long as the replica.
-
-Start the rollout servers of a node, see them kept, and leave nothing behind.
-
-Why a rollout server ended, told from the last lines of its log.
+Each replica has a thread of its own (`ReplicaSupervisor`), which lives as long as the replica: a server ends with the
+thread that started it. If a server fails, the errors in its log that are known (`CAUSES`) give cause and hint.
 """
 
 from __future__ import annotations
@@ -50,7 +47,7 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class KnownError:
-    """A known end, and what helps."""
+    """A known error: the pattern in the log, what it means, and what helps."""
 
     pattern: str
     what: str
@@ -109,54 +106,54 @@ CAUSES = (
 
 
 def known_error(log: str) -> KnownError | None:
-    """The first known cause the text shows; vLLM's own words stand above the tracebacks they lead to."""
+    """The first entry of CAUSES that matches. vLLM logs its own message before the tracebacks that follow from it."""
     return next((cause for cause in CAUSES if re.search(cause.pattern, log)), None)
 
 
 def tail(log: str) -> str:
-    """The last lines, marked as quoted."""
+    """The last lines, as a quotation."""
     return "\n".join(f"  | {line}" for line in log.splitlines()[-TAIL_LINES:])
 
 
 POLL_SECONDS = 0.5
 SILENCE = 3
-"""A server that answers nothing for this many times `timeouts.connect` counts as frozen."""
+"""A server that does not answer for this many times `timeouts.connect` counts as frozen."""
 PORT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class PlannedReplica:
-    """A replica of the plan."""
+    """A replica as planned."""
 
     name: str
     gpus: tuple[int, ...]
-    """Its GPUs by their number on the node; none on CPU."""
+    """Indices of its GPUs on the node; empty on CPU."""
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Where the servers of one node run, and what they may take."""
+    """Where the servers of one node run, and how long things may take."""
 
     topology: Topology
     registry: Path
     """`RunDirectory.replicas`."""
     logs: Path
     host: str
-    """Address they listen at, by which the trainers reach them."""
+    """Address at which they listen and the trainers reach them."""
     timeouts: TimeoutSection
     max_restarts: int
-    """Failures in a row after which a replica that once was ready is dropped."""
+    """Failures in a row after which a replica that was ready once is dropped."""
 
 
 @dataclass
 class SupervisorContext:
-    """What the keepers of a node have in common."""
+    """What the replica supervisors of a node share."""
 
     settings: ServerSettings
-    site: NodeSettings
+    node: NodeSettings
     environ: Mapping[str, str]
     say: Callable[[str], None]
-    """Told, from any thread, what a person should know."""
+    """Called from any thread with messages for the user."""
     program: Callable[[ServerSettings, str, int], list[str]]
     """Settings, host, port → the command of a server."""
     key: str = ""
@@ -166,7 +163,7 @@ class SupervisorContext:
 
 
 class _Failed(Exception):
-    """An incarnation that does not, or no longer, serve; the message says why."""
+    """An incarnation failed to start or stopped serving; the message says why."""
 
     def __init__(self, why: str, hint: str | None = None, *, port_taken: bool = False) -> None:
         super().__init__(why)
@@ -174,18 +171,18 @@ class _Failed(Exception):
 
 
 class ReplicaSupervisor(threading.Thread):
-    """Keeps one replica serving, from `start` until `orders.stopping`."""
+    """Keeps one replica running, from `start` until `context.stopping` is set."""
 
-    def __init__(self, replica: PlannedReplica, orders: SupervisorContext) -> None:
+    def __init__(self, replica: PlannedReplica, context: SupervisorContext) -> None:
         super().__init__(name=f"replica {replica.name}", daemon=True)
-        self.replica, self.orders, self.site = replica, orders, orders.site
-        self.log = self.site.logs / f"replica-{replica.name}.log"
-        self.entry = ReplicaEntry(replica.name, "", self.site.host, 0, 0, "starting", str(self.log))
+        self.replica, self.context, self.node = replica, context, context.node
+        self.log = self.node.logs / f"replica-{replica.name}.log"
+        self.entry = ReplicaEntry(replica.name, "", self.node.host, 0, 0, "starting", str(self.log))
         self.failure: RolloutError | None = None
         self.process: ReplicaProcess | None = None
         self.port: int | None = None
-        # Two runs that start on one machine at a time look at different ports first.
-        self.rng = random.Random(f"{self.site.registry.absolute()} {replica.name} {os.getpid()}")
+        # Two runs that start on a machine at the same time should try different ports first.
+        self.rng = random.Random(f"{self.node.registry.absolute()} {replica.name} {os.getpid()}")
 
     @property
     def state(self) -> str:
@@ -197,124 +194,124 @@ class ReplicaSupervisor(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._keep()
+            self._supervise()
         except GrpoDistError as error:
             self._give_up(error.message, error.hint)
-        except Exception as error:  # of ours, or the disk's: nobody else would hear of it
+        except Exception as error:  # a bug, or a full disk: nothing else would report it
             self._give_up(f"{type(error).__name__}: {error}", None)
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         failures = ports = 0
         served = False
-        while not self.orders.stopping.is_set():
+        while not self.context.stopping.is_set():
             try:
                 self._serve()
                 return
             except _Failed as failed:
-                if self.orders.stopping.is_set():
+                if self.context.stopping.is_set():
                     return
                 if failed.port_taken and ports < PORT_ATTEMPTS:
                     ports, self.port = ports + 1, None
                     continue
                 served = served or self.state == "ready"
                 failures = 1 if self.state == "ready" else failures + 1
-                if not served or failures > self.site.max_restarts:
+                if not served or failures > self.node.max_restarts:
                     return self._give_up(str(failed), failed.hint)
-                self._show(state="down", pid=0)
-                self.orders.say(f"replica {self.replica.name} is started again: {failed}")
+                self._update(state="down", pid=0)
+                self.context.say(f"replica {self.replica.name} is started again: {failed}")
                 self.entry = replace(self.entry, incarnation=self.entry.incarnation + 1)
 
     def _serve(self) -> None:
-        """One incarnation, from its start until we are told to stop.
+        """Run one incarnation until the supervisor is stopped.
 
         Raises:
-            _Failed: it did not become ready, or did not stay so.
+            _Failed: it did not become ready, or failed later.
         """
         try:
-            self.port = free_port(self.site.host, self.rng, self.port)
+            self.port = free_port(self.node.host, self.rng, self.port)
         except OSError as error:
-            raise _Failed(f"no port at {self.site.host}: {error}", "give an address of this machine: --host") from error
-        address = Address(self.site.host, self.port, self.orders.key)
+            raise _Failed(f"no port at {self.node.host}: {error}", "give an address of this machine: --host") from error
+        address = Address(self.node.host, self.port, self.context.key)
         process = self.process = self._launch()
         try:
-            self._show(state="starting", pid=process.pid, url=address.url)
+            self._update(state="starting", pid=process.pid, url=address.url)
             self._become_ready(process, address)
-            self._show(state="ready")
-            self.orders.say(f"replica {self.replica.name} is ready at {address.url}")
+            self._update(state="ready")
+            self.context.say(f"replica {self.replica.name} is ready at {address.url}")
             self._watch(process, address)
         finally:
-            if self.orders.stopping.is_set():
+            if self.context.stopping.is_set():
                 process.terminate()
                 process.wait()
             process.kill()
             self.process = None
 
     def _launch(self) -> ReplicaProcess:
-        orders, scratch = self.orders, make_scratch()
+        context, scratch = self.context, make_scratch()
         try:
             env = environment(
-                orders.settings,
-                self.site.topology,
+                context.settings,
+                self.node.topology,
                 self.replica.gpus,
-                orders.environ,
-                key=orders.key,
+                context.environ,
+                key=context.key,
                 scratch=scratch,
                 incarnation=self.entry.incarnation,
             )
-            return ReplicaProcess(orders.program(orders.settings, self.site.host, self.port), env, self.log, scratch)
+            return ReplicaProcess(context.program(context.settings, self.node.host, self.port), env, self.log, scratch)
         except BaseException:
             scratch.rmdir()
             raise
 
     def _become_ready(self, process: ReplicaProcess, address: Address) -> None:
-        limit = self.site.timeouts.ready
+        limit = self.node.timeouts.ready
         deadline = time.monotonic() + limit
         while not self._answers(process, address):
             if time.monotonic() > deadline:
                 raise self._failed(process, f"it is not ready after {limit:g} s (rollout.timeouts.ready)")
-            if self.orders.stopping.wait(POLL_SECONDS):
+            if self.context.stopping.wait(POLL_SECONDS):
                 raise _Failed("it was told to stop")
         try:
-            found = status(address, self.site.timeouts.connect * SILENCE)
-            if (wrong := mismatch(self.orders.settings, found)) is not None:
+            found = status(address, self.node.timeouts.connect * SILENCE)
+            if (wrong := mismatch(self.context.settings, found)) is not None:
                 raise _Failed(wrong, "start the servers with the Python and configuration of the run")
             warm_up(address, max(1.0, deadline - time.monotonic()))
         except UNREACHED as error:
             raise self._failed(process, f"it does not generate: {error}") from error
 
     def _answers(self, process: ReplicaProcess, address: Address) -> bool:
-        self._still_runs(process)
+        self._check_running(process)
         try:
-            return healthy(address, self.site.timeouts.connect)
+            return healthy(address, self.node.timeouts.connect)
         except UNREACHED:
             return False
 
     def _watch(self, process: ReplicaProcess, address: Address) -> None:
-        """Return when we are told to stop.
+        """Check the server regularly; return when the supervisor is stopped.
 
         Raises:
-            _Failed: it ended, froze, or has work and does nothing.
+            _Failed: it ended, froze, or has requests and produces no output.
         """
-        timeouts = self.site.timeouts
-        heard = time.monotonic()
-        while not self.orders.stopping.wait(POLL_SECONDS):
-            self._still_runs(process)
+        timeouts = self.node.timeouts
+        answered = time.monotonic()
+        while not self.context.stopping.wait(POLL_SECONDS):
+            self._check_running(process)
             try:
                 stalled = status(address, timeouts.connect)["stalled_seconds"]
-                heard = time.monotonic()
+                answered = time.monotonic()
             except UNREACHED as error:
-                if time.monotonic() - heard > SILENCE * timeouts.connect:
-                    raise _Failed(f"it has not answered for {time.monotonic() - heard:.0f} s ({error})") from error
+                if time.monotonic() - answered > SILENCE * timeouts.connect:
+                    raise _Failed(f"it has not answered for {time.monotonic() - answered:.0f} s ({error})") from error
                 continue
             if stalled > timeouts.progress:
                 raise _Failed(f"it has work and put nothing out for {stalled:.0f} s (rollout.timeouts.progress)")
 
-    def _still_runs(self, process: ReplicaProcess) -> None:
+    def _check_running(self, process: ReplicaProcess) -> None:
         if (code := process.ended) is not None:
             raise self._failed(process, f"it ended with exit code {code}")
 
     def _failed(self, process: ReplicaProcess, what: str) -> _Failed:
-        """What happened, with what its log tells."""
+        """The error, with the known cause or the last lines of the log."""
         printed = process.printed()
         if (cause := known_error(printed)) is None:
             return _Failed(f"{what}; the last lines of its log:\n{tail(printed)}")
@@ -326,19 +323,19 @@ class ReplicaSupervisor(threading.Thread):
 
     def _give_up(self, why: str, hint: str | None) -> None:
         self.failure = RolloutError(f"rollout replica {self.replica.name}: {why}\n  log: {self.log}", hint=hint)
-        self._show(state="dropped", pid=0)
-        self.orders.say(f"replica {self.replica.name} is given up: {why}")
+        self._update(state="dropped", pid=0)
+        self.context.say(f"replica {self.replica.name} is given up: {why}")
 
-    def _show(self, **changes: object) -> None:
-        """Change the entry, here, in the registry and for whoever waits."""
-        with self.orders.changed:
+    def _update(self, **changes: object) -> None:
+        """Change the entry, here and in the registry, and notify all waiting threads."""
+        with self.context.changed:
             self.entry = replace(self.entry, **changes)
-            write_replica(self.site.registry, self.entry)
-            self.orders.changed.notify_all()
+            write_replica(self.node.registry, self.entry)
+            self.context.changed.notify_all()
 
 
 def replicas_of_node(topology: Topology, node: int) -> tuple[PlannedReplica, ...]:
-    """The replicas a node runs; names are numbers over all nodes."""
+    """The replicas of a node; their names are numbers that count over all nodes."""
     return tuple(
         PlannedReplica(str(number), planned.gpus)
         for number, planned in enumerate(topology.replicas)
@@ -347,10 +344,10 @@ def replicas_of_node(topology: Topology, node: int) -> tuple[PlannedReplica, ...
 
 
 class Supervisor:
-    """The replicas of one node, from `start` until `stop`; as a context manager, the time in between.
+    """The replicas of one node, from `start` until `stop`; also a context manager.
 
     Args:
-        say: told, from any thread, what a person should know.
+        say: called from any thread with messages for the user.
         program: settings, host, port → the command of a server.
     """
 
@@ -358,34 +355,36 @@ class Supervisor:
         self,
         settings: ServerSettings,
         replicas: Sequence[PlannedReplica],
-        site: NodeSettings,
+        node: NodeSettings,
         *,
         environ: Mapping[str, str] = os.environ,
         say: Callable[[str], None] = lambda _: None,
         program: Callable[[ServerSettings, str, int], list[str]] = argv,
     ) -> None:
-        self.site, self.orders = site, SupervisorContext(settings, site, environ, say, program)
-        self.keepers = tuple(ReplicaSupervisor(replica, self.orders) for replica in replicas)
+        self.node, self.context = node, SupervisorContext(settings, node, environ, say, program)
+        self.replica_supervisors = tuple(ReplicaSupervisor(replica, self.context) for replica in replicas)
 
     @property
     def key(self) -> str:
-        """What its servers ask for, once they are started."""
-        return self.orders.key
+        """The key the servers require; set by `start`."""
+        return self.context.key
 
     def start(self) -> None:
-        """Start all and return when all are ready; otherwise all are stopped.
+        """Start all replicas and return when all are ready.
 
         Raises:
-            RolloutError: one cannot serve; it says which, why, and what helps.
+            RolloutError: a replica failed; all are stopped. The message says which one, why, and what helps.
         """
-        self.site.registry.mkdir(parents=True, exist_ok=True)
-        self.site.logs.mkdir(parents=True, exist_ok=True)
-        self.orders.key = make_key(self.site.registry)
+        self.node.registry.mkdir(parents=True, exist_ok=True)
+        self.node.logs.mkdir(parents=True, exist_ok=True)
+        self.context.key = make_key(self.node.registry)
         try:
-            for keeper in self.keepers:
-                keeper.start()
-            with self.orders.changed:
-                self.orders.changed.wait_for(lambda: self.orders.stopping.is_set() or self._failures() or self._ready())
+            for supervisor in self.replica_supervisors:
+                supervisor.start()
+            with self.context.changed:
+                self.context.changed.wait_for(
+                    lambda: self.context.stopping.is_set() or self._failures() or self._ready()
+                )
             for failure in self._failures():
                 raise failure
             if not self._ready():
@@ -395,38 +394,40 @@ class Supervisor:
             raise
 
     def wait(self) -> None:
-        """Return never while one serves.
+        """Block as long as any replica is left.
 
         Raises:
-            RolloutError: the last one is dropped.
+            RolloutError: the last one was dropped.
         """
-        with self.orders.changed:
-            self.orders.changed.wait_for(lambda: all(keeper.state == "dropped" for keeper in self.keepers))
-        raise self.keepers[-1].failure or RolloutError("no rollout server is left")
+        with self.context.changed:
+            self.context.changed.wait_for(
+                lambda: all(supervisor.state == "dropped" for supervisor in self.replica_supervisors)
+            )
+        raise self.replica_supervisors[-1].failure or RolloutError("no rollout server is left")
 
     def stop(self) -> None:
-        """End all; return when no process, file of shared memory, scratch directory or registry entry is left."""
-        with self.orders.changed:
-            self.orders.stopping.set()
-            self.orders.changed.notify_all()
-        for keeper in self.keepers:
-            keeper.terminate()
-        for keeper in self.keepers:
-            if keeper.ident is not None:
-                keeper.join()
-            remove_replica(self.site.registry, keeper.replica.name)
-        if not read_replicas(self.site.registry):
-            remove_key(self.site.registry)
+        """End all replicas; return when no process, shared memory, scratch directory or registry entry is left."""
+        with self.context.changed:
+            self.context.stopping.set()
+            self.context.changed.notify_all()
+        for supervisor in self.replica_supervisors:
+            supervisor.terminate()
+        for supervisor in self.replica_supervisors:
+            if supervisor.ident is not None:
+                supervisor.join()
+            remove_replica(self.node.registry, supervisor.replica.name)
+        if not read_replicas(self.node.registry):
+            remove_key(self.node.registry)
 
     def entries(self) -> tuple[ReplicaEntry, ...]:
-        """How the replicas are now."""
-        return tuple(keeper.entry for keeper in self.keepers)
+        """The current registry entries of the replicas."""
+        return tuple(supervisor.entry for supervisor in self.replica_supervisors)
 
     def _ready(self) -> bool:
-        return all(keeper.state == "ready" for keeper in self.keepers)
+        return all(supervisor.state == "ready" for supervisor in self.replica_supervisors)
 
     def _failures(self) -> list[RolloutError]:
-        return [keeper.failure for keeper in self.keepers if keeper.failure is not None]
+        return [supervisor.failure for supervisor in self.replica_supervisors if supervisor.failure is not None]
 
     def __enter__(self) -> Supervisor:
         self.start()

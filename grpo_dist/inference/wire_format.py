@@ -1,7 +1,7 @@
-"""Sampled tokens on the wire: 8 bytes a token instead of JSON's 79.
+"""The binary format of sampled tokens: 8 bytes a token where JSON takes 79.
 
-A stream is a row of frames, all little-endian: a header (completion index, number of tokens, finish), that many int32
-token ids, that many float32 log-probabilities. Frames of several completions are mixed; those of one are in order.
+A stream is a sequence of frames, all little-endian: a header (completion index, number of tokens, finish), then that
+many int32 token ids and float32 log-probabilities. Frames of several completions are mixed; those of one are in order.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 
 HEADER = struct.Struct("<IIB3x")
 RUNNING, STOP, LENGTH = 0, 1, 2
-"""`finish`: more comes; the completion ended by itself; it was cut at the limit."""
+"""Values of `finish`: more follows; the completion ended by itself; the length limit cut it."""
 FINISHES = {None: RUNNING, "stop": STOP, "repetition": STOP, "length": LENGTH}
-"""vLLM's `finish_reason` → `finish`; any other is a failure, not an end."""
+"""vLLM's `finish_reason` → `finish`; any other reason is a failure."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The next tokens of one completion; the last frame of a completion may hold none."""
+    """The next tokens of one completion; its last frame may hold none."""
 
     index: int
     """Which of the n completions."""
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """What each token was sampled with, NaN where the server does not know; as many as tokens."""
+    """Log-probability of each token; NaN if the server does not know it."""
     finish: int
 
 
 def encode(index: int, token_ids: Sequence[int], logprobs: Sequence[float], finish: int) -> bytes:
-    """One frame."""
+    """One frame as bytes."""
     count = len(token_ids)
     return HEADER.pack(index, count, finish) + struct.pack(f"<{count}i{count}f", *token_ids, *logprobs)
 
 
 class FrameDecoder:
-    """Bytes in pieces of any size → frames."""
+    """Decodes frames from pieces of any size."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -45,7 +45,7 @@ class FrameDecoder:
         """The frames that `data` completes.
 
         Raises:
-            ValueError: the bytes are no frames.
+            ValueError: the bytes are not frames.
         """
         self._rest += data
         while len(self._rest) >= HEADER.size:
@@ -62,5 +62,5 @@ class FrameDecoder:
 
     @property
     def whole(self) -> bool:
-        """No part of a frame is left over."""
+        """Whether no incomplete frame is left over."""
         return not self._rest

@@ -1,1 +1,1 @@
-"""Effects outside the training process: starting it, watching it, ending it."""
+"""Runs on one machine: checks before the start, the stages as processes, the rollout servers, resuming."""

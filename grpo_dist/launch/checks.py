@@ -1,4 +1,4 @@
-"""What can be told before a process is started."""
+"""Checks that need no process: rewards, backend, installed packages."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "data
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Names and arguments of our rewards; the user's own are imported by the run.
+    """Check names and arguments of built-in rewards; the user's own are imported by the run.
 
     Raises:
-        ConfigError: all that is wrong with them.
+        ConfigError: a name or argument is wrong; the message lists all of them.
     """
-    stated = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
-    problems = [f"{where}: {what}" for where, functions in stated.items() for what in check_reward_names(functions)]
+    configured = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
+    problems = [f"{where}: {what}" for where, functions in configured.items() for what in check_reward_names(functions)]
     if problems:
-        ours = ", ".join((*REWARD_SETS, *REWARDS))
-        raise ConfigError("\n".join(problems), hint=f"ours: {ours}; yours: path/file.py:function")
+        built_in = ", ".join((*REWARD_SETS, *REWARDS))
+        raise ConfigError("\n".join(problems), hint=f"ours: {built_in}; yours: path/file.py:function")
 
 
 def check_backend(config: RunConfig) -> None:
-    """Whether Unsloth is installed, and supported, where it is asked for by name.
+    """Check that Unsloth is installed in a supported version, if model.backend asks for it.
 
     Raises:
         ConfigError: it is not.
@@ -40,11 +40,11 @@ def check_backend(config: RunConfig) -> None:
 
 
 def check_packages(trackers: Sequence[str]) -> None:
-    """Whether training, and the trackers asked for, are installed; nothing is imported.
+    """Check that the packages of training and of the trackers are installed; nothing is imported.
 
     Raises:
-        ConfigError: a tracker is not.
-        LaunchError: training is not.
+        ConfigError: a tracker is missing.
+        LaunchError: a package of training is missing.
     """
     if missing := [name for name in trackers if find_spec(name) is None]:
         raise ConfigError(

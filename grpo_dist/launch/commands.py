@@ -1,9 +1,4 @@
-"""Ask the base model every problem of a configuration several times; each attempt goes on where the last one ended.
-
-Fetch what a configuration names, and see that it loads without a network.
-
-The reward preflight of a configuration, without a run.
-"""
+"""Work on a configuration that is no training run: pass rates of the base model, prefetch, and the reward preflight."""
 
 from __future__ import annotations
 
@@ -32,7 +27,7 @@ from grpo_dist.run.directory import RunDirectory
 
 
 def as_in_training(config: RunConfig, samples: int) -> RunConfig:
-    """The configuration with an evaluation that draws `samples` completions the way training does."""
+    """The configuration with an evaluation that samples `samples` completions as training does."""
     drawn = {"num_samples": samples, "temperature": None, "max_completion_length": None}
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=drawn)})
 
@@ -40,15 +35,17 @@ def as_in_training(config: RunConfig, samples: int) -> RunConfig:
 def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, command: str) -> list[PassRate]:
     """The pass rates of all training problems, over `evaluation.num_samples` completions each.
 
+    Called again, it continues where the last call ended.
+
     Args:
-        work: where it is done, laid out as a run directory; made if it is not there.
-        command: what the person typed, `filter` or `advise`.
+        work: directory for the work, laid out as a run directory; created if it does not exist.
+        command: the command the user typed, `filter` or `advise`.
 
     Raises:
         ConfigError: the configuration cannot run, or not on one machine.
-        LaunchError, RolloutsGone: a stage failed; what is done stays.
-        RunDirectoryError: another configuration's problems are in `work`, or another process works there.
-        Interrupted: a signal ended it; what is done stays.
+        LaunchError, RolloutsGone: a stage failed; what is done is kept.
+        RunDirectoryError: `work` holds answers of another configuration, or another process works there.
+        Interrupted: a signal ended it; what is done is kept.
     """
     plan = plan_run(config)
     check_local(plan, command)
@@ -58,14 +55,14 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
         _check_same(config, work)
     else:
         work.create(render_files(config, plan))
-    again = "give the same command again"
+    retry = "give the same command again"
     env, forked = {**os.environ, **QUIET}, can_fork(plan, config)
-    run_stages(work, plan, _stages(work), env=env, terminal=terminal, again=again, forked=forked)
+    run_stages(work, plan, _stages(work), env=env, terminal=terminal, retry=retry, forked=forked)
     return Record(work.pass_rates).read()
 
 
 def few_pass_rates(config: RunConfig, samples: int, problems: int, terminal: Terminal) -> list[PassRate]:
-    """Those of at most `problems` problems; nothing stays of the work but the log of a stage that failed.
+    """The pass rates of at most `problems` problems. Only the log of a failed stage is kept.
 
     Raises:
         As `pass_rates`.
@@ -73,15 +70,15 @@ def few_pass_rates(config: RunConfig, samples: int, problems: int, terminal: Ter
     few = as_in_training(config, samples)
     limit = min(problems, few.data.max_samples or problems)
     few = few.model_copy(update={"data": few.data.model_copy(update={"max_samples": limit})})
-    place = Path(tempfile.mkdtemp(prefix="grpo-dist-advise-"))
+    scratch = Path(tempfile.mkdtemp(prefix="grpo-dist-advise-"))
     try:
-        found = pass_rates(few, RunDirectory(place / "work"), terminal, command="advise")
+        found = pass_rates(few, RunDirectory(scratch / "work"), terminal, command="advise")
     except (LaunchError, RolloutError):
-        raise  # its words name the log
+        raise  # the message names the log
     except BaseException:
-        shutil.rmtree(place)
+        shutil.rmtree(scratch)
         raise
-    shutil.rmtree(place)
+    shutil.rmtree(scratch)
     return found
 
 
@@ -111,49 +108,46 @@ OFFLINE = {**ONLINE, "HF_HUB_OFFLINE": "1"}
 
 
 def prefetch(config: RunConfig, terminal: Terminal) -> list[Finding]:
-    """One finding for each model and data set that was fetched, and one for each load without a network.
+    """Fetch what a configuration loads from the Hub, then load it offline: one finding for each fetch and each load.
 
     Raises:
         LaunchError: training is not installed here, or a process of the prefetch failed.
-        Interrupted: a signal ended it; what has come stays.
+        Interrupted: a signal ended it; what was fetched is kept.
     """
     check_packages(())
-    with tempfile.TemporaryDirectory(prefix="grpo-dist-prefetch-") as place:
-        stated = Path(place) / "config.yaml"
-        stated.write_text(dump_config(config), encoding="utf-8")
-        fetched = _stage("fetch", stated, ONLINE, terminal)
-        return fetched if any_error(fetched) else [*fetched, *_stage("check", stated, OFFLINE, terminal)]
+    with tempfile.TemporaryDirectory(prefix="grpo-dist-prefetch-") as scratch:
+        config_file = Path(scratch) / "config.yaml"
+        config_file.write_text(dump_config(config), encoding="utf-8")
+        fetched = _stage("fetch", config_file, ONLINE, terminal)
+        return fetched if any_error(fetched) else [*fetched, *_stage("check", config_file, OFFLINE, terminal)]
 
 
-def _stage(mode: str, stated: Path, variables: Mapping[str, str], terminal: Terminal) -> list[Finding]:
-    log, result = stated.with_name(f"{mode}.log"), stated.with_name(f"{mode}.json")
-    argv = (sys.executable, "-m", "grpo_dist.training.stages.prefetch", mode, str(stated), str(result))
+def _stage(mode: str, config_file: Path, variables: Mapping[str, str], terminal: Terminal) -> list[Finding]:
+    log, result = config_file.with_name(f"{mode}.log"), config_file.with_name(f"{mode}.json")
+    argv = (sys.executable, "-m", "grpo_dist.training.stages.prefetch", mode, str(config_file), str(result))
     outcome = run_process(argv, env={**os.environ, **QUIET, **variables}, log=log, terminal=terminal)
     if outcome.code or not result.exists():
         raise LaunchError(f"the prefetch ended with exit code {outcome.code}:\n{log.read_text()[-LOG_CHARS:]}")
     return [Finding(**finding) for finding in json.loads(result.read_text(encoding="utf-8"))]
 
 
-LOG_CHARS_REWARDS = 2000
-
-
 def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
-    """What `rewards_preflight.json` of a run with this configuration would say.
+    """The reward preflight of a configuration, as `rewards_preflight.json` of a run would have it.
 
     Raises:
         ConfigError: the configuration cannot run.
-        RewardError: the preflight itself could not be made: data, tokenizer or rewards cannot be loaded.
+        RewardError: the preflight could not run: data, tokenizer or rewards cannot be loaded.
         Interrupted: a signal ended it.
     """
     plan = plan_run(config)
     check_rewards(config)
     check_packages(())
-    with tempfile.TemporaryDirectory(prefix="grpo-dist-rewards-") as place:
-        run = RunDirectory(Path(place) / "run")
+    with tempfile.TemporaryDirectory(prefix="grpo-dist-rewards-") as scratch:
+        run = RunDirectory(Path(scratch) / "run")
         run.create(render_files(config, plan))
-        log = Path(place) / "log"
+        log = Path(scratch) / "log"
         argv = (sys.executable, "-m", "grpo_dist.training.stages.rewards", str(run.path))
         outcome = run_process(argv, env={**os.environ, **QUIET}, log=log, terminal=terminal)
         if outcome.code or not run.rewards_preflight.exists():
-            raise RewardError(outcome.reason or log.read_text(errors="replace")[-LOG_CHARS_REWARDS:])
+            raise RewardError(outcome.reason or log.read_text(errors="replace")[-LOG_CHARS:])
         return json.loads(run.rewards_preflight.read_text(encoding="utf-8"))

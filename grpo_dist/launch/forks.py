@@ -1,7 +1,7 @@
-"""The asking side of `training.common.forks`: stages of one run whose processes share their imports.
+"""The client of `training/common/forks.py`: stages of one run are forked from a process that did the imports.
 
-Importing the training stack takes about ten seconds of processor time, and a run has three to five stages. Forks are
-for CPUs alone: what a GPU's driver sets up does not survive one.
+Importing the training stack takes about ten seconds of processor time, and a run has three to five stages. Only runs on
+CPU fork: the state of a GPU driver does not survive a fork.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ END_SECONDS = 5.0
 
 
 def can_fork(plan: LaunchPlan, config: RunConfig) -> bool:
-    """Whether what a stage imports is the same for all of them, and survives a fork."""
+    """Whether all stages import the same packages, and these survive a fork."""
     return (
         plan.topology.device == "cpu"
-        and config.model.backend != "unsloth"  # has to be imported before what it rewrites
-        and "wandb" not in config.tracking  # makes a directory when imported, which the first stage to end removes
+        and config.model.backend != "unsloth"  # has to be imported before the packages it patches
+        and "wandb" not in config.tracking  # creates a directory on import, which the first stage to end removes
         and not has_engine_in_training(plan, config)
     )
 
 
 def has_engine_in_training(plan: LaunchPlan, config: RunConfig) -> bool:
-    """Whether TRL needs vLLM in the training processes; where it is installed, TRL would import it in any case."""
+    """Whether TRL needs vLLM in the training processes. (TRL would import an installed vLLM in any case.)"""
     return plan.topology.mode == "colocate" or config.rollout.sync == "merged"
 
 
 class Forks:
-    """The process that imports and forks; it and its stages end with the block, and with this process."""
+    """The fork server. It and its stages end with the `with` block, and with this process."""
 
     def __init__(self, run: Path, env: Mapping[str, str]) -> None:
         self.run, self.env = run, env
@@ -54,7 +54,7 @@ class Forks:
                 env=dict(self.env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # what cannot be imported, each stage says for itself
+                stderr=subprocess.DEVNULL,  # each stage reports failed imports itself
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -70,7 +70,7 @@ class Forks:
             self._process.wait()
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> Forked:
-        """The process that `argv` (`python -m MODULE ARGUMENT …`) would be; one at a time."""
+        """Fork a process that runs `argv` (`python -m MODULE ARGUMENT …`); one at a time."""
         reading, writing = os.pipe()
         request = json.dumps({"argv": list(argv), "env": dict(env)}).encode() + b"\n"
         try:
@@ -81,18 +81,18 @@ class Forks:
 
 
 class Forked:
-    """What `subprocess.Popen` is for a process that somebody else started, as far as `run_process` needs it."""
+    """The parts of `subprocess.Popen` that `run_process` needs, for a process that the fork server started."""
 
-    def __init__(self, told: socket.socket, stdout: BinaryIO, forker: int) -> None:
-        self._told, self.stdout, self._forker = told, stdout, forker
-        self._unread, self._known = b"", {}
+    def __init__(self, connection: socket.socket, stdout: BinaryIO, server_pid: int) -> None:
+        self._connection, self.stdout, self._server_pid = connection, stdout, server_pid
+        self._unread, self._reported = b"", {}
 
     @property
     def pid(self) -> int:
-        """Its own, or while it is not forked that of the process that would do so."""
+        """Its process id, or that of the fork server as long as it is not forked."""
         with suppress(subprocess.TimeoutExpired):
             self._wait_for("pid", 0)
-        return self._known.get("pid", self._forker)
+        return self._reported.get("pid", self._server_pid)
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, negative for the signal that ended it.
@@ -101,7 +101,7 @@ class Forked:
             subprocess.TimeoutExpired: it has not ended.
         """
         self._wait_for("code", timeout)
-        return self._known.setdefault("code", -signal.SIGKILL)
+        return self._reported.setdefault("code", -signal.SIGKILL)
 
     def poll(self) -> int | None:
         """Its exit code, as `wait`; None while it runs."""
@@ -110,18 +110,18 @@ class Forked:
         return None
 
     def _wait_for(self, what: str, timeout: float | None) -> None:
-        """Until this is known, or the forking process has ended, and with it whom it had forked."""
-        self._told.settimeout(timeout)
+        """Wait until this is known, or the fork server has ended, which ends its forks too."""
+        self._connection.settimeout(timeout)
         try:
-            while what not in self._known and (more := self._receive()):
+            while what not in self._reported and (more := self._receive()):
                 *lines, self._unread = (self._unread + more).split(b"\n")
                 for line in lines:
-                    self._known |= json.loads(line)
+                    self._reported |= json.loads(line)
         except (TimeoutError, BlockingIOError) as error:
             raise subprocess.TimeoutExpired("a fork", timeout or 0) from error
 
     def _receive(self) -> bytes:
         try:
-            return self._told.recv(4096)
+            return self._connection.recv(4096)
         except ConnectionResetError:
             return b""

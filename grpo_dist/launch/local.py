@@ -1,6 +1,6 @@
-"""A whole run on this machine: prepare, train, compare, report; each stage a process, each done once.
+"""A whole run on this machine: prepare, train, compare, report. Each stage is a process, and each is done once.
 
-A process that works on a finished run and is no stage of it.
+`run_alongside` runs one process on a finished run, such as a comparison or an export.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LOOK_INTO_REWARD = "look for os._exit, a crash, or a wait without a time-out in 
 
 
 def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirectory, LaunchPlan]:
-    """Make the run directory, or with resume take up the one that stands there.
+    """Create the run directory, or with `resume` continue the run in it.
 
     Raises:
-        ConfigError: the configuration cannot run, or not on one machine; nothing is made.
+        ConfigError: the configuration cannot run, or not on one machine; nothing is created.
         LaunchError: training is not installed here.
         RunDirectoryError: the directory holds a run and resume is off, or another configuration's run.
     """
@@ -50,7 +50,7 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
             f"{path}: a run stands there already",
             hint="continue it with --resume, or start another with --output DIR",
         )
-    create_or_resume(config, plan, run, again=f"grpo-dist run {run.config} --output {path} --resume")
+    create_or_resume(config, plan, run, resume_command=f"grpo-dist run {run.config} --output {path} --resume")
     return run, plan
 
 
@@ -59,63 +59,63 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
 
     Raises:
         LaunchError: a stage failed; its log's last lines and path are in the message.
-        Interrupted: a signal ended it; what is done stays and `--resume` continues.
-        Stopped: it saved and stopped because `grpo-dist checkpoint` asked for it.
+        Interrupted: a signal ended it; what is done is kept and `--resume` continues.
+        Stopped: it saved and stopped because of `grpo-dist checkpoint`.
     """
     env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
     allocator = allocator_environment(config, plan.topology, env)
-    again = "run the same command with --resume"
-    wanted, forked = stages(run, plan, config), can_fork(plan, config)
-    run_stages(run, plan, wanted, env=env, of_stages=allocator, terminal=terminal, again=again, forked=forked)
+    retry = "run the same command with --resume"
+    all_stages, forked = stages(run, plan, config), can_fork(plan, config)
+    run_stages(run, plan, all_stages, env=env, stage_env=allocator, terminal=terminal, retry=retry, forked=forked)
 
 
 def run_stages(
     run: RunDirectory,
     plan: LaunchPlan,
-    wanted: Sequence[Stage],
+    all_stages: Sequence[Stage],
     *,
     env: Mapping[str, str],
     terminal: Terminal,
-    again: str,
+    retry: str,
     forked: bool,
-    of_stages: Mapping[str, str] | None = None,
+    stage_env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run those of the stages whose result does not stand, in order, with the rollout servers they need.
+    """Run the stages whose result does not exist, in order, with the rollout servers they need.
 
     Args:
-        again: what to do once the cause of a failure is mended.
-        forked: they share what they import.
-        of_stages: environment that servers do not get.
+        retry: what to do after the cause of a failure is fixed, for error messages.
+        forked: start the stages from a fork server.
+        stage_env: variables for the stages but not for the servers.
 
     Raises:
         LaunchError, RolloutsGone: a stage failed.
         Interrupted: a signal ended it.
-        Stopped: it saved and stopped because it was asked to.
+        Stopped: training saved and stopped on request.
     """
     with run.locked():
-        missing = [stage for stage in wanted if not stage.result.exists()]
+        missing = [stage for stage in all_stages if not stage.result.exists()]
         if not missing:
             return
         run.stop_request.unlink(missing_ok=True)
         logs = run.new_attempt()
         env = {**env, ATTEMPT_VARIABLE: str(logs)}
-        with ExitStack() as until_the_end:
-            starts = until_the_end.enter_context(_forks(run, plan, env)).start if forked else start
+        with ExitStack() as stack:
+            starter = stack.enter_context(_forks(run, plan, env)).start if forked else start
             for stage in missing:
                 if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
-                    until_the_end.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
+                    stack.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)
                 log = logs / f"{stage.name}.log"
-                of_stage = {**env, **devices, **(of_stages or {})}
-                outcome = run_process(stage.argv, env=of_stage, log=log, terminal=terminal, start=starts)
-                _check(stage, outcome, log, again)
+                stage_variables = {**env, **devices, **(stage_env or {})}
+                outcome = run_process(stage.argv, env=stage_variables, log=log, terminal=terminal, start=starter)
+                _check_outcome(stage, outcome, log, retry)
 
 
 def _forks(run: RunDirectory, plan: LaunchPlan, env: Mapping[str, str]) -> Forks:
     return Forks(run.path, {**env, **device_environment(plan.topology, env, alone=True)})
 
 
-def _check(stage: Stage, outcome: ProcessOutcome, log: Path, again: str) -> None:
+def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str) -> None:
     if outcome.code == 0 and stage.result.exists():
         return
     if outcome.code == RolloutsGone.exit_code:
@@ -128,12 +128,16 @@ def _check(stage: Stage, outcome: ProcessOutcome, log: Path, again: str) -> None
     why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
-        hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {again}",
+        hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {retry}",
     )
 
 
 def check_local(plan: LaunchPlan, command: str) -> None:
-    """Raises PlanError for a plan of several machines: this command starts processes on one."""
+    """Check that the plan is for one machine.
+
+    Raises:
+        PlanError: it is for several.
+    """
     if plan.topology.nodes > 1:
         raise PlanError(
             f"cluster.nodes: {plan.topology.nodes} nodes planned, and `grpo-dist {command}` runs on one",
@@ -147,17 +151,14 @@ def log_tail(log: Path) -> str:
     return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
-__all__ = ["Interrupted", "Stopped", "check_local", "execute", "log_tail", "open_run", "run_stages"]
-
-
 def run_alongside(module: str, request: Mapping[str, Any], *, run: Path, result: Path, terminal: Terminal) -> None:
-    """Run `python -m module REQUEST` until `result` stands, on the device that the run was planned for.
+    """Run `python -m module REQUEST`, which creates `result`, on the device that the run was planned for.
 
-    Its log lies beside the result while it works, and stays only when it fails.
+    Its log is written next to the result, and kept only if it fails.
 
     Raises:
-        LaunchError: it failed; the reason, or the last lines of its log, are in the message.
-        RunDirectoryError: the directory of the result cannot be made.
+        LaunchError: it failed; the message has the reason or the last lines of the log.
+        RunDirectoryError: the directory of the result cannot be created.
         Interrupted: a signal ended it.
     """
     check_packages(())
@@ -182,7 +183,7 @@ def run_alongside(module: str, request: Mapping[str, Any], *, run: Path, result:
 
 
 def _environment(run: Path) -> dict[str, str]:
-    """As a lone stage has it. Where a GPU was planned, this machine may have fewer, and one will do."""
+    """The environment of a stage with one process. Planned GPUs are not selected: this machine may have fewer."""
     env = {**os.environ, **QUIET}
     topology = LaunchPlan.from_json(RunDirectory(run).plan.read_text()).topology
     return env if topology.device == "cuda" else {**env, **device_environment(topology, env, alone=True)}

@@ -1,4 +1,4 @@
-"""A run that is to have more optimizer steps than it was started with."""
+"""Resuming a run with more optimizer steps than it was started with."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from grpo_dist.run.checkpoints import newest_complete, step_of
 from grpo_dist.run.directory import RunDirectory
 
 STEPS = "grpo.max_steps"
-OF_ANY_LENGTH = ("constant", "constant_with_warmup", "inverse_sqrt")
-"""Schedulers whose learning rate at a step does not depend on how many steps there are."""
+EXTENSIBLE_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
+"""Schedulers whose learning rate at a step does not depend on the number of steps."""
 STATE_FILE = "trainer_state.json"
 
 
 def check_longer(before: RunConfig, now: RunConfig, run: RunDirectory) -> None:
-    """Whether the run can go on as if it had been started with so many steps.
+    """Check that the run can continue as if it had been started with the new number of steps.
 
     Raises:
         RunDirectoryError: it cannot.
     """
     scheduler, steps, planned = now.grpo.lr_scheduler_type, now.grpo.max_steps, planned_steps(before, run)
-    anew = f"start another run of {steps} steps with --output DIR"
+    start_over = f"start another run of {steps} steps with --output DIR"
     if steps < 1 or (planned is not None and steps < planned):
         done = "as many as its epochs have" if planned is None else planned
         raise RunDirectoryError(
             f"{run.path}: {STEPS} is {steps}, and the run has {done}: a run can be made longer, not shorter",
             hint=f"--set {STEPS}={(planned or 100) + 100}",
         )
-    if scheduler not in OF_ANY_LENGTH:
+    if scheduler not in EXTENSIBLE_SCHEDULERS:
         raise RunDirectoryError(
             f"{run.path}: {STEPS}: with grpo.lr_scheduler_type {scheduler} the learning rate follows from the number "
             f"of steps, so those that are done are not those of a run of {steps}",
-            hint=f"{anew}; only {', '.join(OF_ANY_LENGTH)} can be made longer",
+            hint=f"{start_over}; only {', '.join(EXTENSIBLE_SCHEDULERS)} can be made longer",
         )
-    warm = [_warmup(one, of) for one, of in ((before, planned), (now, steps))]
-    if scheduler != "constant" and warm[0] != warm[1]:
+    warmups = [_warmup(one, of) for one, of in ((before, planned), (now, steps))]
+    if scheduler != "constant" and warmups[0] != warmups[1]:
+        done = "fewer" if warmups[0] is None else warmups[0]
         raise RunDirectoryError(
             f"{run.path}: {STEPS}: grpo.warmup_steps {now.grpo.warmup_steps:g} is a fraction of all steps, "
-            f"{warm[1]} of {steps}, and this run has warmed up in {warm[0] if warm[0] is not None else 'fewer'}",
-            hint=f"{anew}, or continue this one with its own warm-up: --set grpo.warmup_steps={warm[0]}"
-            if warm[0]
-            else anew,
+            f"{warmups[1]} of {steps}, and this run has warmed up in {done}",
+            hint=f"{start_over}, or continue this one with its own warm-up: --set grpo.warmup_steps={warmups[0]}"
+            if warmups[0]
+            else start_over,
         )
 
 
 def planned_steps(config: RunConfig, run: RunDirectory) -> int | None:
-    """All optimizer steps of the run as it was started; None where they follow from epochs and none was saved yet."""
+    """Optimizer steps the run was started for; None if they depend on epochs and no checkpoint exists yet."""
     if config.grpo.max_steps > 0:
         return config.grpo.max_steps
     checkpoint = newest_complete(run.checkpoints)
@@ -58,10 +59,10 @@ def planned_steps(config: RunConfig, run: RunDirectory) -> int | None:
     return int(json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["max_steps"])
 
 
-def put_aside(run: RunDirectory) -> None:
-    """Copy what the finished run has come to into `finished/step-N`, then take it from where the longer run's will be.
+def archive_results(run: RunDirectory) -> None:
+    """Copy the results of the finished run to `finished/step-N`, then make room for those of the longer run.
 
-    The copy comes first, and whole: whenever this is cut off, the results stand in one of the places.
+    The copy is complete before anything is removed, so an interruption at any time loses no result.
     """
     checkpoint = newest_complete(run.checkpoints)
     if not run.adapter.exists() or checkpoint is None:
@@ -84,8 +85,8 @@ def put_aside(run: RunDirectory) -> None:
 
 
 def _warmup(config: RunConfig, steps: int | None) -> int | None:
-    """Steps of warm-up, as Transformers counts them (`TrainingArguments.get_warmup_steps`)."""
-    stated = config.grpo.warmup_steps
-    if stated >= 1:
-        return int(stated)
-    return None if steps is None else math.ceil(steps * stated)
+    """Warm-up steps, as Transformers counts them (`TrainingArguments.get_warmup_steps`)."""
+    warmup = config.grpo.warmup_steps
+    if warmup >= 1:
+        return int(warmup)
+    return None if steps is None else math.ceil(steps * warmup)

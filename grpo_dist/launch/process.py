@@ -1,6 +1,6 @@
-"""Run one process of a run to its end: everything it prints to a log, what it says to the terminal.
+"""Child processes of a run: one stage until it ends, and the rollout servers (`grpo-dist serve`) while needed.
 
-The rollout servers of a run, for as long as they are needed: `grpo-dist serve` as a process of ours.
+All output goes to a log; progress messages (see `progress.py`) also go to the terminal.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from grpo_dist.run.directory import RunDirectory
 
 MARKS = (MARK, PASSING_MARK, ERROR_MARK, EXIT_MARK)
 GRACE_SECONDS = 20.0
-LEFT_SECONDS = 10.0
-"""Of silence, after which what a process has left behind counts as idle."""
+IDLE_SECONDS = 10.0
+"""Of silence after a process has ended, after which the descendants that hold its output count as idle."""
 TICK_SECONDS = 0.5
 
 
 class Interrupted(Exception):
-    """The person, or the system, asked the run to stop; `signum` says how."""
+    """The user or the system stopped the run with signal `signum`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -41,44 +41,44 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class ProcessOutcome:
-    """How a process ended: the exit code it stated, else its own, and the reason it gave (empty if none)."""
+    """How a process ended: the exit code it announced, else its own, and the reason it gave (empty if none)."""
 
     code: int
     reason: str
 
 
 class ProgressRelay:
-    """Passes on what a process says to the person; keeps the reason it gives for failing."""
+    """Shows the progress messages of a process on the terminal; keeps the reason it gives for failing."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
-        self._reason: dict[str, None] = {}  # several ranks give the same one
-        self._stated = 0
+        self._reasons: dict[str, None] = {}  # several ranks may give the same one
+        self._exit_code = 0
 
     @property
     def reason(self) -> str:
-        return "\n".join(self._reason)
+        return "\n".join(self._reasons)
 
     def code(self, code: int) -> int:
-        """The exit code a process stated, where it ended with any but 0: the launchers above it make 1 of it."""
-        return code and (self._stated or code)
+        """The exit code that a failed process announced, else `code`: launchers turn every failure into exit code 1."""
+        return code and (self._exit_code or code)
 
-    def hear(self, text: str) -> None:
-        """One line the process printed; a reward may have begun it, and left it open."""
-        if begun := re.search(f"(?<=.)(?:{'|'.join(map(re.escape, (MARK, ERROR_MARK, EXIT_MARK)))})", text):
-            text = text if text.startswith(MARKS) else text[begun.start() :]
+    def handle_line(self, text: str) -> None:
+        """Handle one line of output. A reward may have printed the start of the line without a line break."""
+        if mark := re.search(f"(?<=.)(?:{'|'.join(map(re.escape, (MARK, ERROR_MARK, EXIT_MARK)))})", text):
+            text = text if text.startswith(MARKS) else text[mark.start() :]
         if text.startswith(MARK):
             self.terminal.show(text.removeprefix(MARK))
         elif text.startswith(PASSING_MARK):
             self.terminal.show_passing(text.removeprefix(PASSING_MARK))
         elif text.startswith(ERROR_MARK):
-            self._reason[text.removeprefix(ERROR_MARK)] = None
+            self._reasons[text.removeprefix(ERROR_MARK)] = None
         elif text.startswith(EXIT_MARK):
-            self._stated = max(self._stated, int(text.removeprefix(EXIT_MARK)))
+            self._exit_code = max(self._exit_code, int(text.removeprefix(EXIT_MARK)))
 
 
 class Started(Protocol):
-    """A process that leads its group, and what it prints; as `subprocess.Popen` has it."""
+    """A running process that leads its process group; `subprocess.Popen` is one."""
 
     pid: int
     stdout: BinaryIO
@@ -111,25 +111,25 @@ def run_process(
 ) -> ProcessOutcome:
     """Start argv in its own process group and wait until the whole group has ended.
 
-    SIGINT and SIGTERM to us end the group (SIGKILL after GRACE_SECONDS) and raise Interrupted.
+    SIGINT and SIGTERM to this process end the group (with SIGKILL after GRACE_SECONDS) and raise Interrupted.
     """
     process = start(argv, env)
-    speech = ProgressRelay(terminal)
+    relay = ProgressRelay(terminal)
     try:
         with signals_raise(), open(log, "ab", buffering=0) as record:
             for line in _lines(process):
                 record.write(line)
-                speech.hear(line.decode(errors="replace").rstrip("\n"))
-            return ProcessOutcome(speech.code(process.wait()), speech.reason)
+                relay.handle_line(line.decode(errors="replace").rstrip("\n"))
+            return ProcessOutcome(relay.code(process.wait()), relay.reason)
     finally:
         end_group(process)
         terminal.finish()
 
 
 def _lines(process: Started) -> Iterator[bytes]:
-    """Its lines, until all who hold its output have ended, or the process has and the others keep silent."""
+    """Its lines, until every process that holds the output has ended, or this one has and the others are silent."""
     rest, silent = b"", 0.0
-    while silent < LEFT_SECONDS:
+    while silent < IDLE_SECONDS:
         if select.select([process.stdout], [], [], TICK_SECONDS)[0]:
             data, silent = os.read(process.stdout.fileno(), 1 << 16), 0.0
             if not data:
@@ -158,7 +158,7 @@ def signals_raise() -> Iterator[None]:
 
 
 def end_group(process: Started) -> None:
-    """Nothing of the group stays: a launcher may end and leave a rank behind."""
+    """End all processes of the group: a launcher may end and leave a rank behind."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -169,10 +169,10 @@ def end_group(process: Started) -> None:
 
 @contextmanager
 def serving(run: RunDirectory, *, env: Mapping[str, str], logs: Path, terminal: Terminal) -> Iterator[None]:
-    """Within, all servers of this machine are ready; after it, none is left.
+    """Run the rollout servers of this machine: all are ready inside the block, none is left after it.
 
     Raises:
-        RolloutError: they cannot be started; its words are those of `grpo-dist serve`.
+        RolloutError: they cannot be started; the message is that of `grpo-dist serve`.
         Interrupted: a signal came while they started.
     """
     process = subprocess.Popen(
@@ -185,9 +185,9 @@ def serving(run: RunDirectory, *, env: Mapping[str, str], logs: Path, terminal: 
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
-    said: list[str] = []
+    error_lines: list[str] = []
     ending = threading.Event()
-    arguments = (process, said, logs / "serve.log", terminal, ending)
+    arguments = (process, error_lines, logs / "serve.log", terminal, ending)
     listener = threading.Thread(target=_listen, args=arguments, daemon=True)
     listener.start()
     try:
@@ -195,7 +195,9 @@ def serving(run: RunDirectory, *, env: Mapping[str, str], logs: Path, terminal: 
             ready = process.stdout.readline()
         if not ready:
             listener.join()
-            raise RolloutError("\n".join(said).removeprefix("Error: ") or f"the rollout servers ended; log: {logs}")
+            raise RolloutError(
+                "\n".join(error_lines).removeprefix("Error: ") or f"the rollout servers ended; log: {logs}"
+            )
         yield
     finally:
         ending.set()
@@ -204,14 +206,14 @@ def serving(run: RunDirectory, *, env: Mapping[str, str], logs: Path, terminal: 
 
 
 def _listen(
-    process: subprocess.Popen[str], said: list[str], log: Path, terminal: Terminal, ending: threading.Event
+    process: subprocess.Popen[str], error_lines: list[str], log: Path, terminal: Terminal, ending: threading.Event
 ) -> None:
-    """Keep what the servers' keeper says, and show it until we end it ourselves."""
+    """Copy the messages of `grpo-dist serve` to the log and the terminal; keep its error in `error_lines`."""
     with open(log, "a", encoding="utf-8", buffering=1) as record:
         for line in process.stderr:
             record.write(line)
             text = line.rstrip("\n")
-            if text.startswith("Error: ") or said:
-                said.append(text)
+            if text.startswith("Error: ") or error_lines:
+                error_lines.append(text)
             elif not ending.is_set():
                 terminal.show(text)

@@ -19,16 +19,16 @@ from grpo_dist.run.directory import RunDirectory
 
 @contextmanager
 def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[str], None]) -> Iterator[Supervisor]:
-    """A supervisor for the node's replicas, not started yet; no other one of this node can be had meanwhile.
+    """The supervisor of the node's replicas, not started yet. A lock keeps out any other supervisor of this node.
 
     Args:
         path: the run directory.
         node: number of the node in the plan.
-        host: address of this node by which the trainers reach it.
+        host: address at which the trainers reach this node.
         logs: directory for the servers' logs.
 
     Raises:
-        RunDirectoryError: the run is not prepared, or its servers of this node are running.
+        RunDirectoryError: the run is not prepared, or its servers on this node are running already.
         PlanError: the plan has no servers for this node.
     """
     run = RunDirectory(path.absolute())
@@ -39,7 +39,7 @@ def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[s
     embedded = config.model.name_or_path == EMBEDDED
     model = str(run.model) if embedded else config.model.name_or_path
     settings = server_settings(config, plan, model, str(run.tokenizer))
-    site = NodeSettings(
+    node_settings = NodeSettings(
         topology=plan.topology,
         registry=run.replicas,
         logs=logs,
@@ -48,8 +48,8 @@ def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[s
         max_restarts=config.rollout.max_restarts,
     )
     run.replicas.mkdir(exist_ok=True)
-    with _alone(lock_of(run.replicas, node), path):
-        yield Supervisor(settings, replicas, site, say=say)
+    with _locked(lock_of(run.replicas, node), path):
+        yield Supervisor(settings, replicas, node_settings, say=say)
 
 
 def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
@@ -60,8 +60,8 @@ def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
         )
     config = load_config(run.config)
     embedded = config.model.name_or_path == EMBEDDED
-    wanted = (run.tokenizer, run.model) if embedded else (run.tokenizer,)
-    if missing := [part.name for part in wanted if not part.exists()]:
+    required = (run.tokenizer, run.model) if embedded else (run.tokenizer,)
+    if missing := [path.name for path in required if not path.exists()]:
         raise RunDirectoryError(
             f"{path}: the run is not prepared: {' and '.join(missing)} missing",
             hint=f"python -m grpo_dist.training.stages.prepare {path}",
@@ -81,8 +81,8 @@ def _no_replicas(plan: LaunchPlan, node: int) -> PlanError:
 
 
 @contextmanager
-def _alone(lock: Path, path: Path) -> Iterator[None]:
-    """Dropped by the kernel with the process that holds it."""
+def _locked(lock: Path, path: Path) -> Iterator[None]:
+    """Hold the lock file; the kernel releases it when this process ends."""
     with open(lock, "a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

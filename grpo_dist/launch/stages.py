@@ -1,6 +1,6 @@
-"""The stages of a run, each a process with one result: what starts them, on one machine or on a node of several.
+"""The stages of a run, each a process with one result: their commands, and the variables that select their devices.
 
-The environment variables that give a process the devices and threads of the plan.
+Used on one machine and on the nodes of a job.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from grpo_dist.render.accelerate import launch_arguments
 from grpo_dist.run.directory import RunDirectory
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-"""No warnings about forked tokenizers, and a log whose lines are in order."""
+"""No warnings about forked tokenizers, and log lines in order."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One process of a run; its result stands when, and only when, it is done."""
+    """One process of a run; its result exists if and only if it is done."""
 
     name: str
     argv: tuple[str, ...]
     result: Path
     alone: bool
-    """One process on one device, whatever the plan has."""
+    """Runs as one process on one device, whatever the plan has."""
     generates: bool
-    """It asks the rollout servers, where there are any."""
+    """Uses the rollout servers, if there are any."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a node stands among those that train, and where their first process listens."""
+    """Rank of a node among those that train, and the address and port of their first process."""
 
     rank: int
     address: str
@@ -45,7 +45,7 @@ class Machine:
 
 
 def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Machine | None = None) -> list[Stage]:
-    """In their order. A machine is needed where several nodes train."""
+    """The stages in order. `machine` is needed if several nodes train."""
     python, where = sys.executable, str(run.path)
     found = [
         Stage(
@@ -55,19 +55,21 @@ def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Mach
             alone=True,
             generates=False,
         ),
-        Stage("train", launched("grpo_dist.training", run, plan, machine), run.adapter, alone=False, generates=True),
+        Stage(
+            "train", launch_command("grpo_dist.training", run, plan, machine), run.adapter, alone=False, generates=True
+        ),
     ]
     if config.evaluation.enabled:
         module, shared = "grpo_dist.training.stages.compare", comparing_processes(config, plan.topology) > 1
-        argv = launched(module, run, plan, machine) if shared else (python, "-m", module, where)
+        argv = launch_command(module, run, plan, machine) if shared else (python, "-m", module, where)
         found.append(Stage("compare", argv, run.comparison, alone=not shared, generates=True))
     return found
 
 
-def launched(module: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
-    """What starts this machine's training processes, each of which executes the module for the run."""
+def launch_command(module: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
+    """The `accelerate launch` command that runs the module in all training processes of this machine."""
     where = str(run.path)
-    # `all`: of the GPUs this process may see, which Slurm may have numbered otherwise than the file does.
+    # `all` visible GPUs: Slurm may number them differently from the configuration file.
     options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
     return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, where)
 
@@ -88,10 +90,10 @@ ALLOCATORS = (ALLOCATOR, "PYTORCH_ALLOC_CONF")
 
 
 def allocator_environment(config: RunConfig, topology: Topology, environ: Mapping[str, str]) -> dict[str, str]:
-    """Segments that grow, so that memory is not lost between them, where a process has the whole of its GPU's tensors.
+    """Expandable segments, which reduce fragmentation, where they are possible.
 
-    vLLM's sleep mode has an allocator of its own, and engines over several GPUs hand out addresses of their memory:
-    neither goes with it. What the user has set stays.
+    They are not with vLLM's sleep mode, which has an allocator of its own, nor with a colocated engine on several GPUs,
+    which shares addresses of its memory. Variables the user has set are kept.
     """
     colocated = topology.mode == "colocate"
     forbidden = colocated and (config.rollout.enable_sleep_mode or topology.tensor_parallel_size > 1)
@@ -101,9 +103,10 @@ def allocator_environment(config: RunConfig, topology: Topology, environ: Mappin
 
 
 def device_environment(topology: Topology, environ: Mapping[str, str], *, alone: bool) -> dict[str, str]:
-    """Variables to set beside `environ`; what the user has set of threads stays.
+    """Variables that select devices and threads; thread settings of the user are kept.
 
-    With alone the process is a single one and gets one device.
+    Args:
+        alone: for a single process, which gets one device.
 
     Raises:
         PlanError: fewer GPUs are visible than planned.
@@ -113,11 +116,11 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
         training = [visible[index] for index in topology.trainer_gpus]
         return {"CUDA_VISIBLE_DEVICES": training[0] if alone else ",".join(training)}
     processes = 1 if alone else topology.num_processes // topology.trainer_nodes
-    ours = {
+    threads = {
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes)),
-        # Threads that spin while they wait for one another program has displaced made generation 12 times slower.
+        # Spinning threads made generation 12 times slower when another program used the same cores.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    unset = {name: value for name, value in ours.items() if name not in environ}
-    # Without the second, a resumed two-process run cannot place its optimizer state ("tagged with cpu:0").
+    unset = {name: value for name, value in threads.items() if name not in environ}
+    # Without ACCELERATE_TORCH_DEVICE two resumed processes cannot place their optimizer state ("tagged with cpu:0").
     return {**unset, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}

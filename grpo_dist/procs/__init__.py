@@ -1,1 +1,1 @@
-"""Process tools: walking and ending process trees, and free ports."""
+"""Process tools: process trees, the reaper, ending with the parent, free ports."""

@@ -1,6 +1,6 @@
-"""Ports two jobs on a node do not share, and the interface that leads to the other nodes.
+"""Free ports, for jobs and for rollout servers, and the network interface with an address.
 
-Ports for rollout servers: below the ephemeral range, so that no outgoing connection takes one in between.
+All ports lie in PORTS, below the ephemeral range, so that no outgoing connection takes one between check and use.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import struct
 import threading
 from collections.abc import Iterator
 
-FIRST_PORT, LAST_PORT = 20_000, 30_000
-"""Below the range Linux gives to outgoing connections (32768 on)."""
+PORTS = range(20_000, 30_000)
+"""Below the range Linux uses for outgoing connections (from 32768)."""
 PORTS_OF_A_JOB = 20
 SIOCGIFADDR = 0x8915
 
 
 def ports_of(job_id: str) -> range:
-    """The ports that are this job's by its number; jobs whose numbers are close never share one."""
-    jobs = (LAST_PORT - FIRST_PORT) // PORTS_OF_A_JOB
-    first = FIRST_PORT + int(job_id) % jobs * PORTS_OF_A_JOB
+    """The ports of a job, chosen by its id; jobs with close ids share none."""
+    jobs = len(PORTS) // PORTS_OF_A_JOB
+    first = PORTS.start + int(job_id) % jobs * PORTS_OF_A_JOB
     return range(first, first + PORTS_OF_A_JOB)
 
 
 def free_ports(ports: range, address: str = "") -> Iterator[int]:
-    """Those of them nothing listens on now."""
+    """The ports on which nothing listens now."""
     for port in ports:
         with socket.socket() as probe:
             try:
@@ -37,19 +37,18 @@ def free_ports(ports: range, address: str = "") -> Iterator[int]:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has this IPv4 address; None when none has."""
+    """The network interface with this IPv4 address, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         for _, name in socket.if_nameindex():
             try:
                 answer = fcntl.ioctl(handle, SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # it has no address
+            except OSError:  # the interface has no address
                 continue
             if socket.inet_ntoa(answer[20:24]) == address:
                 return name
     return None
 
 
-PORTS = range(20_000, 30_000)
 ATTEMPTS = 200
 
 _given: set[int] = set()
@@ -57,10 +56,10 @@ _lock = threading.Lock()
 
 
 def free_port(host: str, rng: random.Random, preferred: int | None = None) -> int:
-    """A port nobody listens on at `host`, not given out before in this process; the preferred one if it is free.
+    """A port on which nothing listens at `host`, never the same one twice; `preferred` if it is free.
 
     Raises:
-        OSError: none was free of many tried, or `host` is no address of this machine.
+        OSError: no free port was found in ATTEMPTS tries, or `host` is no address of this machine.
     """
     with _lock:
         if preferred is not None and _is_free(host, preferred):
@@ -79,7 +78,7 @@ def _is_free(host: str, port: int) -> bool:
         try:
             probe.bind((host, port))
         except OSError as error:
-            if error.errno in (98, 13):  # in use, or not ours to take
+            if error.errno in (98, 13):  # in use, or not permitted
                 return False
             raise
     return True

@@ -1,11 +1,12 @@
-"""Hold one program and everything it starts; when it ends, or whoever asked for it does, nothing of it stays.
+"""Run one program, and clean up everything it started when it ends or when the parent ends.
 
     python -m grpo_dist.procs.reaper PARENT FD GRACE SCRATCH -- PROGRAM ARGUMENTS…
 
-A program of several processes (vLLM's server and its engine cores) leaves some behind when one is killed, and shared
-memory with them. The leash stands between it and its parent: SIGTERM, or the death of the parent, ends the program with
-GRACE seconds to do it itself; SIGQUIT ends it at once. Then its files in /dev/shm and the directory SCRATCH go too.
-The program's process id is written to the file descriptor FD. The exit code is the program's, 128 + n for signal n.
+A program of several processes (vLLM's server and its engine cores) leaves some of them, and shared memory, behind when
+one is killed. The reaper runs between the program and its parent. On SIGTERM, or if the parent dies, it ends the
+program, with GRACE seconds to shut down; on SIGQUIT, at once. Then it removes the program's files in /dev/shm and the
+directory SCRATCH. It writes the program's process id to the file descriptor FD. The exit code is that of the program,
+128 + n for signal n.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from pathlib import Path
 from grpo_dist.procs.parent_death import become_subreaper, die_with_parent
 from grpo_dist.procs.tree import descendants, end, remove_unused, shared_memory, shared_memory_of
 
-LOOK_SECONDS = 5.0
-"""Between two looks at the shared memory in use: a process killed from outside cannot be asked any more."""
+RECORD_SECONDS = 5.0
+"""Between two records of the shared memory in use: after a process is killed, its mappings are unknown."""
 POLL_SECONDS = 0.05
 TRACKER = b"multiprocessing.resource_tracker"
-"""Python's own cleaner: it unlinks what processes have named, mapped or not, when the last of them is gone."""
+"""Python's resource tracker: it unlinks registered shared memory when the last process that uses it is gone."""
 TRACKER_SECONDS = 3.0
-"""For it to do so."""
-AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
+"""For the tracker to finish."""
+HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 
 
-def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> int:
-    """Run argv to its end, or until told; return its exit code."""
+def run_program(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> int:
+    """Run argv until it ends or a signal says to end it; return its exit code."""
     # Blocked, not handled: `sigtimedwait` takes them one by one below, and none is lost. First, because the next line
     # may send us SIGTERM at once.
-    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     die_with_parent(signal.SIGTERM, parent)
     become_subreaper()
     foreign, used = shared_memory(), set[str]()
     try:
-        program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_freed)
+        program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_prepare_child)
         os.write(fd, f"{program.pid}\n".encode())
         os.close(fd)
         _wait(program, grace, lambda: used.update(shared_memory_of(descendants(os.getpid()))))
@@ -55,23 +56,23 @@ def hold(parent: int, fd: int, grace: float, scratch: Path, argv: list[str]) -> 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _freed() -> None:
-    """In the program, before it is one: our blocked signals are not its, our end is.
+def _prepare_child() -> None:
+    """In the child before exec: unblock the signals, and end with the reaper.
 
     A blocked signal stays blocked over exec: without this the program would never see SIGTERM.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
     die_with_parent()
 
 
-def _wait(program: subprocess.Popen[bytes], grace: float, look: Callable[[], None]) -> None:
-    """Return when the program has ended, by itself or because we are told to end it."""
+def _wait(program: subprocess.Popen[bytes], grace: float, record: Callable[[], None]) -> None:
+    """Return when the program has ended, by itself or because a signal asked for it."""
     while program.poll() is None:
-        told = signal.sigtimedwait(AWAITED, LOOK_SECONDS)
-        look()  # again and again: a process that has ended no longer tells what it used
+        received = signal.sigtimedwait(HANDLED_SIGNALS, RECORD_SECONDS)
+        record()  # often: a process that has ended no longer shows what it used
         _reap(program.pid)
-        if told is not None and told.si_signo != signal.SIGCHLD:
-            _end(program, 0.0 if told.si_signo == signal.SIGQUIT else grace)
+        if received is not None and received.si_signo != signal.SIGCHLD:
+            _end(program, 0.0 if received.si_signo == signal.SIGQUIT else grace)
             return
 
 
@@ -80,15 +81,15 @@ def _end(program: subprocess.Popen[bytes], grace: float) -> None:
     if grace:
         program.terminate()
     while program.poll() is None and time.monotonic() < deadline:
-        told = signal.sigtimedwait(AWAITED, POLL_SECONDS)
-        if told is not None and told.si_signo == signal.SIGQUIT:
+        received = signal.sigtimedwait(HANDLED_SIGNALS, POLL_SECONDS)
+        if received is not None and received.si_signo == signal.SIGQUIT:
             break
     program.kill()
     program.wait()
 
 
 def _reap(but: int | None = None) -> None:
-    """Collect orphans that have ended, which nobody else will; the program itself is left to its Popen.
+    """Collect orphans that have ended; nothing else does. `but` is left to its Popen.
 
     WNOWAIT looks without collecting: if the program's end were collected here, its Popen would report exit code 0.
     """
@@ -98,7 +99,7 @@ def _reap(but: int | None = None) -> None:
 
 
 def _kill_descendants() -> None:
-    """Kill until there are none: a killed one's children become ours. Trackers of resources may end by themselves."""
+    """Kill until none is left: orphans become children of the reaper. Resource trackers may end by themselves."""
     spared_until = time.monotonic() + TRACKER_SECONDS
     while left := descendants(os.getpid()):
         end({one for one in left if time.monotonic() > spared_until or not _is_tracker(one.pid)})
@@ -115,4 +116,4 @@ def _is_tracker(pid: int) -> bool:
 if __name__ == "__main__":
     separator = sys.argv.index("--")
     parent, fd, grace, scratch = sys.argv[1:separator]
-    sys.exit(hold(int(parent), int(fd), float(grace), Path(scratch), sys.argv[separator + 1 :]))
+    sys.exit(run_program(int(parent), int(fd), float(grace), Path(scratch), sys.argv[separator + 1 :]))

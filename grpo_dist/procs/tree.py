@@ -1,4 +1,4 @@
-"""All processes below this one, wherever they moved: found by their ancestry, ended, and what they left in /dev/shm."""
+"""The descendants of a process: finding them by ancestry, ending them, and removing their files in /dev/shm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Process:
-    """A process as a pair, so that another one that is given the same number later is never meant."""
+    """A process, identified so that a later one with the same process id is never confused with it."""
 
     pid: int
     started: str
@@ -28,7 +28,7 @@ class Process:
 
 
 def descendants(root: int, *, but: Iterable[int] = ()) -> set[Process]:
-    """Living processes below root; those below `but`, and these themselves, left out."""
+    """Living processes below `root`, without the processes `but` and their descendants."""
     children: dict[int, list[Process]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (found := _stat(int(entry))) is not None:
@@ -54,29 +54,29 @@ def end(processes: Iterable[Process]) -> None:
 
 
 def dump_stacks(processes: Iterable[Process]) -> None:
-    """SIGUSR2 to those that have a handler for it: ours write the stacks of all their threads."""
+    """Send SIGUSR2 to the processes with a handler for it; training processes write the stacks of all threads."""
     for process in processes:
         if _handles(process.pid, signal.SIGUSR2):
             _signal(process, signal.SIGUSR2)
 
 
 def shared_memory() -> set[str]:
-    """Names of our files under /dev/shm."""
+    """Names of this user's files in /dev/shm."""
     with contextlib.suppress(OSError):
-        return {entry.name for entry in os.scandir(SHARED_MEMORY) if _is_ours(entry)}
+        return {entry.name for entry in os.scandir(SHARED_MEMORY) if _belongs_to_user(entry)}
     return set()
 
 
 def shared_memory_of(processes: Iterable[Process]) -> set[str]:
-    """Names of our files under /dev/shm that these processes have open or mapped."""
-    ours = list(_identified(shared_memory()))
-    names = {name for _, name in ours}
+    """Names of this user's files in /dev/shm that these processes have open or mapped."""
+    named = list(_identified(shared_memory()))
+    names = {name for _, name in named}
     used = {identity for process in processes for identity in _in_use(str(process.pid), names)}
-    return {name for identity, name in ours if identity in used}
+    return {name for identity, name in named if identity in used}
 
 
 def remove_unused(names: Iterable[str]) -> None:
-    """Remove those of these files under /dev/shm that no living process has open or mapped."""
+    """Remove the files in /dev/shm, of those named, that no living process has open or mapped."""
     left = dict(_identified(names))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if not left:
@@ -94,16 +94,17 @@ def _identified(names: Iterable[str]) -> Iterator[tuple[Identity, str]]:
             yield _identity(os.stat(SHARED_MEMORY + name)), name
 
 
-def _is_ours(entry: os.DirEntry[str]) -> bool:
+def _belongs_to_user(entry: os.DirEntry[str]) -> bool:
     with contextlib.suppress(OSError):
         return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
     return False
 
 
 def _in_use(pid: str, names: set[str]) -> Iterator[Identity]:
-    """By device and inode: a process in another container has another path for the same file, or none.
+    """Files that a process maps or has open, by device and inode: paths may differ.
 
-    Nor does a semaphore have its own: `sem_open` maps a file that it has given a second name and taken the first from.
+    A process in another container may see another path for the same file, or none; and `sem_open` maps a temporary file
+    that it links to the semaphore's name and then unlinks.
     """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -112,7 +113,7 @@ def _in_use(pid: str, names: set[str]) -> Iterator[Identity]:
     with contextlib.suppress(OSError):
         for handle in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                if os.readlink(handle.path).rpartition("/")[2] in names:  # others may lie on disks that do not answer
+                if os.readlink(handle.path).rpartition("/")[2] in names:  # stat of others may hang on a file server
                     yield _identity(os.stat(handle.path))
 
 
@@ -121,7 +122,7 @@ def _identity(found: os.stat_result) -> Identity:
 
 
 def _stat(pid: int) -> tuple[int, Process] | None:
-    """(parent, process) of a living process."""
+    """(parent's process id, process) of a living process; None if it is dead."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""LaunchPlan → text of the files other programs read; deterministic, no effects."""
+"""The files of a run as text, from its plan: for accelerate, DeepSpeed and Slurm. Deterministic, no effects."""
 
 from grpo_dist.render.files import RENDERED, render_files
 

@@ -11,25 +11,25 @@ from grpo_dist.plan import LaunchPlan
 ACCELERATE_FILE = "accelerate.yaml"
 DEEPSPEED_FILE = "deepspeed.json"
 
-PER_NODE = (
+MULTI_NODE_NOTE = (
     "# One file for all nodes; each node adds its own three on the command line:\n"
     "#   --machine_rank RANK --main_process_ip FIRST-NODE --main_process_port PORT\n"
 )
-BESIDE = (
+DEEPSPEED_NOTE = (
     f"# {DEEPSPEED_FILE} is read from the current directory;\n"
     f"# from another one: --deepspeed_config_file DIR/{DEEPSPEED_FILE}\n"
 )
 
 
 def accelerate_yaml(plan: LaunchPlan) -> str:
-    """Accelerate's YAML for this plan, with what it cannot know as comments at its head."""
+    """Accelerate's YAML for this plan; comments at its head say what has to be added at launch."""
     several_nodes = plan.topology.trainer_nodes > 1
-    head = (PER_NODE if several_nodes else "") + (BESIDE if is_deepspeed(plan) else "")
+    head = (MULTI_NODE_NOTE if several_nodes else "") + (DEEPSPEED_NOTE if is_deepspeed(plan) else "")
     return head + yaml.safe_dump(_world(plan) | _strategy(plan), sort_keys=True)
 
 
 def launch_arguments(plan: LaunchPlan, directory: str) -> list[str]:
-    """Arguments of `accelerate launch` that read this plan's files from `directory`, wherever it is started."""
+    """Arguments of `accelerate launch` that read this plan's files from `directory`, from any working directory."""
     arguments = ["--config_file", f"{directory}/{ACCELERATE_FILE}"]
     if is_deepspeed(plan):
         arguments += ["--deepspeed_config_file", f"{directory}/{DEEPSPEED_FILE}"]
@@ -52,7 +52,7 @@ def _world(plan: LaunchPlan) -> dict[str, Any]:
         "main_training_function": "main",
         "num_machines": where.trainer_nodes,
         "num_processes": where.num_processes,
-        # Ranks follow machine_rank, so rank 0 is on the first node; c10d would give them out as nodes arrive.
+        # With static, ranks follow machine_rank and rank 0 is on the first node; c10d assigns them as nodes arrive.
         # (Accelerate 1.15 takes both of these from its command line alone, where static is the default.)
         "rdzv_backend": "static",
         "same_network": True,
@@ -64,8 +64,11 @@ def _world(plan: LaunchPlan) -> dict[str, Any]:
 
 
 def _distributed_type(plan: LaunchPlan) -> str:
-    """MULTI_CPU would be launched as one process without a word (accelerate 1.15); MULTI_GPU starts them all, and
-    TRL's use_cpu makes them MULTI_CPU."""
+    """Accelerate's distributed type.
+
+    Accelerate 1.15 silently launches MULTI_CPU as a single process. MULTI_GPU starts all processes, and TRL's use_cpu
+    turns them into MULTI_CPU.
+    """
     if is_deepspeed(plan):
         return "DEEPSPEED"
     if plan.strategy == "fsdp2":
@@ -74,9 +77,9 @@ def _distributed_type(plan: LaunchPlan) -> str:
 
 
 def _gpu_ids(plan: LaunchPlan) -> str:
-    """The GPUs of a node that train, where others are left to rollouts or to nobody.
+    """The training GPUs of a node, if some of its GPUs are used by rollouts or not at all.
 
-    Without them a lone process that sees several GPUs would make Transformers wrap the model in `nn.DataParallel`.
+    Without this a single process that sees several GPUs would make Transformers wrap the model in `nn.DataParallel`.
     """
     where = plan.topology
     training = where.trainer_gpus
@@ -92,11 +95,11 @@ def _strategy(plan: LaunchPlan) -> dict[str, Any]:
 
 
 def _deepspeed(plan: LaunchPlan) -> dict[str, Any]:
-    """Accelerate refuses mixed_precision, zero_stage and the like beside a DeepSpeed file, so they stand only there."""
+    """Accelerate refuses mixed_precision, zero_stage and the like next to a DeepSpeed file, which has them instead."""
     return {
         "deepspeed_config_file": DEEPSPEED_FILE,
-        # Left out, Accelerate takes pdsh for several nodes: ssh from the first node to the others, a hostfile, and the
-        # environment of this process nowhere.
+        # The default for several nodes is pdsh, which needs ssh from the first node to the others and a hostfile, and
+        # does not pass on the environment.
         "deepspeed_multinode_launcher": "standard",
         "zero3_init_flag": plan.strategy == "zero3",
     }

@@ -19,7 +19,7 @@ from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.specs import architecture_of
 
 HIDDEN_SIZE_IF_UNKNOWN = 4096
-"""For bucket sizes where the model's configuration is not at hand; they move speed a little and results not at all."""
+"""For bucket sizes if the model's configuration is unknown; they affect speed slightly, and results not at all."""
 
 
 def deepspeed_json(config: RunConfig, plan: LaunchPlan) -> str:
@@ -40,7 +40,7 @@ def deepspeed_json(config: RunConfig, plan: LaunchPlan) -> str:
 
 
 def _zero(stage: int, hidden: int) -> dict[str, Any]:
-    """The sizes are those Transformers would fill in for `auto` (`integrations/deepspeed.py`)."""
+    """The sizes are those Transformers fills in for `auto` (`integrations/deepspeed.py`)."""
     settings: dict[str, Any] = {"stage": stage, "contiguous_gradients": True, "reduce_bucket_size": hidden * hidden}
     if stage < 3:
         return settings
@@ -49,7 +49,7 @@ def _zero(stage: int, hidden: int) -> dict[str, Any]:
         "stage3_prefetch_bucket_size": int(0.9 * hidden * hidden),
         # Norms and other small parameters stay whole on each GPU rather than be gathered one by one.
         "stage3_param_persistence_threshold": 10 * hidden,
-        # What saves through Accelerate's get_state_dict is refused the weights without it, and saves none.
+        # Without it, Accelerate's get_state_dict refuses to return the weights, so nothing could be saved.
         "stage3_gather_16bit_weights_on_model_save": True,
     }
 

@@ -1,7 +1,4 @@
-"""All the files of a run that are known before it starts.
-
-What stands in a directory against what would be rendered into it.
-"""
+"""All files of a run that are known before it starts, and how a directory differs from them."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from grpo_dist.render.slurm import CONFIG_FILE, job_script
 
 PLAN_FILE, JOB_FILE = "plan.json", "job.sh"
 RENDERED = (CONFIG_FILE, PLAN_FILE, ACCELERATE_FILE, DEEPSPEED_FILE, JOB_FILE)
-"""Every name `render_files` may give; nothing else in a directory is its own."""
+"""All file names `render_files` may return; any other file in a directory is left alone."""
 
 
 def render_files(config: RunConfig, plan: LaunchPlan) -> dict[str, str]:
     """Name → text of each file of this plan; the same input gives the same bytes.
 
-    deepspeed.json is there for ZeRO only.
+    Only ZeRO strategies have a deepspeed.json.
 
     Raises:
         PlanError: an option of cluster.sbatch contradicts the plan.
@@ -54,7 +51,7 @@ class Difference:
 
 
 def differences(there: Mapping[str, str], rendered: Mapping[str, str]) -> list[Difference]:
-    """Compare name → text on both sides, in the order of the names."""
+    """Compare the files of a directory with the rendered ones (name → text), in the order of the names."""
     return [found for name in sorted({**there, **rendered}) for found in _difference(name, there, rendered)]
 
 

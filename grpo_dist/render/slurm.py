@@ -1,14 +1,10 @@
-"""The Slurm script of a run: it plans for its allocation, starts one supervisor per node, and asks to run again.
+"""The Slurm script of a run: it plans for its allocation, starts one agent per node, and requeues the job if needed.
 
-Shell lines of a job script that make a node ready before anything of a run is started there.
+The scripts are rendered from templates, in which every value is quoted unless it is shell code (`Shell`).
 
-Templates of shell scripts: every value that enters one is quoted, but for what is shell code already.
-
-A job whose processes run in a container: the pieces of its script that start them there.
-
-The batch script itself runs outside. `inside` starts what it wants of Python, and `${container[@]}` stands between
-srun's options and what each node runs. Both runtimes leave the host's network, processes, /dev/shm and environment as
-they are; pyxis lets variables of the image win over the job's.
+If the run uses a container, the batch script itself runs outside of it: `inside` starts its Python steps in the
+container, and `${container[@]}`, between srun's options and its command, starts what each node runs. Both runtimes keep
+the host's network, processes, /dev/shm and environment; with pyxis, variables of the image override those of the job.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ MAKE_SCRATCH = f'srun {ALL_NODES} --export=ALL mkdir -p "$TMPDIR"'
 
 
 def setup_lines(cluster: ClusterSection) -> list[str]:
-    """cluster.setup, after what pins the network interface and moves temporary files to the node's own disk."""
+    """Lines that prepare the node: network interface, scratch directory, then cluster.setup."""
     lines = []
     if cluster.network_interface:
         name = shlex.quote(cluster.network_interface)
@@ -44,24 +40,24 @@ def setup_lines(cluster: ClusterSection) -> list[str]:
 
 
 def with_variables(text: str) -> str:
-    """The text as one word of shell code in which `$NAME` and `${NAME}` are looked up on the node, and nothing else."""
-    parts = re.split(r"(\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\}))", text)
-    return "".join(f'"{part}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part)
+    """The text as one shell word, in which only `$NAME` and `${NAME}` are expanded, on the node."""
+    pieces = re.split(r"(\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\}))", text)
+    return "".join(f'"{piece}"' if index % 2 else shlex.quote(piece) for index, piece in enumerate(pieces) if piece)
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Text that is shell code already and goes into the script as it is."""
+    """Shell code, which goes into the script unquoted."""
 
     code: str
 
 
 def shell_script(template: str, **values: Any) -> str:
-    """A file of templates/ with its holes filled in."""
+    """A rendered template of templates/."""
     return _TEMPLATES.get_template(template).render(values)
 
 
-def _hole(value: Any) -> str:
+def _quoted(value: Any) -> str:
     """Quoted for the shell; sbatch reads the same quotes in its own lines."""
     return value.code if isinstance(value, Shell) else shlex.quote(str(value))
 
@@ -69,7 +65,7 @@ def _hole(value: Any) -> str:
 _TEMPLATES = Environment(
     loader=PackageLoader("grpo_dist.render"),
     undefined=StrictUndefined,
-    finalize=_hole,
+    finalize=_quoted,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
@@ -78,7 +74,7 @@ _TEMPLATES = Environment(
 
 
 AGAIN_FILE = "again.sh"
-"""In the directory of an attempt: what asks Slurm to run the job once more, where its programs are out of reach."""
+"""In the log directory of an attempt: a script that requeues the job, for containers without Slurm's programs."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +82,24 @@ class Runtime:
     """Shell code that differs between the programs that start containers."""
 
     unfit: str
-    """Characters no path of a mount may have."""
+    """Characters that no mounted path may contain."""
     space: str
-    """How a space in such a path is written."""
+    """How a space in a mounted path is written."""
     name: str
-    """The path `$1`, written so."""
+    """Shell code for the path `$1`, with spaces written that way."""
     words: str
-    """What starts a command in the image {image} with `$mounts`, after srun's options or as a command of its own."""
+    """Words that start a command in the image {image} with `$mounts`, after srun's options or on their own."""
     step: str
-    """What has to come before these where the batch script itself starts something."""
+    """What precedes these words when the batch script itself starts something."""
 
 
 RUNTIMES = {
     "pyxis": Runtime(
-        # It writes the mounts as lines of an fstab into a shell script of enroot's.
+        # pyxis writes the mounts as fstab lines into a shell script of enroot.
         unfit=',:"$`\\',
         space="\\040",
         name='"${1// /\\\\040}"',
-        # Named, an image is unpacked once for all steps of the job; the last may have little time left.
+        # With a name, the image is unpacked once for all steps of the job; the last step may have little time.
         words='--container-image={image} --container-name="grpo-dist-$SLURM_JOB_ID" --no-container-entrypoint '
         '--container-mounts="$mounts" --container-workdir="$work"',
         step="srun --overlap --nodes=1 --ntasks=1 --export=ALL ",
@@ -142,7 +138,7 @@ class InContainer:
     inside: Shell = NOTHING
     """Words before a command of the batch script."""
     opened: Shell = NOTHING
-    """Lines as soon as `$run` is known."""
+    """Lines to run as soon as `$run` is known."""
     command: Shell = NOTHING
     """Words between srun's options and its command."""
     close: Shell = CLOSED
@@ -153,8 +149,8 @@ def in_container(container: ContainerSection | None, paths: Sequence[str], *, gp
     """How a job script starts processes in the container, or without one.
 
     Args:
-        paths: what has to be seen under its own name besides the run, the directory of submission and the caches.
-        gpus: whether there are any; pyxis gives a task its own by itself.
+        paths: to mount under their own names, besides the run, the submission directory and the caches.
+        gpus: whether the job has GPUs; pyxis passes them on by itself.
 
     Raises:
         PlanError: the runtime cannot mount one of the paths.
@@ -179,9 +175,10 @@ def in_container(container: ContainerSection | None, paths: Sequence[str], *, gp
 
 
 def check_mountable(container: ContainerSection, path: str) -> None:
-    """
+    """Check that the runtime can mount a path.
+
     Raises:
-        PlanError: the runtime cannot mount a path with such a character.
+        PlanError: it cannot mount a path with one of its characters.
     """
     unfit = RUNTIMES[container.runtime].unfit
     if found := next((character for character in path if character in unfit), None):
@@ -215,7 +212,7 @@ PLANNED = {
     "constraint": "cluster.constraint",
     "C": "cluster.constraint",
 }
-"""sbatch's option → the setting that decides it."""
+"""sbatch option → the setting that determines it."""
 
 UNFIT = {
     "ntasks": "a job runs one task per node",
@@ -225,14 +222,14 @@ UNFIT = {
     "a": "the jobs of an array would share one run directory",
     "wrap": "the job is the script",
 }
-"""sbatch's option → why it cannot be given."""
+"""sbatch option → why it cannot be used."""
 
 
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:
-    """The script in a run directory; it is given that as its working directory (`sbatch --chdir`).
+    """The script in a run directory, to be submitted with `sbatch --chdir` of that directory.
 
     Raises:
-        PlanError: an option of cluster.sbatch is none, or decides what the plan decides.
+        PlanError: an entry of cluster.sbatch is no option, or sets what the plan determines.
     """
     usage = (
         "Written by `grpo-dist render`. With RUN the directory of this script, on a file system all nodes see:",
@@ -245,7 +242,7 @@ def job_script(config: RunConfig, plan: LaunchPlan) -> str:
 
 
 def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script_path: str) -> str:
-    """A script for any configuration and allocation; `config_path` when it is given none.
+    """A script for any configuration and allocation; without an argument it uses `config_path`.
 
     Raises:
         PlanError: as `job_script`.
@@ -262,12 +259,12 @@ def any_job_script(config: RunConfig, plan: LaunchPlan, config_path: str, script
 
 
 def comparison_script(config: RunConfig) -> str:
-    """A script that compares the runs of the directory it is given as its working directory, on one CPU."""
+    """A script that compares the runs in its working directory, on one CPU."""
     cluster = with_absolute_paths(config).cluster
-    options = {**_site(config), "nodes": 1, "ntasks": 1, "time": COMPARISON_TIME, "output": "compare-%j.out"}
+    options = {**_cluster_options(config), "nodes": 1, "ntasks": 1, "time": COMPARISON_TIME, "output": "compare-%j.out"}
     return shell_script(
         "compare.sh.jinja",
-        options=_stated(options),
+        options=_option_lines(options),
         setup=[Shell(line) for line in setup_lines(cluster)],
         container=in_container(cluster.container, [], gpus=False),
     )
@@ -288,15 +285,15 @@ def _script(
 
 
 def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
-    """What stands in the `#SBATCH` lines, unquoted.
+    """The options of the `#SBATCH` lines, unquoted.
 
-    Idle GPUs are not asked for. A task's CPUs are cluster.cpus_per_gpu for each GPU, or each process on CPU.
+    Idle GPUs are not requested. A task's CPUs are cluster.cpus_per_gpu for each GPU, or each process on CPU.
 
     Raises:
         PlanError: see `job_script`.
     """
     cluster, where = config.cluster, plan.topology
-    # Replicas take the last GPUs of a node, so that with them all are asked for.
+    # Replicas use the last GPUs of a node, so with replicas all GPUs are requested.
     gpus = where.gpus_per_node if where.replicas else len(where.trainer_gpus)
     processes = where.num_processes // where.trainer_nodes
     options = {
@@ -306,22 +303,22 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
         "cpus-per-task": cluster.cpus_per_gpu * (gpus or processes),
         "gpus-per-node": gpus or None,
         "time": cluster.time,
-        **_site(config),
+        **_cluster_options(config),
         "output": "slurm-%j.out",
         "open-mode": "append",
         "signal": f"B:USR2@{cluster.signal_seconds}",
     }
-    return [*_stated(options), "--requeue", *(_one_line(_further(option)) for option in cluster.sbatch)]
+    return [*_option_lines(options), "--requeue", *(_one_line(_checked_option(option)) for option in cluster.sbatch)]
 
 
-def _site(config: RunConfig) -> dict[str, Any]:
-    """Where a site wants jobs to be."""
+def _cluster_options(config: RunConfig) -> dict[str, Any]:
+    """The options that depend on the cluster."""
     cluster = config.cluster
     names = ("partition", "account", "qos", "constraint")
     return {name: getattr(cluster, name) for name in names}
 
 
-def _stated(options: Mapping[str, Any]) -> list[str]:
+def _option_lines(options: Mapping[str, Any]) -> list[str]:
     return [_one_line(f"--{name}={value}") for name, value in options.items() if value is not None]
 
 
@@ -330,8 +327,8 @@ def _job_name(config: RunConfig) -> str:
     return "grpo-" + re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
-def _further(option: str) -> str:
-    """One of cluster.sbatch, held against what the plan decides."""
+def _checked_option(option: str) -> str:
+    """An option of cluster.sbatch, checked against what the plan determines."""
     name = re.match(r"--([a-z][a-z-]*)(?==|$)|-([A-Za-z])", option)
     if name is None:
         raise PlanError(f"cluster.sbatch: {option!r} is no option", hint="write each as sbatch takes it: --mem=0")
@@ -344,7 +341,7 @@ def _further(option: str) -> str:
 
 
 def _one_line(option: str) -> str:
-    """A line break would end the comment that `#SBATCH` is for bash, and run the rest."""
+    """Refuse a line break: for bash `#SBATCH` is a comment, and the rest after a line break would be executed."""
     if not option.isprintable():
         raise PlanError(f"cluster: {option!r} holds a character that cannot be printed", hint="remove it")
     return option

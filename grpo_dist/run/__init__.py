@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how processes speak through it: directory, checkpoints, metrics, control files."""
+"""The files of a run, through which its processes also communicate: directory, checkpoints, metrics, control files."""

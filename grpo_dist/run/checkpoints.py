@@ -1,4 +1,4 @@
-"""Which checkpoint may be trusted: one that was sealed after every process had written its part."""
+"""Which checkpoints are complete: those sealed after every process had written its part."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def newest_complete(checkpoints: Path) -> Path | None:
 
 
 def all_complete(checkpoints: Path) -> list[Path]:
-    """Every checkpoint that may be trusted, in the order of their steps."""
+    """All complete checkpoints, in the order of their steps."""
     return sorted(filter(is_complete, _all(checkpoints)), key=step_of)
 
 
 def discard_after(checkpoints: Path, step: int) -> None:
-    """Remove what was being written after `step` when the run was cut off."""
+    """Remove checkpoints of later steps, which an interrupted run did not complete."""
     for checkpoint in _all(checkpoints):
         if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)

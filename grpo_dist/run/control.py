@@ -1,6 +1,7 @@
-"""Asking training to save and stop, and its answer: two files every process of a run can see.
+"""Asking training to save and stop, and how an attempt ended.
 
-How an attempt ended: exit codes, and the file that carries them past srun, which keeps only the largest.
+A stop request and training's answer are files in the run directory. So is the outcome of an attempt, because srun
+reports only the largest exit code of all nodes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ STOPPED = "stopped.json"
 
 
 class Why(StrEnum):
-    """Why training is asked to stop; the job script writes the first two."""
+    """Why training is asked to stop. The job script writes the first two values."""
 
     LIMIT = "limit"
     """The time limit is near, or Slurm wants the nodes for another job soon."""
     TERMINATED = "terminated"
     """Slurm is ending the job."""
     ASKED = "asked"
-    """Somebody typed `grpo-dist checkpoint`."""
+    """A user typed `grpo-dist checkpoint`."""
 
 
 class Stopped(Exception):
@@ -35,11 +36,12 @@ class Stopped(Exception):
 
 
 def request_stop(run: RunDirectory, why: Why) -> None:
+    """Ask training to save at its next step and stop."""
     write_atomically(run.stop_request, why)
 
 
 def stop_requested(run: RunDirectory) -> Why | None:
-    """Why training is to stop; None when it is not."""
+    """Why training is asked to stop; None if it is not."""
     try:
         return Why(run.stop_request.read_text(encoding="utf-8").strip() or Why.LIMIT)
     except FileNotFoundError:
@@ -54,7 +56,7 @@ def note_stop(attempt: Path, step: int) -> None:
 
 
 def stopped_at(attempt: Path) -> int | None:
-    """The step training saved at when it was asked to stop in this attempt."""
+    """The step at which training saved and stopped in this attempt; None if it did not."""
     try:
         return json.loads((attempt / STOPPED).read_text(encoding="utf-8"))["step"]
     except (FileNotFoundError, ValueError):
@@ -64,12 +66,12 @@ def stopped_at(attempt: Path) -> int | None:
 OUTCOME = "outcome.json"
 DONE, FAILED, REFUSED = 0, 1, 2
 TRY_AGAIN = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong with the run; the same command continues it."""
+"""EX_TEMPFAIL of sysexits.h: the run is intact, and the same command continues it."""
 
 
 @dataclass(frozen=True)
 class AttemptOutcome:
-    """The end of one attempt."""
+    """How one attempt ended."""
 
     code: int
     why: str
@@ -82,7 +84,7 @@ class AttemptOutcome:
 
 
 def read_outcome(attempt: Path) -> AttemptOutcome | None:
-    """None when the attempt ended without a word, or is still going on."""
+    """The outcome; None if the attempt has not ended, or ended without writing one."""
     try:
         return AttemptOutcome(**json.loads((attempt / OUTCOME).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""A run directory is the whole truth of a run; this is where each part of it lies."""
+"""The run directory, which holds the whole state of a run: the path of each file, its creation, its lock."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 from grpo_dist.errors import RunDirectoryError
 
 ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
-"""Names the log directory of the attempt a process belongs to."""
+"""Environment variable with the log directory of the attempt a process belongs to."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of one run. Nothing is read or made here except by the methods that say so."""
+    """Paths of one run. Only the methods that say so read or create anything."""
 
     path: Path
 
@@ -54,17 +54,17 @@ class RunDirectory:
 
     @property
     def source_rows(self) -> Path:
-        """Of a filter: the rows its problems come from, as they were."""
+        """Of a filter: the original rows of its problems."""
         return self.path / "data" / "source.parquet"
 
     @property
     def pass_rates(self) -> Path:
-        """Of a filter: a line for each problem that was asked."""
+        """Of a filter: one line for each problem the model has answered."""
         return self.path / "pass_rates.jsonl"
 
     @property
     def sampled(self) -> Path:
-        """Of a filter: written when all problems were asked."""
+        """Of a filter: written when the model has answered all problems."""
         return self.path / "sampled.json"
 
     @property
@@ -83,7 +83,7 @@ class RunDirectory:
 
     @property
     def rewards_preflight(self) -> Path:
-        """What the rewards paid for completions of known worth, before training."""
+        """What the rewards returned for completions of known quality, before training."""
         return self.path / "rewards_preflight.json"
 
     @property
@@ -96,22 +96,22 @@ class RunDirectory:
 
     @property
     def replicas(self) -> Path:
-        """The registry of rollout servers: one file each, and the key they ask for."""
+        """The registry of rollout servers: one file each, and the key they require."""
         return self.path / "replicas"
 
     @property
     def policies(self) -> Path:
-        """Adapters on their way to the rollout servers; the newest stays until the next."""
+        """Adapters for the rollout servers to load; the newest is kept until the next one."""
         return self.path / "policies"
 
     @property
     def adapter(self) -> Path:
-        """The trained adapter; it stands only when training has ended."""
+        """The trained adapter; it exists only once training has ended."""
         return self.path / "adapter"
 
     @property
     def finished(self) -> Path:
-        """What the run had come to before it was made longer: `step-N/` with adapter, comparison, report, metrics."""
+        """Results from before the run was extended: `step-N/` with adapter, comparison, report, metrics."""
         return self.path / "finished"
 
     @property
@@ -120,7 +120,7 @@ class RunDirectory:
 
     @property
     def comparison_parts(self) -> Path:
-        """Answers of each process; gone when the comparison stands."""
+        """Answers of each process; removed once the comparison is written."""
         return self.path / ".comparison"
 
     @property
@@ -129,27 +129,27 @@ class RunDirectory:
 
     @property
     def job(self) -> Path:
-        """The Slurm job it was submitted as, the last one."""
+        """The Slurm job it was last submitted as."""
         return self.path / "job.json"
 
     @property
     def environment(self) -> Path:
-        """What the run is made with: packages, devices, and the back end that was chosen."""
+        """What the run uses: packages, devices, and the chosen backend."""
         return self.path / "environment.json"
 
     @property
     def unsloth_cache(self) -> Path:
-        """Where Unsloth writes the code it makes of TRL's."""
+        """Where Unsloth writes the code it generates from TRL."""
         return self.path / "unsloth_compiled_cache"
 
     @property
     def debug(self) -> Path:
-        """Of a debug run: what was changed and what came of it."""
+        """Of a debug run: what was changed, and its findings."""
         return self.path / "debug.json"
 
     @property
     def longest_batch(self) -> Path:
-        """Of a debug run: a step with its longest prompts and full completions."""
+        """Of a debug run: the result of a step with the longest prompts and full completions."""
         return self.path / "longest_batch.json"
 
     @property
@@ -158,7 +158,7 @@ class RunDirectory:
 
     @property
     def heartbeat(self) -> Path:
-        """The last step that was done and when; written by training."""
+        """The last finished step and its time; written by training."""
         return self.path / "heartbeat.json"
 
     @property
@@ -168,17 +168,17 @@ class RunDirectory:
 
     @property
     def failure(self) -> Path:
-        """Why the last attempt failed; absent when it did not."""
+        """Why the last attempt failed; absent if it did not."""
         return self.path / "failure.json"
 
     def exists(self) -> bool:
         return self.config.is_file()
 
     def create(self, files: Mapping[str, str]) -> None:
-        """Make the directory with these files (path in it → text), all of them or nothing.
+        """Create the directory with these files (relative path → text), all of them or nothing.
 
         Raises:
-            RunDirectoryError: something else stands there already, or it cannot be written.
+            RunDirectoryError: the path exists already, or cannot be written.
         """
         draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
         try:
@@ -186,7 +186,7 @@ class RunDirectory:
             for name, text in files.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 (draft / name).write_text(text, encoding="utf-8")
-            # Fails on anything but an empty directory, so two runs cannot both win.
+            # Fails unless the target is absent or an empty directory, so of two runs only one succeeds.
             os.rename(draft, self.path)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
@@ -196,7 +196,7 @@ class RunDirectory:
             ) from error
 
     def new_attempt(self) -> Path:
-        """Make and return the log directory of the next attempt."""
+        """Create and return the log directory of the next attempt."""
         numbers = [int(m[1]) for p in self.logs.glob("attempt-*") if (m := re.fullmatch(r"attempt-(\d+)", p.name))]
         attempt = self.logs / f"attempt-{max(numbers, default=0) + 1}"
         attempt.mkdir(parents=True)
@@ -204,9 +204,9 @@ class RunDirectory:
 
     @contextmanager
     def locked(self, owner: str = "") -> Iterator[None]:
-        """Hold the run alone; `owner` says to others who does.
+        """Lock the run; `owner` is shown to others.
 
-        The kernel drops the lock with the process that holds it, so a killed run never blocks its own resume.
+        The kernel releases the lock when the process ends, so a killed run never blocks its own resume.
 
         Raises:
             RunDirectoryError: another process holds it.
@@ -226,7 +226,7 @@ class RunDirectory:
             yield
 
     def is_idle(self) -> bool:
-        """Whether no process holds it."""
+        """Whether no process holds the lock."""
         try:
             with open(self.path / ".lock", "a+") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -235,7 +235,7 @@ class RunDirectory:
         return True
 
     def owner(self) -> str:
-        """Who took the lock last."""
+        """Who held the lock last."""
         try:
             return (self.path / ".lock").read_text(encoding="utf-8")
         except OSError:
@@ -243,7 +243,7 @@ class RunDirectory:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old text or the new one, never a part."""
+    """Write a file so that readers, even after a crash, see either the old or the new text, never a part of it."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with open(draft, "w", encoding="utf-8") as handle:
@@ -256,5 +256,5 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, NaN refused."""
+    """Write JSON atomically; NaN is refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line per logged optimizer step, written as training goes."""
+"""`metrics.jsonl`: one line per logged optimizer step, written during training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """One record per step, in order; a line cut off by a crash is left out, of a step logged twice the later counts."""
+    """One record per step, in order. Incomplete lines are skipped; of a step logged twice the later one counts."""
     by_step: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -37,7 +37,7 @@ def parse(text: str) -> Any:
 
 
 def truncate_after(path: Path, step: int) -> None:
-    """Forget the steps that a resumed run will do again."""
+    """Remove the steps that a resumed run will repeat."""
     kept = [record for record in read(path) if record["step"] <= step]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
 

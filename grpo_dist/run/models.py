@@ -1,4 +1,4 @@
-"""Which model is meant: the base, a run's result, a checkpoint of it, or an export."""
+"""Finding the model a path stands for: a base model, a run's result, a checkpoint or an export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpo_dist.run.directory import RunDirectory
 
 BASE = "base"
 EXPORT_RECORD = "export.json"
-"""Where an export says what it was made from."""
+"""Records what an export was made from."""
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODEL_CONFIG = "config.json"
 
@@ -24,28 +24,28 @@ Kind = Literal["base", "run", "checkpoint", "adapter", "model"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One model: whole weights, or an adapter and the base it belongs on. All paths are absolute."""
+    """One model: whole weights, or an adapter of a base model. All paths are absolute."""
 
     name: str
-    """What a person calls it."""
+    """How it is called in tables."""
     kind: Kind
-    """`adapter` and `model` are directories of their own, such as exports; the others belong to a run."""
+    """`adapter` and `model` are standalone directories, such as exports; the others belong to a run."""
     run: str | None
-    """The run directory it comes from; None where that is not known."""
+    """The run directory it comes from; None if unknown."""
     path: str | None
     """Directory of the adapter or of the whole model; None for a run's base."""
 
 
 def base_of(run: Path) -> ModelSource:
-    """The model that a run started from."""
+    """The base model of a run."""
     return ModelSource(BASE, "base", str(run.absolute()), None)
 
 
 def find_model(path: Path) -> ModelSource:
-    """The model at a path: a run directory, a checkpoint in one, or a directory that can be loaded by itself.
+    """The model at a path: a run directory, a checkpoint in one, or a standalone model or adapter.
 
     Raises:
-        ModelError: none of these, a run that has not ended, or a checkpoint that is not whole.
+        ModelError: none of these, a run that has not ended, or an incomplete checkpoint.
     """
     path = path.absolute()
     run = RunDirectory(path)
@@ -58,14 +58,14 @@ def find_model(path: Path) -> ModelSource:
     if (path / MODEL_CONFIG).is_file():
         return ModelSource(path.name, "model", _recorded_run(path), str(path))
     found = "there is no such directory" if not path.exists() else "neither a run, nor a checkpoint, nor a model"
-    raise ModelError(f"{path}: {found}", hint=_nearest(path))
+    raise ModelError(f"{path}: {found}", hint=_nearby_runs(path))
 
 
 def checkpoints_of(run: Path) -> list[ModelSource]:
-    """The whole checkpoints of a run, in the order of their steps.
+    """The complete checkpoints of a run, in the order of their steps.
 
     Raises:
-        ModelError: no run, or none of its checkpoints is whole.
+        ModelError: no run directory, or no complete checkpoint.
     """
     check_run(run)
     found = all_complete(RunDirectory(run.absolute()).checkpoints)
@@ -77,22 +77,26 @@ def checkpoints_of(run: Path) -> list[ModelSource]:
 
 
 def check_run(run: Path) -> None:
-    """Raises ModelError for a path that is no run directory."""
+    """Check that the path is a run directory.
+
+    Raises:
+        ModelError: it is not.
+    """
     if not RunDirectory(run).exists():
-        raise ModelError(f"{run}: no run directory", hint=_nearest(run))
+        raise ModelError(f"{run}: no run directory", hint=_nearby_runs(run))
 
 
 def disambiguate(sources: Sequence[ModelSource]) -> list[ModelSource]:
-    """The same models, those of equal names called by their paths.
+    """The same models, with paths in place of names that occur twice.
 
     Raises:
-        ModelError: one of them is there twice.
+        ModelError: a model occurs twice.
     """
     places = Counter((source.run if source.kind == "base" else None, source.path) for source in sources)
-    if twice := [place for place, count in places.items() if count > 1]:
-        raise ModelError(f"{twice[0][1] or BASE}: named twice", hint="name two different models")
+    if repeated := [place for place, count in places.items() if count > 1]:
+        raise ModelError(f"{repeated[0][1] or BASE}: named twice", hint="name two different models")
     names = Counter(source.name for source in sources)
-    return [replace(s, name=_place(s)) if names[s.name] > 1 else s for s in sources]
+    return [replace(s, name=_location(s)) if names[s.name] > 1 else s for s in sources]
 
 
 def _result_of(run: RunDirectory) -> ModelSource:
@@ -117,7 +121,7 @@ def _checkpoint(path: Path) -> ModelSource:
 
 
 def _recorded_run(directory: Path) -> str | None:
-    """The run that an export was made from, while it is still where it was."""
+    """The run an export was made from, if it still exists."""
     try:
         run = Path(json.loads((directory / EXPORT_RECORD).read_text(encoding="utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -125,12 +129,12 @@ def _recorded_run(directory: Path) -> str | None:
     return str(run) if RunDirectory(run).exists() else None
 
 
-def _place(source: ModelSource) -> str:
+def _location(source: ModelSource) -> str:
     return source.path or f"{BASE} of {source.run}"
 
 
-def _nearest(path: Path) -> str:
-    """Models beside or above it."""
+def _nearby_runs(path: Path) -> str:
+    """A hint that names run directories near the path."""
     if RunDirectory(path.parent).exists():
         return f"give the run directory: {path.parent}"
     folder = path if path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""Which reward function runs, written where it outlives the process: a function may end it, or never return."""
+"""Which reward function is running, recorded in a file: a function may crash its process, or never return."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ SIZE = 4096
 
 
 class RewardNote:
-    """One process's note in the log directory of an attempt; overwritten in place, so that no step waits for a disk."""
+    """The file of one process in the log directory of an attempt, overwritten in place: no step waits for a disk."""
 
     def __init__(self, attempt: Path, rank: int) -> None:
         self.file = os.open(attempt / f"{PREFIX}{rank}", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self.running: list[str] = []
 
     def enter(self, what: str) -> None:
-        """It begins; async functions run beside each other."""
+        """A function starts; async functions run concurrently."""
         self.running.append(f"{time.time():.0f} {what}")
         self._write()
 
     def leave(self) -> None:
-        """The one that began last, or another that runs beside it, has returned."""
+        """The function that started last, or one that runs concurrently with it, has returned."""
         self.running.pop()
         self._write()
 
@@ -34,7 +34,7 @@ class RewardNote:
 
 
 def running_rewards(attempt: Path) -> str:
-    """`reward 'mine.py:f' at step 3, for 12 s`, of all processes, or ''."""
+    """The running functions of all processes, as `reward 'mine.py:f' at step 3, since 12:00:00`; empty if none runs."""
     return "; ".join(dict.fromkeys(_notes(attempt)))
 
 

@@ -1,4 +1,4 @@
-"""Where experiment trackers write."""
+"""Environment variables of the experiment trackers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ WANDB_HOST = "api.wandb.ai"
 
 
 def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that make the trackers write into the run directory; what the user has set stays.
+    """Variables that make the trackers write to the run directory; those the user has set are kept.
 
-    Weights & Biases goes offline where no key is known, rather than ask a job for one. A resumed run continues
-    its own record.
+    Without a key Weights & Biases works offline, rather than ask a job for one. A resumed run continues its record.
     """
-    ours = {
+    variables = {
         "TRACKIO_DIR": str(run.path / "trackio"),
         "TENSORBOARD_LOGGING_DIR": str(run.path / "tensorboard"),
         "WANDB_DIR": str(run.path),
@@ -27,12 +26,12 @@ def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Map
         "WANDB_RESUME": "allow",
     }
     if "wandb" in trackers and not has_wandb_key(environ):
-        ours["WANDB_MODE"] = "offline"
-    return {name: value for name, value in ours.items() if name not in environ}
+        variables["WANDB_MODE"] = "offline"
+    return {name: value for name, value in variables.items() if name not in environ}
 
 
 def has_wandb_key(environ: Mapping[str, str]) -> bool:
-    """Whether a key is in the environment or in ~/.netrc; it is not read further."""
+    """Whether a key is in the environment or in ~/.netrc."""
     if environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -1,1 +1,1 @@
-"""Slurm's own programs, typed: what they are asked, what they answer, and what their refusals mean here."""
+"""Slurm from both ends: submitting, watching and cancelling runs, and the steps of a job's batch script."""

@@ -1,13 +1,4 @@
-"""Calling one of Slurm's programs.
-
-sbatch: submitting a script, or asking whether it could be.
-
-squeue and scancel: the jobs of this user.
-
-What Slurm says of a job that is going on, and of itself.
-
-What Slurm gave to this job, read from the environment of its batch script and tasks.
-"""
+"""Slurm's programs (sbatch, squeue, scancel, sinfo, scontrol), and its variables inside a job (`Allocation`)."""
 
 from __future__ import annotations
 
@@ -23,21 +14,21 @@ from pathlib import Path
 from grpo_dist.errors import LaunchError, SlurmError
 
 TIMEOUT_SECONDS = 120.0
-"""Slurm's programs try again for a while themselves when slurmctld does not answer."""
+"""Slurm's programs themselves retry for a while if slurmctld does not answer."""
 
-KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 NO_SLURM = "log in where Slurm is (or mend PATH); without Slurm, `grpo-dist run CONFIG` trains on this machine"
 NO_CONTROLLER = "slurmctld does not answer: scontrol ping; try again later"
 
 Advice = Callable[[str], str | None]
-"""Slurm's words → what to type."""
+"""Slurm's error message → what to type."""
 
 
 def call(program: str, *arguments: str, stdin: str = "", advice: Advice = lambda words: None) -> tuple[str, str]:
-    """What the program writes: (standard output, standard error).
+    """Run one of Slurm's programs: (standard output, standard error).
 
     Raises:
-        SlurmError: it is not there, does not answer, or ends with an error; its own words are in the message.
+        SlurmError: it is missing, does not answer, or fails; the message quotes it.
     """
     try:
         done = subprocess.run(
@@ -65,17 +56,16 @@ def call(program: str, *arguments: str, stdin: str = "", advice: Advice = lambda
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change the question: filters of squeue, and the allocation we may be called in.
+    """This process's environment without squeue's filters and without the variables of a surrounding job.
 
-    An interactive job leaves its own SLURM_* to every program it starts, SLURM_CPU_BIND and SLURM_MEM_PER_NODE among
-    them, and sbatch would hand them on to the srun of the new job.
+    An interactive job exports its SLURM_* variables, SLURM_CPU_BIND and SLURM_MEM_PER_NODE among them, and sbatch would
+    pass them on to the srun of the new job.
     """
-    ours = dict(os.environ)
-    inside = "SLURM_JOB_ID" in ours
+    inside = "SLURM_JOB_ID" in os.environ
     return {
         name: value
-        for name, value in ours.items()
-        if not name.startswith("SQUEUE_") and (name in KEPT or not (inside and name.startswith("SLURM_")))
+        for name, value in os.environ.items()
+        if not name.startswith("SQUEUE_") and (name in KEPT_VARIABLES or not (inside and name.startswith("SLURM_")))
     }
 
 
@@ -94,13 +84,13 @@ ADVICE = {
     "unrecognized option": "mend cluster.sbatch; sbatch --help lists the options",
     "invalid option": "mend cluster.sbatch; sbatch --help lists the options",
 }
-"""Words of Slurm's error → what to type; the first that is in them counts."""
+"""Part of Slurm's error message → what to type; the first match counts."""
 
 
 def submit(script: Path, directory: Path, options: Sequence[str] = ()) -> str:
-    """Queue a script that will run in a directory, and give its job id.
+    """Submit a script that runs in `directory`, and return the job id.
 
-    Options come before those in the script.
+    `options` override those in the script.
 
     Raises:
         SlurmError: there is no sbatch, or it refuses.
@@ -113,19 +103,19 @@ def submit(script: Path, directory: Path, options: Sequence[str] = ()) -> str:
 
 
 def test_only(script: str, options: Sequence[str] = ()) -> str:
-    """Slurm's own words on when and where a script would start; nothing is queued.
+    """Slurm's message on when and where a script would start; nothing is queued.
 
     Raises:
-        SlurmError: it never would, or there is no sbatch.
+        SlurmError: it would never start, or there is no sbatch.
     """
     said, more = call("sbatch", "--test-only", *options, stdin=script, advice=advice)
     return (said + more).strip()
 
 
 def never_starts(script: str) -> str | None:
-    """Why Slurm sees no way to start a script that it queued none the less: more nodes than there are, for example.
+    """Why Slurm can never start a script that it nevertheless queued, for example because it needs too many nodes.
 
-    None where it sees one, or cannot be asked.
+    None if it can start, or if Slurm does not say.
     """
     try:
         test_only(script)
@@ -135,7 +125,7 @@ def never_starts(script: str) -> str | None:
 
 
 def advice(words: str) -> str | None:
-    """What to type about a refusal, with the nearest partition there is."""
+    """What to type after a refusal; for a wrong partition, the nearest one that exists."""
     said = words.lower()
     if "partition" in said and "time limit" not in said:
         return _partition(words)
@@ -154,13 +144,13 @@ def _partition(words: str) -> str:
 
 
 FIELDS = ("%i", "%T", "%r", "%L", "%N", "%Z")
-"""Job id, state, why it waits, time left of its limit, nodes, working directory: the last may hold any character."""
+"""Job id, state, reason, time left, nodes, working directory: the last, since it may contain any character."""
 
 ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 )
-"""States of a job that is over; Slurm shows it for MinJobAge seconds more, 300 where nobody said otherwise."""
+"""States of a job that is over. Slurm shows it for MinJobAge (default 300) more seconds."""
 
 
 @dataclass(frozen=True)
@@ -170,15 +160,15 @@ class QueuedJob:
     job_id: str
     """`7`, or `7_3` for task 3 of an array."""
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, …"""
+    """As Slurm names it: PENDING, RUNNING, COMPLETED, …"""
     reason: str
-    """Slurm's word for why it waits, or ended as it did; empty if there is none."""
+    """Slurm's reason why it waits or why it ended; empty if there is none."""
     seconds_left: int | None
-    """Of its time limit; None when it has not started or has no limit."""
+    """Until its time limit; None if it has not started or has no limit."""
     nodes: str
-    """As Slurm writes lists of nodes: `gpu[1-4,7]`."""
+    """In Slurm's notation: `gpu[1-4,7]`."""
     directory: Path
-    """Where it runs."""
+    """Its working directory."""
 
     @property
     def ended(self) -> bool:
@@ -186,7 +176,7 @@ class QueuedJob:
 
 
 def my_jobs() -> list[QueuedJob]:
-    """All jobs of this user that are queued, running, or have ended just now; the newest last.
+    """All jobs of this user that are queued, running, or ended recently; the newest last.
 
     Raises:
         SlurmError: there is no squeue, or it does not answer.
@@ -205,23 +195,23 @@ def cancel(job_id: str) -> None:
     call("scancel", job_id)
 
 
-def seconds(text: str) -> int | None:
-    """Slurm's `days-hours:minutes:seconds`; None for UNLIMITED, NOT_SET, INVALID."""
+def parse_seconds(text: str) -> int | None:
+    """Seconds of Slurm's `[days-][[hours:]minutes:]seconds`; None for UNLIMITED, NOT_SET, INVALID and the like."""
     found = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)
     if found is None:
         return None
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    days, hours, minutes, rest = (int(number or 0) for number in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def _job(line: str) -> QueuedJob:
     job_id, state, reason, left, nodes, directory = line.split("|", len(FIELDS) - 1)
     return QueuedJob(
-        # The parts of a heterogeneous job are 7+0, 7+1, …
+        # The components of a heterogeneous job are 7+0, 7+1, …
         job_id=job_id.partition("+")[0],
         state=state,
         reason="" if reason == "None" else reason,
-        seconds_left=None if state == "PENDING" else seconds(left),
+        seconds_left=None if state == "PENDING" else parse_seconds(left),
         nodes=nodes,
         directory=Path(directory),
     )
@@ -231,23 +221,25 @@ SLURM_SECONDS = 60.0
 KILL_WAIT_SECONDS = 30.0
 """Slurm's default of KillWait."""
 SHOWN_VARIABLE = "GRPO_DIST_JOB"
-"""Set where Slurm's programs are out of reach, in a container: what scontrol told the batch script of the job."""
+"""Set in a container, where Slurm's programs are missing: the output of `scontrol show job` in the batch script."""
 
 
 def out_of_reach() -> bool:
-    """Whether Slurm has to be asked by the batch script."""
+    """Whether Slurm's programs are missing here, so that only the batch script can call them."""
     return SHOWN_VARIABLE in os.environ
 
 
 def shown(job_id: str) -> dict[str, str]:
-    """The fields of `scontrol show job`; none when Slurm does not answer."""
-    told = os.environ[SHOWN_VARIABLE] if out_of_reach() else _show("job", job_id)
-    return dict(re.findall(r"(\w+)=(\S*)", told))
+    """The fields of `scontrol show job`; empty if Slurm does not answer."""
+    shown_job = os.environ[SHOWN_VARIABLE] if out_of_reach() else _show("job", job_id)
+    return dict(re.findall(r"(\w+)=(\S*)", shown_job))
 
 
 def kill_wait(job_id: str) -> float | None:
-    """Seconds between Slurm's SIGTERM to the job and its SIGKILL, if Slurm has ended the job; None while that may go
-    on, as in the grace of a preemption, and when Slurm does not answer."""
+    """Seconds between Slurm's SIGTERM and SIGKILL, if Slurm is ending the job.
+
+    None if the job may still run on, as in the grace time of a preemption, or if Slurm does not answer.
+    """
     if shown(job_id).get("JobState", "RUNNING") == "RUNNING":
         return None
     found = re.search(r"^KillWait\s*= (\d+) sec", _show("config"), re.MULTILINE)
@@ -262,30 +254,22 @@ def _show(*what: str) -> str:
         return ""
 
 
-def time_seconds(limit: str) -> int | None:
-    """Slurm's days-hours:minutes:seconds; None for UNLIMITED and what is no time."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
-    if found is None:
-        return None
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
-
-
 @dataclass(frozen=True)
 class Allocation:
-    """A running Slurm job."""
+    """What Slurm allocated to the running job."""
 
     job_id: str
-    """The job's own number; each task of an array has another."""
+    """SLURM_JOB_ID: each task of an array has its own."""
     nodes: int
-    """Over all components of a heterogeneous job."""
+    """Of all components of a heterogeneous job."""
     gpus_per_node: int
     restarts: int
-    """Times Slurm has started this job again."""
+    """How often Slurm has restarted this job."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Allocation:
-        """
+        """Read SLURM_* variables.
+
         Raises:
             LaunchError: this is no Slurm job.
         """
@@ -307,9 +291,9 @@ def _nodes(environ: Mapping[str, str]) -> int:
 
 
 def _gpus(environ: Mapping[str, str]) -> int:
-    """GPUs of the first node; Slurm's variables differ with the flag that asked for them."""
-    if stated := environ.get("SLURM_GPUS_ON_NODE"):
-        return int(stated)
+    """GPUs of the first node. Which variable Slurm sets depends on the option that requested them."""
+    if on_node := environ.get("SLURM_GPUS_ON_NODE"):
+        return int(on_node)
     if counted := re.search(r"(\d+)(\(|$)", environ.get("SLURM_GPUS_PER_NODE", "")):
         return int(counted[1])
     masks = environ.get("SLURM_JOB_GPUS") or environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,9 +1,9 @@
-"""What a job's batch script asks for: `python -m grpo_dist.slurm.job open …` first, `… close …` last.
+"""The first and last step of a job's batch script: `python -m grpo_dist.slurm.job open …` and `… close …`.
 
-open CONFIG [--set A.B=V]… [--output DIR]   plan for the nodes and GPUs that were allocated, make the run directory
-                                            or take up the run in it; prints its path and the attempt's
-close RUN ATTEMPT CODE                      decide what the attempt's end means: be done, fail, or ask Slurm to run
-                                            the job again; CODE is srun's
+open CONFIG [--set A.B=V]… [--output DIR]   plan for the allocated nodes and GPUs, and create the run directory or
+                                            resume the run in it; prints its path and the attempt's log directory
+close RUN ATTEMPT CODE                      decide what follows the attempt: done, failed, or the job runs again;
+                                            CODE is the exit code of srun
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.procs.parent_death import ignore_sigterm_until_exec
 from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome, read_outcome, stop_requested
 from grpo_dist.run.directory import RunDirectory, write_json
-from grpo_dist.slurm.client import Allocation, shown, time_seconds
+from grpo_dist.slurm.client import Allocation, parse_seconds, shown
 from grpo_dist.slurm.requeue import requeue, submission
 
 LOCK_SECONDS = 120.0
-"""A file server keeps the lock of a node that lost power for a while."""
+"""A file server may keep the lock of a node that lost power for a while."""
 RETRY_SECONDS = 2.0
 JOB_FILE = "allocation.json"
 
@@ -44,12 +44,12 @@ def main(arguments: Sequence[str]) -> int:
     closing.add_argument("run", type=Path)
     closing.add_argument("attempt", type=Path)
     closing.add_argument("code", type=int)
-    stated = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if stated.command == "close":
-            return close_attempt(RunDirectory(stated.run), stated.attempt, stated.code)
+        if options.command == "close":
+            return close_attempt(RunDirectory(options.run), options.attempt, options.code)
         allocation = Allocation.from_environ(os.environ)
-        run, attempt = open_attempt(stated.config, stated.overrides, stated.output, allocation)
+        run, attempt = open_attempt(options.config, options.overrides, options.output, allocation)
     except GrpoDistError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
@@ -63,21 +63,21 @@ def main(arguments: Sequence[str]) -> int:
 def open_attempt(
     config: str, overrides: Sequence[str], output: Path | None, allocation: Allocation
 ) -> tuple[RunDirectory, Path]:
-    """The run directory, made or taken up, and the new attempt's log directory.
+    """Create the run directory or resume the run in it; returns it and the new attempt's log directory.
 
     Raises:
-        ConfigError: the configuration cannot run on what was allocated; nothing is made.
+        ConfigError: the configuration cannot run on the allocation; nothing is created.
         LaunchError: training is not installed here.
-        RunDirectoryError: another job has this run, or another configuration's run stands there.
+        RunDirectoryError: another job has this run, or the directory holds a run of another configuration.
     """
-    stated, plan = plan_for(config, overrides, allocation)
-    _check_time(stated, allocation)
-    check_rewards(stated)
-    check_packages(stated.tracking)
+    run_config, plan = plan_for(config, overrides, allocation)
+    _check_time(run_config, allocation)
+    check_rewards(run_config)
+    check_packages(run_config.tracking)
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
     run = RunDirectory(path.absolute())
     _wait_for_own_lock(run, allocation)
-    create_or_resume(stated, plan, run, again=shlex.join(submission(run)))
+    create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
         # Left by the attempt before. Slurm's signal to this attempt cannot be among them: the batch script only
         # remembers one that comes while we run, and writes it down when it has our output.
@@ -93,7 +93,7 @@ def open_attempt(
 
 
 def plan_for(config: str, overrides: Sequence[str], allocation: Allocation) -> tuple[RunConfig, LaunchPlan]:
-    """The configuration and plan for the machines there are; `--set` still counts over what was allocated.
+    """The configuration and plan for the allocation; `--set` takes precedence over it.
 
     Raises:
         ConfigError: they contradict each other, or cannot run.
@@ -106,29 +106,29 @@ def plan_for(config: str, overrides: Sequence[str], allocation: Allocation) -> t
     machines = [f"cluster.nodes={allocation.nodes}"]
     if not on_cpu:
         machines.append(f"cluster.gpus_per_node={allocation.gpus_per_node}")
-    stated = load_config(config, [*machines, *overrides])
-    if stated.cluster.nodes != allocation.nodes:
+    planned = load_config(config, [*machines, *overrides])
+    if planned.cluster.nodes != allocation.nodes:
         raise PlanError(
-            f"cluster.nodes: {stated.cluster.nodes} stated, {allocation.nodes} allocated",
-            hint=f"leave it out of --set, or sbatch --nodes={stated.cluster.nodes}",
+            f"cluster.nodes: {planned.cluster.nodes} stated, {allocation.nodes} allocated",
+            hint=f"leave it out of --set, or sbatch --nodes={planned.cluster.nodes}",
         )
-    if stated.cluster.gpus_per_node > allocation.gpus_per_node:
+    if planned.cluster.gpus_per_node > allocation.gpus_per_node:
         raise PlanError(
-            f"cluster.gpus_per_node: {stated.cluster.gpus_per_node} stated, {allocation.gpus_per_node} allocated",
-            hint=f"leave it out of --set, or sbatch --gpus-per-node={stated.cluster.gpus_per_node}",
+            f"cluster.gpus_per_node: {planned.cluster.gpus_per_node} stated, {allocation.gpus_per_node} allocated",
+            hint=f"leave it out of --set, or sbatch --gpus-per-node={planned.cluster.gpus_per_node}",
         )
-    return stated, plan_run(stated)
+    return planned, plan_run(planned)
 
 
 def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
-    """Say how the attempt ended; where it may be tried again, see to it that it is. Returns the job's exit code.
+    """Report how the attempt ended, and requeue the job if it may be tried again. Returns the job's exit code.
 
     `requeue` comes last, and nothing may follow it: Slurm can end this job, and us in it, before it returns.
     """
     outcome = read_outcome(attempt)
     if outcome is None:
         try:
-            outcome = _without_a_word(run, attempt, code)
+            outcome = _missing_outcome(run, attempt, code)
         except OSError as error:
             print(f"{attempt} cannot be written: {error.strerror}; mend that, then submit again", file=sys.stderr)
             return FAILED
@@ -140,9 +140,11 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
     return outcome.code
 
 
-def _without_a_word(run: RunDirectory, attempt: Path, code: int) -> AttemptOutcome:
-    """The outcome, written for the supervisor of the first node, which did not; its end is no failure of a job that is
-    being ended: Slurm starts no step in one, and kills what takes too long."""
+def _missing_outcome(run: RunDirectory, attempt: Path, code: int) -> AttemptOutcome:
+    """Write the outcome in place of the coordinator, which wrote none.
+
+    That is no failure of a job that is being ended: Slurm starts no step in it, and kills what takes too long.
+    """
     if stop_requested(run) is not None:
         outcome = AttemptOutcome(
             TRY_AGAIN, f"ended by Slurm: the first node had no time to say more (srun's exit code: {code})", 0
@@ -156,8 +158,8 @@ def _without_a_word(run: RunDirectory, attempt: Path, code: int) -> AttemptOutco
 
 
 def _check_time(config: RunConfig, allocation: Allocation) -> None:
-    """Slurm sends the signal at once to a job that has no more time than that."""
-    limit = time_seconds(shown(allocation.job_id).get("TimeLimit", ""))
+    """Refuse a time limit that is not longer than cluster.signal_seconds: Slurm would send the signal at once."""
+    limit = parse_seconds(shown(allocation.job_id).get("TimeLimit", ""))
     ahead = config.cluster.signal_seconds
     if limit is not None and limit <= ahead:
         raise PlanError(
@@ -172,7 +174,7 @@ def _owner(allocation: Allocation) -> str:
 
 
 def _wait_for_own_lock(run: RunDirectory, allocation: Allocation) -> None:
-    """A job that was put back in the queue may come before the lock of its last attempt is gone."""
+    """A requeued job may start before the lock of its last attempt is released; wait for that."""
     until = time.monotonic() + LOCK_SECONDS
     while run.exists() and run.owner() == _owner(allocation) and time.monotonic() < until:
         try:
@@ -183,5 +185,5 @@ def _wait_for_own_lock(run: RunDirectory, allocation: Allocation) -> None:
 
 
 if __name__ == "__main__":
-    ignore_sigterm_until_exec()  # by the batch script already, unless a container is a step of its own
+    ignore_sigterm_until_exec()  # the batch script does so already, unless the container is a step of its own
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What the processes of a run printed, as a whole or as it comes."""
+"""The logs of a run, as a whole or while they grow."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from grpo_dist.run.control import OUTCOME
 from grpo_dist.run.directory import RunDirectory
 
 STAGES = ("prepare", "train", "compare", "report")
-"""In their order; the log of the last that has begun is the one to look at."""
+"""In order; by default the log of the last stage that has begun is shown."""
 JOB = "job"
-"""The name under which the output of the batch script itself is asked for."""
+"""`--stage job` is the output of the batch script itself."""
 POLL_SECONDS = 0.5
 ALIVE_SECONDS = 15.0
-"""Between two questions whether the run is still going on; Slurm does not like to be asked often."""
+"""Between two checks whether the run is active; Slurm should not be asked often."""
 CLOSED_SECONDS = 1.0
-"""So soon it is asked when an attempt has said how it ended, then less and less often: it may be in the queue again."""
+"""Until the first check after an attempt has ended; then the pauses double, since the job may be queued again."""
 
 
 @dataclass(frozen=True)
 class LogFilter:
-    """Which log; None is the newest attempt, and its last stage."""
+    """Which log; None means the newest attempt, or its last stage."""
 
     attempt: int | None = None
     stage: str | None = None
 
 
-def find(run: RunDirectory, wanted: LogFilter) -> Path | None:
-    """The log, None when nothing has been written yet.
+def find(run: RunDirectory, which: LogFilter) -> Path | None:
+    """The log, or None if nothing has been written yet.
 
     Raises:
         RunDirectoryError: there is no such attempt, or stage in it.
     """
-    if wanted.stage == JOB:
+    if which.stage == JOB:
         return _job_output(run)
     numbers = _attempts(run)
-    if wanted.attempt is not None and wanted.attempt not in numbers:
+    if which.attempt is not None and which.attempt not in numbers:
         there = ", ".join(map(str, numbers)) or "none yet"
-        raise RunDirectoryError(f"{run.path}: there is no attempt {wanted.attempt}", hint=f"attempts: {there}")
+        raise RunDirectoryError(f"{run.path}: there is no attempt {which.attempt}", hint=f"attempts: {there}")
     if not numbers:
         return _job_output(run)
-    logs = {path.stem: path for path in (run.logs / f"attempt-{wanted.attempt or numbers[-1]}").glob("*.log")}
-    if wanted.stage is None:
+    logs = {path.stem: path for path in (run.logs / f"attempt-{which.attempt or numbers[-1]}").glob("*.log")}
+    if which.stage is None:
         return next((logs[name] for name in reversed(STAGES) if name in logs), None) or _job_output(run)
-    if wanted.stage not in (*logs, *STAGES):
+    if which.stage not in (*logs, *STAGES):
         raise RunDirectoryError(
-            f"{run.path}: there is no log of {wanted.stage!r}", hint=f"--stage takes {', '.join([*sorted(logs), JOB])}"
+            f"{run.path}: there is no log of {which.stage!r}", hint=f"--stage takes {', '.join([*sorted(logs), JOB])}"
         )
-    return logs.get(wanted.stage)
+    return logs.get(which.stage)
 
 
 def whole(path: Path) -> Iterator[bytes]:
@@ -65,12 +65,12 @@ def whole(path: Path) -> Iterator[bytes]:
 
 def follow(
     run: RunDirectory,
-    wanted: LogFilter,
+    which: LogFilter,
     alive: Callable[[], bool],
     pause: Callable[[float], None] = time.sleep,
     ask_every: float = ALIVE_SECONDS,
 ) -> Iterator[tuple[Path, bytes]]:
-    """(log, what was added to it), until the run has ended; goes on with the next stage's log, and the next attempt's.
+    """(log, bytes added to it) until the run has ended; continues with the logs of later stages and attempts.
 
     Raises:
         RunDirectoryError: as `find`.
@@ -78,7 +78,7 @@ def follow(
     shown, offset, ended, asked = None, 0, False, -math.inf
     closed, pause_to_ask = None, ask_every
     while True:
-        newest = find(run, wanted)
+        newest = find(run, which)
         added = _from(shown, offset) if shown else b""
         if added:
             offset += len(added)
@@ -88,7 +88,7 @@ def follow(
         elif ended:
             return
         else:
-            # What was written before the end is read once more after it is known.
+            # After the end is known, the log is read once more for what was written before it.
             if (newly := _last_closed(run)) != closed:
                 closed, pause_to_ask = newly, min(CLOSED_SECONDS, ask_every)
             if time.monotonic() - asked >= pause_to_ask:
@@ -105,7 +105,7 @@ def _from(path: Path, offset: int) -> bytes:
 
 
 def _last_closed(run: RunDirectory) -> int | None:
-    """The last attempt of a job, if it has said how it ended."""
+    """The last attempt of a job, if its outcome is written."""
     attempts = _attempts(run)
     return attempts[-1] if attempts and (run.logs / f"attempt-{attempts[-1]}" / OUTCOME).exists() else None
 

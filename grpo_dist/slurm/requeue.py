@@ -1,4 +1,4 @@
-"""Asking Slurm to run a job once more: back in the queue, or where a site forbids that, a new job after this one."""
+"""Asking Slurm to run a job again: requeue it or, where the cluster forbids that, submit a new job that follows it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, read_outcome, stop_req
 from grpo_dist.run.directory import RunDirectory, write_atomically
 from grpo_dist.slurm.client import SLURM_SECONDS, Allocation, out_of_reach, shown
 
-FRUITLESS = 3
-"""Attempts in a row that failed without a step saved after which the next would be no better."""
+MOST_WITHOUT_PROGRESS = 3
+"""After this many failed attempts in a row without a saved step, the job is not requeued."""
 CHAIN_VARIABLE = "GRPO_DIST_CHAINED"
-"""How many jobs came before this one in a chain."""
+"""How many jobs of the chain came before this one."""
 CHAINED_OPTIONS = {
     "SLURM_JOB_PARTITION": "partition",
     "SLURM_JOB_ACCOUNT": "account",
@@ -30,42 +30,42 @@ CHAINED_OPTIONS = {
     "SLURM_CPUS_PER_TASK": "cpus-per-task",
     "SLURM_JOB_NAME": "job-name",
 }
-"""What the job was submitted with, as it knows it → sbatch's option for the next one."""
+"""Slurm's variable with an option of this job → the sbatch option for the next one."""
 
 
 def requeue(run: RunDirectory, attempt: Path, allocation: Allocation, config: RunConfig) -> int:
-    """Put the job back in the queue, or chain one; returns the exit code if this job goes on."""
+    """Requeue the job or submit a successor; returns the exit code of this job, unless Slurm ends it first."""
     done = int(os.environ.get(CHAIN_VARIABLE, 0)) + allocation.restarts
     if _is_ending(run, allocation):
-        return _told("Slurm is ending this job; where it was preempted or requeued Slurm runs it again by itself")
+        return _report("Slurm is ending this job; where it was preempted or requeued Slurm runs it again by itself")
     if done >= config.cluster.max_requeues:
-        return _told(f"not again: this was attempt {done + 1}, cluster.max_requeues is {config.cluster.max_requeues}")
-    if (failed := attempts_without_progress(run)) >= FRUITLESS:
-        return _told(f"not again: the last {failed} attempts failed without a step saved", code=FAILED)
-    ways = {
+        return _report(f"not again: this was attempt {done + 1}, cluster.max_requeues is {config.cluster.max_requeues}")
+    if (failed := attempts_without_progress(run)) >= MOST_WITHOUT_PROGRESS:
+        return _report(f"not again: the last {failed} attempts failed without a step saved", code=FAILED)
+    commands = {
         f"putting job {allocation.job_id} back in the queue": ["scontrol", "requeue", allocation.job_id],
         f"submitting a job that continues this run after job {allocation.job_id}": _successor(run, allocation, done),
     }
     by_hand = f"submit the job again by hand: {shlex.join(submission(run))}"
     if out_of_reach():
-        write_atomically(attempt / AGAIN_FILE, again_script(ways, by_hand))
+        write_atomically(attempt / AGAIN_FILE, fallback_script(commands, by_hand))
         return TRY_AGAIN
-    for what, command in ways.items():
-        print(what, file=sys.stderr, flush=True)  # the first may end us
-        if (refused := _slurm(command)) is None:
+    for what, command in commands.items():
+        print(what, file=sys.stderr, flush=True)  # the first command may end this job
+        if (refused := _try_command(command)) is None:
             return TRY_AGAIN
         print(refused, file=sys.stderr)
-    return _told(by_hand)
+    return _report(by_hand)
 
 
-def again_script(ways: Mapping[str, Sequence[str]], by_hand: str) -> str:
-    """Shell code that tries these commands (what to say → command) until one succeeds."""
-    tried = [f"echo {shlex.quote(what)} >&2\n{shlex.join(command)} && exit" for what, command in ways.items()]
+def fallback_script(commands: Mapping[str, Sequence[str]], by_hand: str) -> str:
+    """Shell code that tries these commands (message → command) until one succeeds."""
+    tried = [f"echo {shlex.quote(what)} >&2\n{shlex.join(command)} && exit" for what, command in commands.items()]
     return "\n".join([*tried, f"echo {shlex.quote(by_hand)} >&2", ""])
 
 
 def attempts_without_progress(run: RunDirectory) -> int:
-    """How many of the last attempts failed in a row with no newer checkpoint than the one before had."""
+    """How many of the last attempts failed in a row without a newer checkpoint."""
     attempts = sorted(run.logs.glob("attempt-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     checkpoint = newest_complete(run.checkpoints)
     step, count = 0 if checkpoint is None else step_of(checkpoint), 0
@@ -78,35 +78,35 @@ def attempts_without_progress(run: RunDirectory) -> int:
 
 
 def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:
-    """Whether Slurm has ended this job already: cancelled, requeued, out of time; not by a preemption's grace."""
+    """Whether Slurm has ended this job already (cancelled, requeued, out of time); not in a preemption's grace time."""
     state = shown(allocation.job_id).get("JobState")
     return stop_requested(run) is Why.TERMINATED if state is None else state != "RUNNING"
 
 
 def submission(run: RunDirectory) -> list[str]:
-    """What to type for another job of this run."""
+    """The command that submits another job of this run."""
     return ["sbatch", f"--chdir={run.path}", str(run.path / "job.sh")]
 
 
 def _successor(run: RunDirectory, allocation: Allocation, done: int) -> list[str]:
-    """Submits the next job of the chain."""
+    """The command that submits the next job of the chain."""
     sbatch, *rest = submission(run)
     options = [f"--dependency=afterany:{allocation.job_id}", *chained_options(os.environ)]
-    # A job's own variables would be taken for options by sbatch.
+    # sbatch would take this job's variables as options.
     own = [f"--unset={name}" for name in sorted(os.environ) if re.match("SLURM_(?!CONF)|SBATCH_", name)]
     where = [f"--chdir={os.environ['SLURM_SUBMIT_DIR']}"] if "SLURM_SUBMIT_DIR" in os.environ else []
     return ["env", *where, *own, f"{CHAIN_VARIABLE}={done + 1}", sbatch, *options, *rest]
 
 
 def chained_options(environ: Mapping[str, str]) -> Iterator[str]:
-    """The options of this job for the next one."""
+    """The options of this job, for the next one."""
     for variable, option in CHAINED_OPTIONS.items():
         if value := environ.get(variable):
             yield f"--{option}={value}"
 
 
-def _slurm(command: Sequence[str]) -> str | None:
-    """Slurm's words when it refuses; None when it did it."""
+def _try_command(command: Sequence[str]) -> str | None:
+    """Run the command; returns Slurm's message if it refuses, else None."""
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=SLURM_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -114,6 +114,6 @@ def _slurm(command: Sequence[str]) -> str | None:
     return None if asked.returncode == 0 else (asked.stderr or asked.stdout).strip()
 
 
-def _told(what: str, *, code: int = TRY_AGAIN) -> int:
+def _report(what: str, *, code: int = TRY_AGAIN) -> int:
     print(what, file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Where runs stand: what the queue says, and what their directories say."""
+"""The state of runs, from Slurm's queue and from the run directories."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from grpo_dist.slurm.submit import job_of, read_job
 State = Literal["new", "queued", "running", "stopped", "failed", "finished"]
 
 FAILED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
-"""Slurm's words for a job that ended badly; the others were ended by somebody, or by the time limit."""
+"""Slurm's states of a job that failed; other jobs were ended by a user or by the time limit."""
 FAILURE_FILE = "failure.json"
-"""In the run directory: why the last attempt failed, as `cause` (the likely one) and `why`."""
+"""In the run directory: why the last attempt failed, with `cause` (the likely one) and `why`."""
 RECENT_STEPS = 20
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run. What is not known is None."""
+    """The state of one run; None is unknown."""
 
     run: Path
     state: State
-    """`new`: neither started nor submitted; `stopped`: can be continued; `failed`: so can it, with its cause mended."""
+    """`new`: neither started nor submitted; `stopped`: can be continued; `failed`: can be, once the cause is fixed."""
     job_id: str | None
     queue_state: str | None
-    """Slurm's word."""
+    """Slurm's state of the job."""
     reason: str | None
-    """Why it waits or ended, in Slurm's word or in the first line of the run's own."""
+    """Why it waits or ended: Slurm's reason, or the cause of the failure."""
     nodes: str | None
-    """Where it runs, as Slurm writes lists of nodes."""
+    """Where it runs, in Slurm's notation."""
     step: int
     max_steps: int | None
     reward: float | None
@@ -49,11 +49,11 @@ class RunStatus:
     tokens_per_second: float | None
     """Prompt and completion tokens over the last logged step."""
     attempts: int
-    """Times it was started; 1 for a run that was never interrupted."""
+    """How often it was started; 1 for a run that was never interrupted."""
     seconds_left_of_limit: int | None
     """Until Slurm's time limit."""
     seconds_left_of_steps: float | None
-    """Of optimizer steps, at the pace of the last ones."""
+    """For the remaining optimizer steps, at the pace of the last ones."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -61,19 +61,19 @@ class RunStatus:
 
 
 def queue() -> list[QueuedJob]:
-    """The jobs of this user; none on a machine without Slurm.
+    """The jobs of this user; empty on a machine without Slurm.
 
     Raises:
-        SlurmError: Slurm is there and does not answer.
+        SlurmError: Slurm does not answer.
     """
     return my_jobs() if shutil.which("squeue") else []
 
 
 def status_of(path: Path, jobs: Sequence[QueuedJob]) -> RunStatus:
-    """Where a run stands, given the jobs of the queue.
+    """The state of a run, given the jobs of the queue.
 
     Raises:
-        ReportError: it is no run directory, or a file in it is damaged.
+        ReportError: this is no run directory, or a file in it is damaged.
         RunDirectoryError: its job.json is damaged.
     """
     run, record = RunDirectory(path), read_run(path)
@@ -99,16 +99,16 @@ def status_of(path: Path, jobs: Sequence[QueuedJob]) -> RunStatus:
     )
 
 
-def going_on(path: Path) -> bool:
-    """Whether the run is queued or running; also said while Slurm does not answer, for no job ends of that."""
+def is_active(path: Path) -> bool:
+    """Whether the run is queued or running; assumed to be while Slurm does not answer."""
     try:
         return status_of(path, queue()).state in ("queued", "running")
     except SlurmError:
         return True
 
 
-def state_in_words(path: Path) -> str:
-    """The state, and why it is that; as far as it is known without Slurm where Slurm does not answer."""
+def describe_state(path: Path) -> str:
+    """The state and its reason; if Slurm does not answer, as far as the run directory tells."""
     try:
         found = status_of(path, queue())
     except SlurmError:
@@ -120,18 +120,18 @@ def active_jobs(path: Path) -> list[str]:
     """The jobs of a run, or of the runs of a sweep, that are queued or running.
 
     Raises:
-        ReportError: neither is there.
-        RunDirectoryError: there is no such job.
+        ReportError: this is neither a run nor a sweep.
+        RunDirectoryError: no job of it is queued or running.
         SlurmError: Slurm does not answer.
     """
     jobs = my_jobs()
     found = [job for run in runs_below(path) if (job := job_of(RunDirectory(run), jobs)) and not job.ended]
     if not found:
-        held = any(_held(RunDirectory(run)) for run in runs_below(path))
+        locked = any(_is_locked(RunDirectory(run)) for run in runs_below(path))
         raise RunDirectoryError(
             f"{path}: no job of it is queued or running",
             hint="it runs without one: stop it where it was started, with Ctrl-C"
-            if held
+            if locked
             else f"grpo-dist status {shlex.quote(str(path))}",
         )
     return [job.job_id for job in found]
@@ -142,7 +142,7 @@ def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, *, start
         return "queued" if job.state == "PENDING" else "running"
     if _ended(record):
         return "finished"
-    if _held(run):
+    if _is_locked(run):
         return "running"
     if (run.path / FAILURE_FILE).exists() or (job and job.state in FAILED):
         return "failed"
@@ -155,8 +155,8 @@ def _ended(record: RunRecord) -> bool:
     return record.state == "complete"
 
 
-def _held(run: RunDirectory) -> bool:
-    """Whether a process holds the run's lock. The look takes it for an instant, shared."""
+def _is_locked(run: RunDirectory) -> bool:
+    """Whether a process holds the run's lock. The check takes a shared lock for an instant."""
     try:
         with open(run.path / ".lock") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -168,15 +168,15 @@ def _held(run: RunDirectory) -> bool:
 
 
 def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | None:
-    if state == "failed" and (told := _told(run)):
-        return told
+    if state == "failed" and (cause := _recorded_cause(run)):
+        return cause
     if job is None or job.state == "CANCELLED":
-        return None  # squeue goes on to say why it had waited
+        return None  # squeue still shows why the job was waiting
     return job.reason or None
 
 
-def _told(run: RunDirectory) -> str | None:
-    """What the run wrote about its failure: the likely cause, else what happened."""
+def _recorded_cause(run: RunDirectory) -> str | None:
+    """The failure as the run recorded it: the likely cause, else what happened."""
     try:
         failure = json.loads((run.path / FAILURE_FILE).read_text(encoding="utf-8"))
         return failure.get("cause") or failure.get("why")
@@ -185,7 +185,7 @@ def _told(run: RunDirectory) -> str | None:
 
 
 def _seconds_left(record: RunRecord, max_steps: int | None) -> float | None:
-    """Steps left times the median time of the last ones; a pause between two attempts is one of many and drops out."""
+    """Remaining steps times the median time of the last ones; the median ignores a pause between two attempts."""
     times = [(line["step"], line["time"]) for line in record.metrics[-RECENT_STEPS:] if line.get("time") is not None]
     paces = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(times)]
     return median(paces) * (max_steps - record.steps) if paces and max_steps else None

@@ -1,7 +1,4 @@
-"""Handing a run to Slurm: planned, its directory made, queued once, and remembered by its job id.
-
-`job.json`: as which job a run was submitted.
-"""
+"""Submitting a run to Slurm: plan it, create its directory, queue it once, and record the job id in `job.json`."""
 
 from __future__ import annotations
 
@@ -31,6 +28,8 @@ from grpo_dist.slurm.client import QueuedJob, cancel, my_jobs
 
 @dataclass(frozen=True)
 class JobRecord:
+    """The content of `job.json`: the job a run was submitted as."""
+
     job_id: str
     """`7`, or `7_3` for task 3 of an array."""
     submitted: str
@@ -38,11 +37,12 @@ class JobRecord:
 
 
 def write_job(run: RunDirectory, job_id: str) -> None:
+    """Record the job the run is submitted as."""
     write_json(run.job, asdict(JobRecord(job_id, datetime.now(UTC).isoformat(timespec="seconds"))))
 
 
 def read_job(run: RunDirectory) -> JobRecord | None:
-    """The record, None when the run was never submitted.
+    """The record; None if the run was never submitted.
 
     Raises:
         RunDirectoryError: the file is damaged.
@@ -57,10 +57,9 @@ def read_job(run: RunDirectory) -> JobRecord | None:
 
 
 def job_of(run: RunDirectory, jobs: Sequence[QueuedJob]) -> QueuedJob | None:
-    """The job of a run among those of the queue: the one it was submitted as, or one that runs in its directory.
+    """The job of a run in the queue: the one it was submitted as, or one that runs in its directory.
 
-    The second finds a job that was submitted by hand, or that a job submitted as its own successor. One that has not
-    ended comes before all that have.
+    The latter was submitted by hand, or as the successor of an earlier job. Jobs that have not ended take precedence.
     """
     record, path = read_job(run), run.path.resolve()
     found = [job for job in jobs if (record and job.job_id == record.job_id) or job.directory.resolve() == path]
@@ -81,15 +80,15 @@ class PlannedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """The plan's, and local paths that this machine lacks; the nodes may have them on disks of their own."""
-        plans = list(self.plan.warnings)
+        """Those of the plan, and local paths missing on this machine; the nodes may have them on disks of their own."""
+        warnings = list(self.plan.warnings)
         absent = [path for path in local_paths(self.config) if not os.path.exists(path)]
-        untold = [path for path in absent if not any(path in told for told in plans)]
-        return plans + [f"{path} is not on this machine; every node of the job needs it" for path in untold]
+        new = [path for path in absent if not any(path in warning for warning in warnings)]
+        return warnings + [f"{path} is not on this machine; every node of the job needs it" for path in new]
 
 
 def planned(config: RunConfig) -> PlannedRun:
-    """Everything that can be told before a job is queued; no effects.
+    """Plan and render a run without any effects.
 
     Raises:
         ConfigError: the configuration cannot run, or not as a job.
@@ -106,35 +105,36 @@ def planned(config: RunConfig) -> PlannedRun:
 
 
 def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
-    """Queue the run and give its job id. If Slurm refuses, all is as it was before.
+    """Queue the run and return its job id. If Slurm refuses, all files are restored.
 
     Raises:
-        RunDirectoryError: a run stands there and resume is off, it has ended, or its job is queued or running.
-        PlanError: the run that stands there cannot be continued so, or its place is none for its container.
+        RunDirectoryError: a run exists and `resume` is off, or it has ended, or its job is queued or running.
+        PlanError: the existing run cannot be continued this way, or its container cannot mount the directory.
         SlurmError: there is no Slurm, or it refuses the job.
     """
-    check_place(run, what)
+    check_mounts(run, what)
     if run.exists():
         _check_open(run, resume=resume)
-        with alone(run), _files_as_before(run):
+        with submit_lock(run), _files_restored_on_failure(run):
             _check_not_queued(run)
-            create_or_resume(what.config, what.plan, run, again=_again(run))
+            create_or_resume(what.config, what.plan, run, resume_command=_resume_command(run))
             return _queue(run)
-    with made(run, what.files), alone(run):
+    with created(run, what.files), submit_lock(run):
         return _queue(run)
 
 
-def check_place(run: RunDirectory, what: PlannedRun) -> None:
-    """
+def check_mounts(run: RunDirectory, what: PlannedRun) -> None:
+    """Check that the run's container, if it has one, can mount the run directory and the current directory.
+
     Raises:
-        PlanError: the run's container, if it has one, cannot be shown its directory, or this one.
+        PlanError: it cannot.
     """
     if container := what.config.cluster.container:
         for path in (run.path, Path.cwd()):
             check_mountable(container, str(path))
 
 
-def _again(run: RunDirectory) -> str:
+def _resume_command(run: RunDirectory) -> str:
     return shlex.join(["grpo-dist", "submit", str(run.config), "--output", str(run.path), "--resume"])
 
 
@@ -146,7 +146,7 @@ def _queue(run: RunDirectory) -> str:
 
 
 def _check_open(run: RunDirectory, *, resume: bool) -> None:
-    """Whether there is anything to submit, and resuming it is what is wanted."""
+    """Check that the existing run is not finished, and that it is to be resumed."""
     where = shlex.quote(str(run.path))
     if run.report.exists() and run.adapter.exists():
         raise RunDirectoryError(f"{run.path}: this run has ended", hint=f"grpo-dist report {where}")
@@ -169,8 +169,8 @@ def _check_not_queued(run: RunDirectory) -> None:
 
 
 @contextmanager
-def alone(run: RunDirectory) -> Iterator[None]:
-    """Submit the run alone. Not `RunDirectory.locked`, which the job wants as soon as it starts.
+def submit_lock(run: RunDirectory) -> Iterator[None]:
+    """Hold a lock while submitting. Not `RunDirectory.locked`: the job needs that lock as soon as it starts.
 
     Raises:
         RunDirectoryError: another process is submitting it.
@@ -185,11 +185,11 @@ def alone(run: RunDirectory) -> Iterator[None]:
 
 
 @contextmanager
-def made(run: RunDirectory, files: Mapping[str, str]) -> Iterator[None]:
-    """The directory with these files; of one that was made for a job Slurm refuses nothing stays.
+def created(run: RunDirectory, files: Mapping[str, str]) -> Iterator[None]:
+    """Create the directory with these files; if the block fails, remove it and all parents that were created.
 
     Raises:
-        RunDirectoryError: it cannot be made.
+        RunDirectoryError: it cannot be created.
     """
     parents = [parent for parent in run.path.parents if not parent.exists()]
     run.create(files)
@@ -205,7 +205,7 @@ def made(run: RunDirectory, files: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def cancelled_on_failure(job_id: str) -> Iterator[None]:
-    """A job that no run directory remembers is not left in the queue."""
+    """Cancel the job if the block fails, so that no job is queued that no run directory records."""
     try:
         yield
     except BaseException:
@@ -214,8 +214,8 @@ def cancelled_on_failure(job_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _files_as_before(run: RunDirectory) -> Iterator[None]:
-    """What was rendered for a job that is refused is put back."""
+def _files_restored_on_failure(run: RunDirectory) -> Iterator[None]:
+    """Restore the rendered files if the block fails."""
     paths = [run.path / name for name in RENDERED]
     before = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
     try:

@@ -1,4 +1,4 @@
-"""The product of some values of some settings: one run each, all one job array."""
+"""A sweep: one run for each combination of values, all in one job array."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm import client
 from grpo_dist.slurm.submit import (
     PlannedRun,
-    alone,
     cancelled_on_failure,
-    check_place,
-    made,
+    check_mounts,
+    created,
     planned,
     read_job,
+    submit_lock,
     write_job,
 )
 
 ARRAY_FILE, COMPARE_FILE = "array.sh", "compare.sh"
 LONGEST_NAME = 80
 OWN_OPTIONS = ("--job-name", "--output")
-"""What each member's script says for itself, and the array for all."""
+"""Options that differ between the scripts of the runs; the array sets its own."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class SweepRun:
     """One run of a sweep."""
 
     name: str
-    """Of its directory in the sweep's."""
+    """Name of its directory in that of the sweep."""
     settings: tuple[str, ...]
-    """What tells it from the others, as given to --set."""
+    """The varied settings with their values, as given to --set."""
     planned: PlannedRun
 
 
 def sweep_runs(config: str, overrides: Sequence[str], site: SiteSection | None) -> list[SweepRun]:
-    """Every member, planned: nothing is queued as long as one of them cannot run.
+    """All runs of a sweep, planned.
 
     Raises:
-        ConfigError: an override is none, or some members cannot run; all of them are named.
+        ConfigError: an override is malformed, or some runs cannot run; the message names all of them.
     """
     choices = [_choices(override) for override in overrides]
     varied = [len(choice) > 1 for choice in choices]
@@ -69,13 +69,13 @@ def sweep_runs(config: str, overrides: Sequence[str], site: SiteSection | None) 
 
 
 def array_script(found: Sequence[SweepRun]) -> str:
-    """What sbatch is given: the options all members share, and each task's run.
+    """The script of the job array: the common options, and the directory of each task.
 
     Raises:
-        PlanError: the members ask Slurm for different things.
+        PlanError: the runs need different options.
     """
     options = _common_options(found)
-    names = "\n".join(f"  {member.name}" for member in found)
+    names = "\n".join(f"  {run.name}" for run in found)
     return f"""#!/usr/bin/env bash
 {options}
 #
@@ -91,17 +91,17 @@ exec bash job.sh
 
 
 def submit_sweep(path: Path, config: str, found: Sequence[SweepRun], throttle: int | None) -> str:
-    """Make the directory of every member, queue all as one array, and give its job id.
+    """Create the directories of all runs, queue them as one array, and return its job id.
 
-    If Slurm refuses, nothing stays behind. At most `throttle` members run at a time.
+    If Slurm refuses, everything is removed again. At most `throttle` runs run at a time.
 
     Raises:
-        RunDirectoryError: something stands there already.
+        RunDirectoryError: the directory exists already.
         PlanError: as `array_script`.
         SlurmError: there is no Slurm, or it refuses the array.
     """
     sweep = RunDirectory(path.absolute())
-    check_place(sweep, found[0].planned)
+    check_mounts(sweep, found[0].planned)
     if sweep.path.exists():
         job = read_job(sweep)
         raise RunDirectoryError(
@@ -109,19 +109,19 @@ def submit_sweep(path: Path, config: str, found: Sequence[SweepRun], throttle: i
             hint="start another sweep with --output DIR; one run of a sweep is continued with "
             "grpo-dist submit RUN/config.yaml --output RUN --resume",
         )
-    with made(sweep, _files(config, found)), alone(sweep):
+    with created(sweep, _files(config, found)), submit_lock(sweep):
         limit = f"%{throttle}" if throttle else ""
         options = [f"--array=0-{len(found) - 1}{limit}", f"--job-name={_job_name(path)}", "--output=array-%A_%a.out"]
         job_id = client.submit(sweep.path / ARRAY_FILE, sweep.path, options)
         with cancelled_on_failure(job_id):
-            for index, member in enumerate(found):
-                write_job(RunDirectory(sweep.path / member.name), f"{job_id}_{index}")
+            for index, run in enumerate(found):
+                write_job(RunDirectory(sweep.path / run.name), f"{job_id}_{index}")
             write_job(sweep, job_id)
     return job_id
 
 
 def submit_comparison(path: Path, job_id: str) -> str:
-    """Queue the comparison of a sweep's runs for when its array has ended, and give its job id.
+    """Queue the comparison of a sweep's runs, to start when the array has ended, and return its job id.
 
     Raises:
         SlurmError: Slurm refuses it.
@@ -132,22 +132,22 @@ def submit_comparison(path: Path, job_id: str) -> str:
 
 
 def split_values(text: str) -> list[str]:
-    """`8,16,[a, b],"c,d"` → its parts; commas in brackets and quotes do not part."""
-    parts, depth, quote = [""], 0, ""
+    """Split `8,16,[a, b],"c,d"` at the commas that are not in brackets or quotes."""
+    values, depth, quote = [""], 0, ""
     for character in text:
         if quote:
             quote = "" if character == quote else quote
-        elif character in "\"'" and (depth or not parts[-1].strip()):
+        elif character in "\"'" and (depth or not values[-1].strip()):
             quote = character
         elif character in "[{":
             depth += 1
         elif character in "]}":
             depth -= 1
         elif character == "," and depth <= 0:
-            parts.append("")
+            values.append("")
             continue
-        parts[-1] += character
-    return [part.strip() for part in parts]
+        values[-1] += character
+    return [value.strip() for value in values]
 
 
 def _choices(override: str) -> list[str]:
@@ -157,8 +157,8 @@ def _choices(override: str) -> list[str]:
     values = split_values(text)
     if "" in values and len(values) > 1:
         raise ConfigError(f"--set {override}: a value is missing between two commas", hint=f"--set {name}=1,2,3")
-    if twice := next((value for value in values if values.count(value) > 1), None):
-        raise ConfigError(f"--set {override}: {twice} stands there twice", hint="remove one")
+    if repeated := next((value for value in values if values.count(value) > 1), None):
+        raise ConfigError(f"--set {override}: {repeated} stands there twice", hint="remove one")
     return [f"{name}={value}" for value in values]
 
 
@@ -174,40 +174,39 @@ def _job_name(path: Path) -> str:
 
 
 def _files(config: str, found: Sequence[SweepRun]) -> dict[str, str]:
-    """Path in the sweep's directory → text."""
+    """All files of a sweep: path in its directory → text."""
     listed = {
         "config": config,
         "members": [
-            {"name": member.name, "settings": dict(setting.split("=", 1) for setting in member.settings)}
-            for member in found
+            {"name": run.name, "settings": dict(setting.split("=", 1) for setting in run.settings)} for run in found
         ],
     }
     return {
         SWEEP_FILE: json.dumps(listed, indent=2, ensure_ascii=False) + "\n",
         ARRAY_FILE: array_script(found),
         COMPARE_FILE: comparison_script(found[0].planned.config),
-        **{f"{member.name}/{name}": text for member in found for name, text in member.planned.files.items()},
+        **{f"{run.name}/{name}": text for run in found for name, text in run.planned.files.items()},
     }
 
 
 def _common_options(found: Sequence[SweepRun]) -> str:
     first, *others = found
-    ours = list(_options(first))
-    if "#SBATCH hetjob" in ours:
+    common = list(_options(first))
+    if "#SBATCH hetjob" in common:
         raise PlanError(
             "a heterogeneous job cannot be a job array", hint="submit its runs one by one: grpo-dist submit"
         )
-    for member in others:
-        if differing := set(ours) ^ set(_options(member)):
+    for run in others:
+        if differing := set(common) ^ set(_options(run)):
             listed = ", ".join(sorted(line.removeprefix("#SBATCH ") for line in differing))
             raise PlanError(
-                f"the tasks of a job array ask Slurm for the same, and {first.name} and {member.name} do not: {listed}",
+                f"the tasks of a job array ask Slurm for the same, and {first.name} and {run.name} do not: {listed}",
                 hint="submit runs of different sizes one by one: grpo-dist submit CONFIG --set … --output DIR",
             )
-    return "\n".join(ours)
+    return "\n".join(common)
 
 
-def _options(member: SweepRun) -> Iterator[str]:
-    for line in member.planned.script.splitlines():
+def _options(run: SweepRun) -> Iterator[str]:
+    for line in run.planned.script.splitlines():
         if line.startswith("#SBATCH ") and not re.match(rf"#SBATCH '?({'|'.join(OWN_OPTIONS)})=", line):
             yield line

@@ -1,1 +1,1 @@
-"""Inside a Slurm job: one agent per node, a coordinator on the first of them."""
+"""What runs inside a Slurm job: one agent per node, and the coordinator of the attempt on the first node."""

@@ -1,4 +1,4 @@
-"""The head's course of an attempt: gather the nodes, check them, start the parts in order, and decide how it ended."""
+"""One attempt of a job, from its first node: check the nodes, start the tasks in order, decide how it ended."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from grpo_dist.supervisor import shared_fs_check
 from grpo_dist.supervisor.failure import Failure, failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, problems, warnings
 from grpo_dist.supervisor.rpc import LOST, CoordinatorServer, Event
-from grpo_dist.supervisor.watchdog import Watchdog, beat_in
+from grpo_dist.supervisor.watchdog import Watchdog, step_in
 
 JOIN_SECONDS = 300.0
-"""For all nodes to appear: Slurm starts a job's tasks together, but a node may have its disks to mount."""
+"""For all nodes to connect. Slurm starts a job's tasks together, but a node may first have to mount its disks."""
 LATE_SECONDS = 10.0
-"""For them where the job is to stop: those that are there end at once, those that come after it are killed."""
+"""The same for a job that is asked to stop. Nodes that connected end in order; those that come later are killed."""
 TICK_SECONDS = 0.5
 REMIND_SECONDS = 30.0
 SETTLE_SECONDS = 2.0
-"""After a first failure, for the others that tell more about it."""
+"""After a first failure, to collect other reports about it."""
 DUMP_SECONDS = 3.0
 STOP_SECONDS = 20.0
 MARGIN_SECONDS = 45.0
-"""Left of the time before the limit for ending everything and putting the job back in the queue."""
+"""Kept before the time limit, for ending everything and putting the job back in the queue."""
 KILL_MARGIN_SECONDS = 8.0
-"""Left of Slurm's KillWait for ending everything ourselves: what Slurm kills leaves its shared memory on the nodes."""
+"""Kept of Slurm's KillWait for ending everything in order: a process Slurm kills leaves its shared memory behind."""
 
 
 class AttemptEnded(Exception):
-    """The attempt is over before its last part."""
+    """The attempt is over before its last task."""
 
     def __init__(self, outcome: int, why: str) -> None:
         super().__init__(why)
@@ -61,68 +61,65 @@ class AttemptEnded(Exception):
 
 
 class TaskFailed(Exception):
-    """A part or a node failed; what failed stands in the conductor."""
+    """A task or a node failed; `Coordinator.failures` says which."""
 
 
 class Coordinator:
     """One attempt of a run on the nodes of a job.
 
     Args:
-        kill_wait: asks Slurm in how many seconds it kills the job, None if it does not; may take long.
+        kill_wait: asks Slurm in how many seconds it kills the job (None: it does not). The call may take long.
     """
 
     def __init__(
         self,
         run: RunDirectory,
         attempt: Path,
-        hub: CoordinatorServer,
+        server: CoordinatorServer,
         ports: range,
         kill_wait: Callable[[], float | None],
     ) -> None:
-        self.run, self.attempt, self.hub, self.ports, self.kill_wait = run, attempt, hub, ports, kill_wait
+        self.run, self.attempt, self.server, self.ports, self.kill_wait = run, attempt, server, ports, kill_wait
         self.config = load_config(run.config)
         self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
         self.terminal = Terminal()
         self.began = time.monotonic()
-        self.facts: dict[int, NodeInfo] = {}
-        self.received: dict[int, float] = {}
-        self.proved: dict[int, str | None] = {}
+        self.nodes: dict[int, NodeInfo] = {}
+        self.received_at: dict[int, float] = {}
+        self.shared_fs_problems: dict[int, str | None] = {}
         self.running: set[tuple[int, str]] = set()
         self.ready: set[int] = set()
         self.failures: list[Failure] = []
         self.stopping: set[str] = set()
         self.terminated = False
         self.deadline = math.inf
-        self.asking: asyncio.Task[None] | None = None
+        self.kill_wait_query: asyncio.Task[None] | None = None
         self.watchdog: Watchdog | None = None
 
-    async def conduct(self) -> AttemptOutcome:
-        """Never raises for what a node or a part does; returns after all parts on all nodes have ended."""
+    async def run_attempt(self) -> AttemptOutcome:
+        """Run the attempt until all tasks on all nodes have ended; failures of nodes and tasks do not raise."""
         code, why = DONE, "done"
         try:
-            await self._course()
+            await self._run_tasks()
         except AttemptEnded as ended:
             code, why = ended.outcome, ended.why
         except TaskFailed:
             # Before anything is stopped: from then on the end of a part is no failure, and its cause would be lost.
             code, why = await self._failed()
-        await self._stop({part for _, part in self.running})
+        await self._stop({task for _, task in self.running})
         if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
-            again = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
-            why = f"done, but for the comparison, for which no time was left: {again}"
+            command = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
+            why = f"done, but for the comparison, for which no time was left: {command}"
         return AttemptOutcome(code, why, self._step())
 
-    async def _course(self) -> None:
-        """The parts in the order in which each finds what it needs.
-
-        Servers load what `prepare` has made, and training reads from the registry which servers there are, so both
-        wait. The comparison asks the same servers, so they stop after it. An attempt that finds a result starts at the
-        next part.
-        """
+    async def _run_tasks(self) -> None:
+        # Servers load what `prepare` has made, and training reads from the registry which servers there are, so both
+        # wait. The comparison asks the same servers, so they stop after it. An attempt that finds a result starts at
+        # the next task.
         await self._gather()
         await self._preflight()
         self._check_stop("prepare")
-        await self._stage("prepare", [0], self.run.prepared)
+        await self._run_task("prepare", [0], self.run.prepared)
         trained, compared = self.run.adapter.exists(), self.run.comparison.exists()
         if not trained or (self.config.evaluation.enabled and not compared):
             await self._serve()
@@ -131,25 +128,25 @@ class Coordinator:
         if self.config.evaluation.enabled and not self._is_ending():
             shared = comparing_processes(self.config, self.plan.topology) > 1
             nodes = range(self.plan.topology.trainer_nodes) if shared else [0]
-            await self._stage("compare", nodes, self.run.comparison)
+            await self._run_task("compare", nodes, self.run.comparison)
         await self._stop({"serve"})
-        await self._stage("report", [0], self.run.report)
+        await self._run_task("report", [0], self.run.report)
 
     async def _gather(self) -> None:
-        wanted = range(self.plan.topology.nodes)
+        expected = range(self.plan.topology.nodes)
 
         def missing() -> str:
-            return "nodes " + ", ".join(str(node) for node in wanted if node not in self.facts)
+            return "nodes " + ", ".join(str(node) for node in expected if node not in self.nodes)
 
-        await self._until(lambda: len(self.facts) == len(wanted), JOIN_SECONDS, missing)
+        await self._until(lambda: len(self.nodes) == len(expected), JOIN_SECONDS, missing)
 
     async def _preflight(self) -> None:
-        nodes = [self.facts[node] for node in sorted(self.facts)]
-        for warning in warnings(nodes, lambda facts: self.received[facts.node]):
+        nodes = [self.nodes[node] for node in sorted(self.nodes)]
+        for warning in warnings(nodes, lambda node: self.received_at[node.node]):
             self.terminal.show(f"warning: {warning}")
         found = list(problems(nodes, self.plan, self.run.path, self._checkpoint_bytes()))
         if not found:
-            found = await self._prove()
+            found = await self._check_shared_fs()
         if found:
             raise AttemptEnded(
                 REFUSED, "the nodes cannot run this together:\n" + "\n".join(f"  {line}" for line in found)
@@ -157,26 +154,28 @@ class Coordinator:
         hosts = ", ".join(node.host for node in nodes)
         self.terminal.show(f"nodes: {hosts}; {self.plan.topology.reason}")
 
-    async def _prove(self) -> list[str]:
+    async def _check_shared_fs(self) -> list[str]:
         nonce = secrets.token_hex(8)
         await asyncio.to_thread(shared_fs_check.ask, self.attempt, nonce)
-        self.hub.order({"prove": nonce})
+        self.server.send({"prove": nonce})
         limit = 2 * shared_fs_check.LAG_SECONDS
-        await self._until(lambda: len(self.proved) == len(self.facts), limit, lambda: "proof of a shared run directory")
+        await self._until(
+            lambda: len(self.shared_fs_problems) == len(self.nodes), limit, lambda: "proof of a shared run directory"
+        )
         found = []
-        for node, problem in sorted(self.proved.items()):
+        for node, problem in sorted(self.shared_fs_problems.items()):
             seen = problem or await asyncio.to_thread(shared_fs_check.check, self.attempt, node, nonce)
             if seen:
-                found.append(f"{self.facts[node].host}: {seen}")
+                found.append(f"{self.nodes[node].host}: {seen}")
         shared_fs_check.clean(self.attempt)
         return found
 
-    async def _stage(self, name: str, nodes: Iterable[int], result: Path) -> None:
-        """Run a part whose result is a file, unless it stands."""
+    async def _run_task(self, name: str, nodes: Iterable[int], result: Path) -> None:
+        """Run a task whose result is a file, unless the file exists."""
         if result.exists():
             return
         self._start(name, nodes)
-        await self._until(lambda: not self._runs(name))
+        await self._until(lambda: not self._is_running(name))
         if not result.exists() and name not in self.stopping:
             self._fail(0, name, DONE, f"ended without {result}", ())
 
@@ -193,12 +192,12 @@ class Coordinator:
         self._check_stop("train")
         self.watchdog = Watchdog(self.config.cluster.stall_seconds, time.monotonic())
         self._start("train", range(self.plan.topology.trainer_nodes))
-        await self._until(lambda: not self._runs("train"))
+        await self._until(lambda: not self._is_running("train"))
         self.watchdog = None
         if self.run.adapter.exists():
             return
         if (step := stopped_at(self.attempt)) is not None:
-            raise AttemptEnded(TRY_AGAIN, f"saved after step {step} and stopped: {_words(stop_requested(self.run))}")
+            raise AttemptEnded(TRY_AGAIN, f"saved after step {step} and stopped: {_describe(stop_requested(self.run))}")
         self._fail(0, "train", DONE, f"ended without {self.run.adapter}", ())
 
     def _start(self, name: str, nodes: Iterable[int]) -> None:
@@ -207,29 +206,29 @@ class Coordinator:
         if port is None:
             self._fail(0, name, None, "no port of this job is free: Address already in use", ())
         self.running |= {(node, name) for node in nodes}
-        self.hub.order({"start": name, "address": self._address(), "port": port}, nodes)
-        where = ", ".join(self.facts[node].host for node in nodes)
+        self.server.send({"start": name, "address": self._address(), "port": port}, nodes)
+        where = ", ".join(self.nodes[node].host for node in nodes)
         self.terminal.show(f"{time.strftime('%H:%M:%S')} {name} on {where}: {self.attempt / name}*.log")
 
     def _address(self) -> str:
-        """The head's, as the other nodes reach it."""
-        others = [connection.here for node, connection in self.hub.nodes.items() if node != 0]
+        """The address at which other nodes reach this one."""
+        others = [connection.local_address for node, connection in self.server.nodes.items() if node != 0]
         return others[0] if others else "127.0.0.1"
 
-    def _runs(self, name: str) -> bool:
-        return any(part == name for _, part in self.running)
+    def _is_running(self, name: str) -> bool:
+        return any(task == name for _, task in self.running)
 
     async def _until(
         self, done: Callable[[], bool], limit: float | None = None, what: Callable[[], str] = lambda: ""
     ) -> None:
-        """Follow events until done.
+        """Handle events until done.
 
         Raises:
-            Ended, Failed: the attempt is over.
+            AttemptEnded, TaskFailed: the attempt is over.
         """
         began = reminded = time.monotonic()
         while not done():
-            await self._follow(TICK_SECONDS)
+            await self._handle_next(TICK_SECONDS)
             if done():  # before the deadlines: what is done needs no stop
                 return
             now = time.monotonic()
@@ -241,109 +240,112 @@ class Coordinator:
             await self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
             await self._check_stall(now)
 
-    async def _follow(self, seconds: float) -> None:
-        """Take in what is reported within so many seconds, or the first of it."""
+    async def _handle_next(self, seconds: float) -> None:
+        """Handle the next event, if one arrives within this many seconds."""
         try:
-            node, message = await asyncio.wait_for(self.hub.events.get(), seconds)
+            node, message = await asyncio.wait_for(self.server.events.get(), seconds)
         except TimeoutError:
             return
-        self._take((node, message))
-        if self.failures:  # for every further event too: whoever collects or stops goes on by catching it
+        self._handle((node, message))
+        if self.failures:  # for every further event too: whoever collects or stops continues by catching it
             raise TaskFailed
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         node, message = event
         match message["event"]:
             case "hello":
-                self.facts[node] = NodeInfo.from_dict(message["facts"])
-                self.received[node] = time.time()
+                self.nodes[node] = NodeInfo.from_dict(message["facts"])
+                self.received_at[node] = time.time()
             case "proved":
-                self.proved[node] = message["problem"]
+                self.shared_fs_problems[node] = message["problem"]
             case "ready":
                 self.ready.add(node)
             case "signal":
-                self._note_signal()
+                self._on_signal()
             case "ended":
-                self._note_end(node, message)
+                self._on_task_ended(node, message)
             case unexpected if unexpected == LOST:
-                self.running = {(other, part) for other, part in self.running if other != node}
-                self._note(failure_of(node, self._host(node), "node", None, "is silent or its supervisor ended", ()))
+                self.running = {(other, task) for other, task in self.running if other != node}
+                self._add_failure(
+                    failure_of(node, self._host(node), "node", None, "is silent or its supervisor ended", ())
+                )
 
-    def _note_end(self, node: int, message: dict) -> None:
-        part, code = message["part"], message["code"]
-        self.running.discard((node, part))
-        if part in self.stopping:  # we ended it, whatever its code
+    def _on_task_ended(self, node: int, message: dict) -> None:
+        task, code = message["part"], message["code"]
+        self.running.discard((node, task))
+        if task in self.stopping:  # we ended it, whatever its code
             return
-        if part == "serve" and node in self.ready:
-            self._strike_off(node)
-            self.terminal.show(failure_of(node, self._host(node), part, code, message["reason"], ()).text())
-        elif code != 0 or part == "serve":
-            why = message["reason"] or ("ended before it was ready" if code == 0 else "") or self._in_reward(part)
-            self._note(failure_of(node, self._host(node), part, code, why, message["tail"]))
+        if task == "serve" and node in self.ready:
+            self._remove_servers(node)
+            self.terminal.show(failure_of(node, self._host(node), task, code, message["reason"], ()).text())
+        elif code != 0 or task == "serve":
+            why = message["reason"] or ("ended before it was ready" if code == 0 else "") or self._running_reward(task)
+            self._add_failure(failure_of(node, self._host(node), task, code, why, message["tail"]))
 
-    def _in_reward(self, part: str) -> str:
-        """Which reward a training process was in that ended without a word, or makes no step."""
-        running = running_rewards(self.attempt) if part == "train" else ""
+    def _running_reward(self, task: str) -> str:
+        """The reward function that was running in a training process that ended silently or makes no progress."""
+        running = running_rewards(self.attempt) if task == "train" else ""
         return f"in {running}" if running else ""
 
-    def _strike_off(self, node: int) -> None:
-        """Take a node's servers from the registry: training goes on with others, or saves and says it has none."""
+    def _remove_servers(self, node: int) -> None:
+        """Remove a node's servers from the registry; training continues with the others, or saves and stops."""
         for replica in replicas_of_node(self.plan.topology, node):
             remove_replica(self.run.replicas, replica.name)
 
-    def _note_signal(self) -> None:
-        """Slurm is ending the job, or about to; the batch script knows more, so what it wrote stays.
+    def _on_signal(self) -> None:
+        """Slurm is ending the job, or about to. A reason that the batch script wrote is more exact, so it is kept.
 
         Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines,
         and where Slurm does not tell the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
         for in a task of its own, because Slurm may take long to answer.
         """
         self.terminated = True
-        if self.asking is None or self.asking.done():
-            self.asking = asyncio.create_task(self._heed_kill_wait())
+        if self.kill_wait_query is None or self.kill_wait_query.done():
+            self.kill_wait_query = asyncio.create_task(self._apply_kill_wait())
         if stop_requested(self.run) is None:
             with contextlib.suppress(OSError):  # a full disk: there is no saving anyway
                 request_stop(self.run, Why.TERMINATED)
 
-    def _note(self, failure: Failure) -> None:
+    def _add_failure(self, failure: Failure) -> None:
         self.failures.append(failure)
 
-    def _fail(self, node: int, part: str, code: int | None, why: str, tail: Iterable[str]) -> None:
-        self._note(failure_of(node, self._host(node), part, code, why, tail))
+    def _fail(self, node: int, role: str, code: int | None, why: str, tail: Iterable[str]) -> None:
+        self._add_failure(failure_of(node, self._host(node), role, code, why, tail))
         raise TaskFailed
 
     def _host(self, node: int) -> str:
-        return self.facts[node].host if node in self.facts else f"node {node}"
+        return self.nodes[node].host if node in self.nodes else f"node {node}"
 
     def _check_stop(self, name: str) -> None:
-        """Nothing is started for a job that is about to end."""
+        """Start nothing in a job that is about to end."""
         if (why := stop_requested(self.run)) is not None:
-            raise AttemptEnded(TRY_AGAIN, f"stopped before {name}: {_words(why)}")
+            raise AttemptEnded(TRY_AGAIN, f"stopped before {name}: {_describe(why)}")
 
     async def _check_deadline(self, now: float, why: Why | None) -> None:
-        """Training stops by itself at the next step; a job whose time is over does not wait for that.
+        """Training stops by itself at the next step, but a job whose time is over does not wait for that step.
 
-        A trained run is done, with or without the comparison.
+        A run that is trained counts as done, with or without the comparison.
         """
         if why is None:
             return
         # The comparison first: servers run beside it, and without training they would end the attempt below.
-        if self._runs("compare"):
+        if self._is_running("compare"):
             if why is not Why.ASKED:
                 await self._stop({"compare"})
         elif not self.running and now - self.began < LATE_SECONDS:
             return
-        elif not self.running or self._runs("prepare") or (self._runs("serve") and not self._runs("train")):
-            raise AttemptEnded(TRY_AGAIN, f"stopped: {_words(why)}")
-        elif self._runs("train"):
+        elif not self._is_running("train"):
+            if not self.running or self._is_running("prepare") or self._is_running("serve"):
+                raise AttemptEnded(TRY_AGAIN, f"stopped: {_describe(why)}")
+        else:
             if why is Why.LIMIT:
                 self.deadline = min(self.deadline, now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS))
             if now > self.deadline:
                 what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
                 raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before stands")
 
-    async def _heed_kill_wait(self) -> None:
-        """A signal may be the begin of a preemption's grace, or of the end."""
+    async def _apply_kill_wait(self) -> None:
+        """SIGTERM starts either the grace time of a preemption or the end of the job; only Slurm knows which."""
         asked = time.monotonic()
         if (left := await asyncio.to_thread(self.kill_wait)) is not None:
             self.deadline = min(self.deadline, asked + max(left - KILL_MARGIN_SECONDS, left / 2))
@@ -354,22 +356,22 @@ class Coordinator:
     async def _check_stall(self, now: float) -> None:
         if self.watchdog is None:
             return
-        self.watchdog.see(await asyncio.to_thread(beat_in, self.run.heartbeat), now)
+        self.watchdog.observe(await asyncio.to_thread(step_in, self.run.heartbeat), now)
         if not self.watchdog.overdue(now):
             return
-        self.hub.order({"dump": True})  # before the failure, which ends the ranks whose stacks are wanted
+        self.server.send({"dump": True})  # before the failure, which ends the ranks whose stacks are wanted
         await asyncio.sleep(DUMP_SECONDS)
         step = self.watchdog.step
         why = f"no step for {self.watchdog.limit:.0f} s after step {step}; the stacks of all ranks are in the logs"
-        why = ": ".join(filter(None, (why, self._in_reward("train"))))
+        why = ": ".join(filter(None, (why, self._running_reward("train"))))
         self._fail(0, "watchdog", None, why, ())
 
     async def _failed(self) -> tuple[int, str]:
-        """Collect what else is reported, and write down what came first."""
+        """Collect further reports for a moment, and record the failure that came first."""
         until = time.monotonic() + SETTLE_SECONDS
         while (left := until - time.monotonic()) > 0:
             try:
-                await self._follow(left)
+                await self._handle_next(left)
             except TaskFailed:
                 continue
         failure = first_cause(self.failures)
@@ -385,15 +387,15 @@ class Coordinator:
             self.terminal.show(f"{self.run.failure} cannot be written: {error.strerror}")
         return failure.outcome, failure.text()
 
-    async def _stop(self, parts: set[str]) -> None:
-        """End these parts on all nodes, and wait until they are gone."""
-        self.stopping |= parts  # from here on their ends are no failures
-        for part in parts:
-            self.hub.order({"stop": part}, {node for node, name in self.running if name == part})
+    async def _stop(self, tasks: set[str]) -> None:
+        """End these tasks on all nodes, and wait until they are gone."""
+        self.stopping |= tasks  # from here on their ends are no failures
+        for task in tasks:
+            self.server.send({"stop": task}, {node for node, name in self.running if name == task})
         until = time.monotonic() + STOP_SECONDS
-        while any(self._runs(part) for part in parts) and time.monotonic() < until:
+        while any(self._is_running(task) for task in tasks) and time.monotonic() < until:
             try:
-                await self._follow(TICK_SECONDS)
+                await self._handle_next(TICK_SECONDS)
             except TaskFailed:
                 continue
 
@@ -407,7 +409,7 @@ class Coordinator:
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _words(why: Why | None) -> str:
+def _describe(why: Why | None) -> str:
     return {
         Why.LIMIT: "the time limit is near",
         Why.TERMINATED: "Slurm is ending the job",

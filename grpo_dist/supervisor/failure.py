@@ -1,4 +1,4 @@
-"""Why an attempt failed: which part, on which node, in whose words, and the likely cause."""
+"""Why an attempt failed: which task, on which node, the message it gave, and the likely cause."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "install from the lock on all nodes",
     ),
 )
-"""Pattern in the last lines → (likely cause, what to do); the first that is found counts."""
+"""(pattern in the last lines, likely cause, what to do); the first pattern that matches counts."""
 
 BROKEN_CONNECTIONS = frozenset({CAUSES[6][1], CAUSES[7][1]})
-"""What processes say whose peer has died: seldom the cause."""
+"""What a process reports when its peer has died: rarely the cause itself."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One part's end that was no success, or a node's silence."""
+    """A task that ended unsuccessfully, or a node that went silent."""
 
     node: int
     host: str
     role: str
-    """prepare, serve, train, compare or report; node for one that is silent; wait and watchdog for what took long."""
+    """A task (prepare, serve, train, compare, report), or node (silent), wait or watchdog (something took too long)."""
     code: int | None
-    """Exit code, negative for a signal; None when there was no process to have one."""
+    """Exit code, negative for a signal; None when no process ended."""
     why: str
     tail: tuple[str, ...] = ()
     cause: str | None = None
@@ -79,7 +79,7 @@ class Failure:
 
     @property
     def outcome(self) -> int:
-        """FAILED when the same would happen again, TRY_AGAIN when it need not, or when the part itself says so."""
+        """FAILED if another attempt would fail the same way; TRY_AGAIN if it need not, or if the task asks for it."""
         broken = self.cause in BROKEN_CONNECTIONS or self.cause == "a port is taken"
         killed = self.killed_by is not None and self.cause is None
         passing = self.role in ("node", "wait", "serve", "watchdog") or self.code == TRY_AGAIN
@@ -87,17 +87,17 @@ class Failure:
 
     @property
     def killed_by(self) -> int | None:
-        """The signal that ended the process, or a rank of it as torchrun tells."""
+        """The signal that ended the process, or one of its ranks as torchrun reports it."""
         if self.code is not None and self.code < 0:
             return -self.code
-        told = re.search(r"exitcode\s*: -(\d+)", "\n".join(self.tail))
-        return int(told[1]) if told else None
+        reported = re.search(r"exitcode\s*: -(\d+)", "\n".join(self.tail))
+        return int(reported[1]) if reported else None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"signal": self.killed_by}
 
     def text(self) -> str:
-        """For the job's output."""
+        """The lines for the job's output."""
         ended = f": {self.why}" if self.why else ""
         lines = [f"{self.role} on {self.host} (node {self.node}){_exit(self)}{ended}"]
         lines += [f"  | {line}" for line in self.tail[-SHOWN_LINES:]]
@@ -109,7 +109,7 @@ class Failure:
 
 
 def failure_of(node: int, host: str, role: str, code: int | None, why: str, tail: Iterable[str]) -> Failure:
-    """With its likely cause."""
+    """The failure with its likely cause, if the message or the last lines show a known one."""
     lines = tuple(tail)
     for pattern, cause, hint in CAUSES:
         if re.search(pattern, "\n".join((why, *lines))):
@@ -118,7 +118,7 @@ def failure_of(node: int, host: str, role: str, code: int | None, why: str, tail
 
 
 def first_cause(failures: Iterable[Failure]) -> Failure:
-    """Of failures that came together the one that is no consequence of another, as far as can be told."""
+    """Of failures that came together, the one most likely to have caused the others."""
     return min(failures, key=_consequence)
 
 

@@ -1,8 +1,7 @@
-"""Whether the nodes of a job can run a plan together, from what each says of itself; pure.
+"""Whether the nodes of a job can run a plan together, checked before any task starts.
 
-What a node knows of itself, for the head to compare before anything is started on any of them.
-
-What is wrong with a node of a job before anything starts there: the doctor's findings that are not well.
+Each agent collects a `NodeInfo` of its node, among it the doctor's warnings and errors. The coordinator compares them:
+`problems` stop the attempt, `warnings` are only shown.
 """
 
 from __future__ import annotations
@@ -32,7 +31,9 @@ HOSTS_NAMED = 4
 
 
 def node_findings(run: RunDirectory) -> tuple[Finding, ...]:
-    """Of this node, for a run; the Hub is never asked. Takes a tenth of a second: nothing large is imported.
+    """The doctor's warnings and errors about this node, for a run. The Hub is not contacted.
+
+    Takes a tenth of a second: nothing large is imported.
 
     Raises:
         GrpoDistError: the run's configuration cannot be read.
@@ -41,28 +42,28 @@ def node_findings(run: RunDirectory) -> tuple[Finding, ...]:
     plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
     environ = {**OFFLINE, **os.environ}
     groups = dict(IN_A_JOB)
-    if environ["HF_HUB_OFFLINE"] == "0":  # the site's nodes are online: what is not cached may come from the Hub
+    if environ["HF_HUB_OFFLINE"] == "0":  # nodes are online here: what is not cached may come from the Hub
         del groups["hub"]
     found = examine(doctor_context(config, plan, environ=environ, directory=run.path.parent), groups)
     return tuple(finding for finding in found if finding.status != "ok")
 
 
-def by_hosts(ailments: Iterable[tuple[str, Sequence[Finding]]], status: str) -> Iterator[str]:
+def by_hosts(findings: Iterable[tuple[str, Sequence[Finding]]], status: str) -> Iterator[str]:
     """One line for each different finding of a status, with the hosts that have it.
 
     Args:
-        ailments: of each node its name and findings.
+        findings: pairs of a host name and the findings of that host.
     """
     hosts: dict[Finding, list[str]] = {}
-    for host, found in ailments:
+    for host, found in findings:
         for finding in found:
             if finding.status == status:
                 hosts.setdefault(finding, []).append(host)
     for finding, having in hosts.items():
-        yield f"{_among(having)}: {finding.name}: {finding.what}" + (f" → {finding.hint}" if finding.hint else "")
+        yield f"{_listed(having)}: {finding.name}: {finding.what}" + (f" → {finding.hint}" if finding.hint else "")
 
 
-def _among(hosts: Sequence[str]) -> str:
+def _listed(hosts: Sequence[str]) -> str:
     others = len(hosts) - HOSTS_NAMED
     return ", ".join(hosts[:HOSTS_NAMED]) + (f" and {others} more" if others > 0 else "")
 
@@ -74,35 +75,41 @@ QUERY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """One node."""
+    """What a node reports about itself."""
 
     node: int
     host: str
     code: str
     """Digest of the source of this program."""
     packages: dict[str, str]
-    """Versions, Python's among them."""
+    """Name → version, Python included."""
     run: str | None
-    """Digest of the run's configuration and plan as this node reads them; None when they are not there."""
+    """Digest of the run's configuration and plan as this node reads them; None if it does not see them."""
     gpus: tuple[int, ...]
-    """MiB in use on each GPU this node gives the job; -1 where nobody can say."""
+    """MiB in use on each GPU this node gives the job; -1 if unknown."""
     disk: int
-    """Bytes left where the run directory is."""
-    ailments: tuple[Finding, ...]
-    """What the doctor finds wrong with the node; empty when the run is not there."""
+    """Bytes free on the file system of the run directory."""
+    findings: tuple[Finding, ...]
+    """The doctor's warnings and errors; empty if the node does not see the run directory."""
     clock: float
     """Seconds since 1970."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The message to the coordinator, which calls the findings `ailments`."""
+        fields = asdict(self)
+        fields["ailments"] = fields.pop("findings")
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> NodeInfo:
-        ailments = tuple(Finding(**finding) for finding in fields["ailments"])
-        return cls(**{**fields, "gpus": tuple(fields["gpus"]), "ailments": ailments})
+        """The inverse of `to_dict`."""
+        fields = dict(fields)
+        findings = tuple(Finding(**finding) for finding in fields.pop("ailments"))
+        return cls(**{**fields, "gpus": tuple(fields["gpus"]), "findings": findings})
 
 
 def node_info(node: int, run: RunDirectory) -> NodeInfo:
+    """What this machine is, as node number `node` of the job."""
     return NodeInfo(
         node=node,
         host=platform.node(),
@@ -111,7 +118,7 @@ def node_info(node: int, run: RunDirectory) -> NodeInfo:
         run=_digest([run.config, run.plan]) if run.exists() else None,
         gpus=_visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")),
         disk=shutil.disk_usage(run.path).free if run.path.exists() else 0,
-        ailments=node_findings(run) if run.exists() else (),
+        findings=node_findings(run) if run.exists() else (),
         clock=time.time(),
     )
 
@@ -134,7 +141,10 @@ def _versions() -> dict[str, str]:
 
 
 def _visible_gpus(visible: str | None) -> tuple[int, ...]:
-    """By nvidia-smi, which Slurm's cgroups narrow to the GPUs of the job; without it as many as the mask names."""
+    """MiB in use on each GPU, from nvidia-smi, which sees only the job's GPUs under Slurm's cgroups.
+
+    Without nvidia-smi: -1 for each GPU that CUDA_VISIBLE_DEVICES names.
+    """
     named = [one for one in (visible or "").split(",") if one]
     try:
         asked = subprocess.run(QUERY, capture_output=True, text=True, timeout=QUERY_SECONDS, check=True)
@@ -147,17 +157,18 @@ def _visible_gpus(visible: str | None) -> tuple[int, ...]:
 
 
 MIB_IN_USE = 1024
-"""More than this on a GPU means somebody works on it: a driver alone takes a few hundred."""
+"""More than this means that another program uses the GPU: the driver alone takes a few hundred."""
 CLOCK_SECONDS = 5.0
 DISK_BYTES = 64 << 20
 CHECKPOINTS = 3
-"""Room for so many: the two that are kept and the one being written."""
+"""Checkpoints that must fit on the disk: the two that are kept and the one being written."""
 
 
 def problems(nodes: Sequence[NodeInfo], plan: LaunchPlan, run: Path, checkpoint_bytes: int) -> Iterator[str]:
-    """What keeps them from it, one line each; the head's facts come first.
+    """What keeps these nodes from running the plan, one line each.
 
     Args:
+        nodes: all nodes of the job, the first node first.
         checkpoint_bytes: size of one checkpoint, 0 when none was written yet.
     """
     head = nodes[0]
@@ -178,22 +189,22 @@ def problems(nodes: Sequence[NodeInfo], plan: LaunchPlan, run: Path, checkpoint_
         needed = max(DISK_BYTES, CHECKPOINTS * checkpoint_bytes)
         if node.run is not None and node.disk < needed:
             yield f"{node.host}: {node.disk >> 20} MiB left at {run}, checkpoints need {needed >> 20} MiB"
-    yield from by_hosts(((node.host, node.ailments) for node in nodes), "error")
-    yield from _twice([node.host for node in nodes], "there are two supervisors on {}; a job runs one task per node")
+    yield from by_hosts(((node.host, node.findings) for node in nodes), "error")
+    yield from _shared_hosts(nodes)
 
 
 def warnings(nodes: Sequence[NodeInfo], received: Callable[[NodeInfo], float]) -> Iterator[str]:
-    """What is odd and keeps nobody from anything.
+    """What is unusual but harmless, one line each.
 
     Args:
-        received: the head's clock when a node's facts arrived.
+        received: the coordinator's clock when a node's report arrived.
     """
     for node in nodes:
         skew = node.clock - received(node)
         if abs(skew) > CLOCK_SECONDS:
             ahead = "ahead of" if skew > 0 else "behind"
             yield f"{node.host}: its clock is {abs(skew):.0f} s {ahead} {nodes[0].host}'s; times in logs differ"
-    yield from by_hosts(((node.host, node.ailments) for node in nodes), "warning")
+    yield from by_hosts(((node.host, node.findings) for node in nodes), "warning")
 
 
 def _gpus(node: NodeInfo, plan: LaunchPlan) -> Iterator[str]:
@@ -205,5 +216,7 @@ def _gpus(node: NodeInfo, plan: LaunchPlan) -> Iterator[str]:
             yield f"{node.host}: GPU {index} has {used} MiB in use by somebody else"
 
 
-def _twice(hosts: Sequence[str], what: str) -> Iterator[str]:
-    yield from (what.format(host) for host, count in Counter(hosts).items() if count > 1)
+def _shared_hosts(nodes: Sequence[NodeInfo]) -> Iterator[str]:
+    for host, count in Counter(node.host for node in nodes).items():
+        if count > 1:
+            yield f"there are two supervisors on {host}; a job runs one task per node"

@@ -1,4 +1,4 @@
-"""Proof that the head and a node see the same run directory and can both write there: a file each way."""
+"""Check that the coordinator and a node see the same run directory and can both write there: one file each way."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 from grpo_dist.run.directory import write_atomically
 
 LAG_SECONDS = 30.0
-"""How late a file may appear on another node: network file systems keep what they know of a directory."""
+"""How late a file may appear on another node: network file systems cache directory listings."""
 POLL_SECONDS = 0.2
 
 
 def ask(attempt: Path, nonce: str) -> None:
+    """Write the coordinator's file."""
     write_atomically(attempt / ".head", nonce)
 
 
 def answer(attempt: Path, node: int, nonce: str) -> str | None:
-    """What a node cannot do; None when it read the head's file and wrote its own."""
+    """On a node: read the coordinator's file and write the node's own. Returns what failed, or None."""
     if not _appears(attempt / ".head", nonce):
         return f"{attempt / '.head'} did not appear within {LAG_SECONDS:.0f} s; is the run directory shared?"
     try:
@@ -28,7 +29,7 @@ def answer(attempt: Path, node: int, nonce: str) -> str | None:
 
 
 def check(attempt: Path, node: int, nonce: str) -> str | None:
-    """What the head finds of a node's answer."""
+    """On the coordinator: read and remove the node's file. Returns what failed, or None."""
     answered = attempt / f".node{node}"
     if not _appears(answered, nonce):
         return f"what it wrote to {answered} cannot be seen on the head; is the run directory shared?"
@@ -37,6 +38,7 @@ def check(attempt: Path, node: int, nonce: str) -> str | None:
 
 
 def clean(attempt: Path) -> None:
+    """Remove the coordinator's file."""
     (attempt / ".head").unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
-"""One process of a run on this node, watched: its output to a log, what it says to the job's output, how it ended.
+"""The tasks of a run on one node: their commands and environments, and a task as a running process.
 
-What a node runs for each part of a run, and in which environment.
+A task is one stage of the run (prepare, train, compare), `serve` or `report`. Its output goes to a log, its progress
+messages to the output of the job.
 """
 
 from __future__ import annotations
@@ -29,53 +30,58 @@ TAIL_LINES = 60
 LONGEST_LINE = 1 << 20
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 12.0
-"""For what has replicas to end; a job that failed is to be gone from all nodes within 30 s."""
+"""For rollout servers to end. A failed job must be gone from all nodes within 30 s."""
 
 
 @dataclass(frozen=True)
 class TaskEnd:
-    """How a part ended."""
+    """How a task ended."""
 
     code: int
-    """The one it stated, else as subprocess has it: negative for the signal that ended it."""
+    """The exit code it announced, else that of the process; negative for a signal."""
     reason: str
-    """The part's own words, empty when it had none."""
+    """The reason the task gave for failing; empty if it gave none."""
     tail: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class TaskCommand:
-    """What starts a part."""
+    """How to start a task."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
-    heeds_sigterm: bool = False
-    """It ends well on SIGTERM. From others SIGTERM is kept away: where Slurm has no cgroups it sends it to every
-    process of a job, and torchrun would end the ranks before they can save."""
+    ends_on_sigterm: bool = False
+    """The task shuts down properly on SIGTERM. Other tasks are shielded from it: without cgroups Slurm sends SIGTERM to
+    every process of a job, and torchrun would end the ranks before they can save."""
 
 
 @dataclass
 class Task:
-    """A started process and everything below it."""
+    """A running task: its process and all descendants."""
 
     command: TaskCommand
     process: asyncio.subprocess.Process
-    speech: ProgressRelay
-    hear: Callable[[str], None]
-    """Called with every line."""
-    others: Callable[[], set[int]]
-    """The processes of this node's other parts. What is below us and not below them is this part's: where a launcher
-    was killed, its orphans are ours."""
+    relay: ProgressRelay
+    on_line: Callable[[str], None]
+    """Called with every line of output."""
+    other_pids: Callable[[], set[int]]
+    """Process ids of this node's other tasks. A descendant of the agent that is not below one of them belongs to this
+    task: orphans of a killed launcher become children of the agent."""
     shared_before: set[str]
-    """What lay in /dev/shm when it started."""
+    """Files in /dev/shm when it started."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
     @classmethod
     async def start(
-        cls, command: TaskCommand, speech: ProgressRelay, hear: Callable[[str], None], others: Callable[[], set[int]]
+        cls,
+        command: TaskCommand,
+        relay: ProgressRelay,
+        on_line: Callable[[str], None],
+        other_pids: Callable[[], set[int]],
     ) -> Task:
+        """Start the process; await `ended` to follow it."""
         before = shared_memory()
         command.log.touch()
         process = await asyncio.create_subprocess_exec(
@@ -86,36 +92,37 @@ class Task:
             stderr=asyncio.subprocess.STDOUT,
             limit=LONGEST_LINE,
             start_new_session=True,
-            preexec_fn=die_with_parent if command.heeds_sigterm else _sheltered,
+            preexec_fn=die_with_parent if command.ends_on_sigterm else _shield_from_sigterm,
         )
-        return cls(command, process, speech, hear, others, before)
+        return cls(command, process, relay, on_line, other_pids, before)
 
     async def ended(self) -> TaskEnd:
-        """Wait for it; nothing of it is left then."""
+        """Wait for the process to end, and clean up everything it left behind."""
         reading = asyncio.create_task(self._read())
         code = await self._exit()
         await asyncio.to_thread(self._clean)
         await reading
-        return TaskEnd(self.speech.code(code), self.speech.reason, tuple(self.tail))
+        return TaskEnd(self.relay.code(code), self.relay.reason, tuple(self.tail))
 
     async def stop(self) -> None:
-        """TaskEnd it; `ended` then ends what is below it and returns."""
-        if self.command.heeds_sigterm and self.process.returncode is None:
+        """End the process. `ended` then ends its descendants and returns."""
+        if self.command.ends_on_sigterm and self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
             await asyncio.wait({asyncio.ensure_future(self._exit())}, timeout=GRACE_SECONDS)
         if self.process.returncode is None:
             self.process.kill()
 
-    def below(self) -> set[Process]:
-        return descendants(os.getpid(), but=self.others())
+    def processes(self) -> set[Process]:
+        """All living processes of this task."""
+        return descendants(os.getpid(), but=self.other_pids())
 
     def _clean(self) -> None:
-        while below := self.below():  # what a dying process has just started is found the next time
-            end(below)
+        while left := self.processes():  # a dying process may just have started another one
+            end(left)
         remove_unused(shared_memory() - self.shared_before)
 
     async def _exit(self) -> int:
-        """Its exit code, at once; asyncio's own `wait` may wait for everyone who holds its output open."""
+        """The exit code, at once. asyncio's own `wait` also waits for descendants that hold the output open."""
         while self.process.returncode is None:
             await asyncio.sleep(POLL_SECONDS)
         return self.process.returncode
@@ -123,53 +130,54 @@ class Task:
     async def _read(self) -> None:
         with open(self.command.log, "ab", buffering=0) as record:
             while line := await self._line():
-                with contextlib.suppress(OSError):  # a full disk; the terminal and the head hear it all the same
-                    # In a thread: a file server may take its time, signs of life may not.
+                with contextlib.suppress(OSError):  # a full disk; the terminal still gets the line
+                    # In a thread: a slow file server must not delay the heartbeats.
                     await asyncio.to_thread(record.write, line)
                 text = line.decode(errors="replace").rstrip("\n")
                 self.tail.append(text)
-                self.speech.hear(text)
-                self.hear(text)
+                self.relay.handle_line(text)
+                self.on_line(text)
 
     async def _line(self) -> bytes:
         try:
             return await self.process.stdout.readline()
-        except ValueError:  # longer than any line of text is
+        except ValueError:  # longer than LONGEST_LINE
             return b"(a line too long to be kept)\n"
 
 
-def _sheltered() -> None:
+def _shield_from_sigterm() -> None:
     die_with_parent()
     ignore_sigterm_until_exec()
 
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-"""Nothing is fetched in a job: compute nodes often cannot, and then libraries wait and try again for minutes."""
+"""Nothing is downloaded in a job: compute nodes often have no network, and libraries would retry for minutes."""
 
 
 @dataclass(frozen=True)
 class TaskPlace:
-    """Where a part runs."""
+    """Where a task runs."""
 
     rank: int
-    """Among the nodes that train."""
+    """Number of the node among those that train."""
     main_address: str
     main_port: int
-    here: str
-    """This node's address on the way to the others."""
+    address: str
+    """Address at which the other nodes reach this one."""
 
 
 @dataclass(frozen=True)
 class TaskCommands:
-    """Of one node; the plan is read when a part is started, which is after the preflight has compared it."""
+    """The task commands of one node. The plan is read when a task starts, which is after the preflight compared it."""
 
     run: RunDirectory
     attempt: Path
     node: int
 
     def command(self, name: str, place: TaskPlace) -> TaskCommand:
-        """
+        """How to start the task of this name.
+
         Raises:
             GrpoDistError: configuration or plan cannot be read, or do not fit this node.
         """
@@ -182,8 +190,8 @@ class TaskCommands:
         env |= self._network(plan, place) | {ATTEMPT_VARIABLE: str(self.attempt)}
         if name == "serve":
             argv = (sys.executable, "-m", "grpo_dist", "serve", str(self.run.path))
-            argv += ("--node", str(self.node), "--host", place.here)
-            return TaskCommand(name, argv, env, self._log(name), heeds_sigterm=True)
+            argv += ("--node", str(self.node), "--host", place.address)
+            return TaskCommand(name, argv, env, self._log(name), ends_on_sigterm=True)
         if name == "report":
             argv = (sys.executable, "-m", "grpo_dist", "report", str(self.run.path))
             return TaskCommand(name, argv, env, self._log(name))
@@ -196,9 +204,9 @@ class TaskCommands:
         return self.attempt / (f"{name}.log" if self.node == 0 else f"{name}-node{self.node}.log")
 
     def _network(self, plan: LaunchPlan, place: TaskPlace) -> dict[str, str]:
-        """The interface that leads to the other nodes, unless the site has pinned one."""
+        """Variables that select the network interface to the other nodes, unless one is set already."""
         if plan.topology.nodes == 1:
             return {}
-        interface = interface_of(place.here)
+        interface = interface_of(place.address)
         pinned = {name: interface for name in INTERFACE_VARIABLES if interface and name not in os.environ}
-        return pinned if "VLLM_HOST_IP" in os.environ else {**pinned, "VLLM_HOST_IP": place.here}
+        return pinned if "VLLM_HOST_IP" in os.environ else {**pinned, "VLLM_HOST_IP": place.address}

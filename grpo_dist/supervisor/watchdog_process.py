@@ -1,7 +1,7 @@
-"""A node's supervisor under watch: frozen or killed, it ends, and nothing of its node stays.
+"""A process that watches the agent of its node: if the agent freezes or is killed, everything on the node ends.
 
-The head notices the silence of another node; of a frozen head, or of the only node, nobody would hear. So the
-supervisor is a child of the process that Slurm started, which does nothing but listen to its signs of life.
+The coordinator notices when another node goes silent, but nothing would notice a frozen coordinator, or a frozen agent
+of a job with one node. So the process that Slurm starts runs the agent in a child and only waits for its heartbeats.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 
 from grpo_dist.procs.parent_death import become_subreaper, die_with_parent
 from grpo_dist.procs.tree import descendants, end, remove_unused, shared_memory
-from grpo_dist.supervisor.agent import NOTED
-from grpo_dist.supervisor.rpc import BEAT_SECONDS
+from grpo_dist.supervisor.agent import SURVIVED_SIGNALS
+from grpo_dist.supervisor.rpc import HEARTBEAT_SECONDS
 
 SILENCE_SECONDS = 60.0
-"""More than the head gives to other nodes: a file server that keeps a supervisor waiting is no reason to lose a run."""
+"""Longer than LOST_SECONDS: an agent that waits for a slow file server is no reason to lose a run."""
 TICK_SECONDS = 1.0
 
 
-def guarded(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = SILENCE_SECONDS) -> int:
+def watched(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = SILENCE_SECONDS) -> int:
     """Run `supervise` in a child process; returns its exit code, 128 + n for signal n.
 
     Args:
-        silence: seconds in which its event loop did not come round after which it counts as frozen.
+        silence: seconds without a turn of its event loop after which it counts as frozen.
     """
     before, parent = shared_memory(), os.getpid()
     readable, writable = os.pipe()
@@ -36,12 +36,12 @@ def guarded(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = 
     if child == 0:
         die_with_parent(signal.SIGKILL, parent)
         os.close(readable)
-        sys.exit(asyncio.run(_alive(supervise, writable)))
+        sys.exit(asyncio.run(_with_heartbeats(supervise, writable)))
     os.close(writable)
-    for signum in NOTED:
+    for signum in SURVIVED_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     become_subreaper()
-    if not _ends(readable, silence):
+    if not _closes(readable, silence):
         print(f"the supervisor of this node is frozen: silent for {silence:.0f} s", file=sys.stderr, flush=True)
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -51,25 +51,25 @@ def guarded(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = 
     return code if code >= 0 else 128 - code
 
 
-async def _alive(supervise: Callable[[], Coroutine[Any, Any, int]], writable: int) -> int:
-    """Await it, giving signs of life meanwhile."""
+async def _with_heartbeats(supervise: Callable[[], Coroutine[Any, Any, int]], writable: int) -> int:
+    """Await it, sending heartbeats meanwhile."""
 
-    async def beat() -> None:
+    async def send_heartbeats() -> None:
         while True:
             os.write(writable, b".")
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    beating = asyncio.create_task(beat())
+    heartbeats = asyncio.create_task(send_heartbeats())
     try:
         return await supervise()
     finally:
-        beating.cancel()
+        heartbeats.cancel()
 
 
-def _ends(readable: int, silence: float) -> bool:
-    """Whether the other end is closed before it is silent for so long."""
+def _closes(readable: int, silence: float) -> bool:
+    """Whether the child closes its end before it has been silent for this many seconds."""
     silent = 0.0
-    while silent < silence:  # counted in ticks: a job that Slurm suspends is frozen as a whole, and goes on
+    while silent < silence:  # counted in ticks: a job that Slurm suspends freezes as a whole, and may resume
         if not select.select([readable], [], [], TICK_SECONDS)[0]:
             silent += TICK_SECONDS
         elif os.read(readable, 4096):

@@ -14,7 +14,7 @@ from grpo_dist.cli import main
 from grpo_dist.run.control import AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm import logs
-from grpo_dist.slurm.client import seconds
+from grpo_dist.slurm.client import parse_seconds
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -129,7 +129,7 @@ def test_no_run_no_status(workplace):
     [("9:58", 598), ("58", 58), ("1:00:00", 3600), ("2-00:00:01", 172801), ("UNLIMITED", None), ("INVALID", None)],
 )
 def test_times_are_slurms(text, value):
-    assert seconds(text) == value
+    assert parse_seconds(text) == value
 
 
 def test_logs_shows_the_last_stage_of_the_last_attempt(local):

@@ -99,7 +99,7 @@ def test_the_tested_ranges_are_those_of_the_package():
     parser = ConfigParser()
     parser.read(ROOT / "setup.cfg")
     stated = {line for extra in parser["options.extras_require"].values() for line in extra.split("\n") if ">=" in line}
-    assert {f"{one.name}{one.wanted}" for one in packages.TESTED} == {line.strip() for line in stated}
+    assert {f"{one.name}{one.requirement}" for one in packages.TESTED} == {line.strip() for line in stated}
 
 
 def test_versions_that_were_not_tested_and_packages_that_are_missing(tmp_path, package, monkeypatch):

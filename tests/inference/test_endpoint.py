@@ -297,7 +297,7 @@ def test_more_prompts_than_a_step_of_the_engine_takes_do_not_end_it(engine):
     pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=300, push=False)
     groups = pool.generate(prompts, None, {"max_tokens": 2, "temperature": 1.0})
     assert [len(group) for group in groups] == [1] * 300
-    assert not pool.members[0].down
+    assert not pool.replicas[0].down
 
 
 def test_unknown_routes_are_told(call):

@@ -116,11 +116,11 @@ def test_a_server_that_is_back_is_counted_in_at_the_next_sync(tmp_path, servers,
     clients.load(policy)
     running[0].silent.set()
     clients.generate(PROMPTS, policy, SAMPLING)
-    assert clients.members[0].down
+    assert clients.replicas[0].down
     running[0].silent.clear()
-    time.sleep(max(0.0, clients.members[0].retry_at - time.monotonic()))
+    time.sleep(max(0.0, clients.replicas[0].retry_at - time.monotonic()))
     clients.load(policy)
-    assert not clients.members[0].down
+    assert not clients.replicas[0].down
 
 
 def test_a_silent_request_is_waited_for_while_the_engine_works(tmp_path, servers, policy):
@@ -218,7 +218,7 @@ def test_a_server_that_moved_is_found(tmp_path, servers, policy):
     servers(1)
     clients = pool(tmp_path)
     clients.load(policy)
-    clients.members[0].url = "http://127.0.0.1:9"  # where it was before
+    clients.replicas[0].url = "http://127.0.0.1:9"  # where it was before
     assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
 
 
@@ -300,7 +300,7 @@ def test_an_adapter_that_is_refused_where_it_was_lost_ends_it_too(tmp_path, serv
     server.refuse_adapters = (400, "layers.0.lora_A.weight is missing")
     with pytest.raises(RolloutError, match="is missing"):
         clients.generate(PROMPTS, policy, SAMPLING)
-    clients.members[0].down = True
+    clients.replicas[0].down = True
     with pytest.raises(RolloutError, match="is missing"):
         clients.generate(PROMPTS, policy, SAMPLING)
     assert server.loads < 10

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engines import server_config, site
+from engines import node_settings, server_config
 from waiting import is_gone, until
 
 from grpo_dist.config.cluster import TimeoutSection
@@ -33,7 +33,7 @@ def supervisor(directory: Path, *behaviour: str, replicas: int = 1, max_restarts
     plan = plan_run(config)
     settings = server_settings(config, plan, "the/model", "the/tokenizer")
     timeouts = TIMEOUTS.model_copy(update={"ready": ready})
-    where = replace(site(config, plan, directory), timeouts=timeouts, max_restarts=max_restarts)
+    where = replace(node_settings(config, plan, directory), timeouts=timeouts, max_restarts=max_restarts)
     return Supervisor(
         settings,
         replicas_of_node(plan.topology, 0),
@@ -43,7 +43,7 @@ def supervisor(directory: Path, *behaviour: str, replicas: int = 1, max_restarts
 
 
 def entry(kept: Supervisor):
-    return read_replicas(kept.site.registry)[0]
+    return read_replicas(kept.node.registry)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +68,11 @@ def test_servers_are_ready_registered_and_gone_without_a_trace(tmp_path):
     become_subreaper()  # what has ended and is collected by no one would come to us
     with nothing_left(tmp_path):
         with supervisor(tmp_path, "late=0.3", f"worker={pid_file}", f"shared={segment}", replicas=2) as kept:
-            found = read_replicas(kept.site.registry)
+            found = read_replicas(kept.node.registry)
             assert [(one.name, one.state, one.incarnation) for one in found] == [("0", "ready", 0), ("1", "ready", 0)]
             assert len({one.url for one in found}) == 2
             assert all(int(one.url.rpartition(":")[2]) in PORTS for one in found)
-            assert read_key(kept.site.registry) == kept.key
+            assert read_key(kept.node.registry) == kept.key
             assert all("serving" in Path(one.log).read_text() for one in found)
             worker = int(pid_file.read_text())
             assert not is_gone(worker)
@@ -168,7 +168,7 @@ def test_a_replica_that_cannot_be_started_again_is_dropped_and_the_last_one_ends
 def test_stop_does_not_wait_for_a_server_that_is_still_starting(tmp_path):
     with nothing_left(tmp_path):
         kept = supervisor(tmp_path, "late=600", ready=600.0)
-        registry = kept.site.registry
+        registry = kept.node.registry
         started = threading.Thread(target=lambda: until(lambda: any(one.pid for one in read_replicas(registry))))
         stopper = threading.Thread(target=lambda: (started.join(), kept.stop()))
         started.start()
@@ -200,11 +200,11 @@ with supervisor(Path({str(tmp_path)!r}), "worker={pid_file}") as kept:
     until(lambda: list(Path(tempfile.gettempdir()).iterdir()) == [])
 
 
-def test_a_killed_leash_takes_its_server_with_it_and_the_replica_is_replaced(tmp_path):
+def test_a_killed_reaper_ends_its_server_and_the_replica_is_replaced(tmp_path):
     with nothing_left(tmp_path), supervisor(tmp_path) as kept:
         before = entry(kept)
-        leash = int(Path(f"/proc/{before.pid}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(leash, signal.SIGKILL)
+        reaper = int(Path(f"/proc/{before.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(reaper, signal.SIGKILL)
         until(lambda: (now := entry(kept)).incarnation == 1 and now.state == "ready")
         assert is_gone(before.pid)
 

@@ -25,42 +25,42 @@ class Gone(Exception):
     """The caller has lost patience."""
 
 
-def taken_away(work: EngineActivity, clock: Clock, seconds: float) -> None:
-    with pytest.raises(Gone), work.one():
+def taken_away(activity: EngineActivity, clock: Clock, seconds: float) -> None:
+    with pytest.raises(Gone), activity.request():
         clock.now += seconds
         raise Gone
 
 
-def test_an_engine_with_work_is_stalled_since_its_last_sign(clock):
-    work = EngineActivity()
-    assert (work.stalled_seconds, work.busy_seconds) == (0.0, 0.0)
-    with work.one():
+def test_an_engine_with_work_is_stalled_since_its_last_output(clock):
+    activity = EngineActivity()
+    assert (activity.stalled_seconds, activity.busy_seconds) == (0.0, 0.0)
+    with activity.request():
         clock.now += 4
-        assert work.stalled_seconds == 4
-        work.sign()
+        assert activity.stalled_seconds == 4
+        activity.output()
         clock.now += 2
-        with work.one():
+        with activity.request():
             clock.now += 1
-            assert work.stalled_seconds == 3
-        assert work.stalled_seconds == 0
+            assert activity.stalled_seconds == 3
+        assert activity.stalled_seconds == 0
     clock.now += 50
-    assert (work.in_flight, work.stalled_seconds, work.busy_seconds) == (0, 0.0, 7.0)
-    with work.one():
-        assert work.stalled_seconds == 0
+    assert (activity.in_flight, activity.stalled_seconds, activity.busy_seconds) == (0, 0.0, 7.0)
+    with activity.request():
+        assert activity.stalled_seconds == 0
 
 
 def test_silence_adds_up_over_callers_that_lose_patience(clock):
-    work = EngineActivity()
+    activity = EngineActivity()
     for _ in range(3):
-        taken_away(work, clock, 30)
+        taken_away(activity, clock, 30)
         clock.now += 500
-    assert work.stalled_seconds == 0
-    with work.one():
+    assert activity.stalled_seconds == 0
+    with activity.request():
         clock.now += 5
-        assert work.stalled_seconds == 95
-        work.sign()
-        assert work.stalled_seconds == 0
-    taken_away(work, clock, 1)
-    with work.one():
-        assert work.stalled_seconds == 1
-    assert work.busy_seconds == 96
+        assert activity.stalled_seconds == 95
+        activity.output()
+        assert activity.stalled_seconds == 0
+    taken_away(activity, clock, 1)
+    with activity.request():
+        assert activity.stalled_seconds == 1
+    assert activity.busy_seconds == 96

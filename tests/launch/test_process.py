@@ -110,7 +110,7 @@ def test_a_line_that_was_left_open_hides_no_reason(tmp_path):
 
 
 def test_what_is_left_behind_holds_nobody_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("grpo_dist.launch.process.LEFT_SECONDS", 1.0)
+    monkeypatch.setattr("grpo_dist.launch.process.IDLE_SECONDS", 1.0)
     began = time.monotonic()
     code, _, _, log = run(
         "import subprocess, sys\nprint('first')\n"

@@ -27,7 +27,7 @@ def opened(tmp_path):
 
     def open_with(*overrides: str) -> RunDirectory:
         config, run = load_config(tmp_path / "x.yaml", overrides), RunDirectory(tmp_path / "run")
-        create_or_resume(config, plan_run(config), run, again="AGAIN")
+        create_or_resume(config, plan_run(config), run, resume_command="AGAIN")
         return run
 
     return open_with

@@ -12,7 +12,7 @@ from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait
 from grpo_dist.slurm.job import main
-from grpo_dist.slurm.requeue import FRUITLESS
+from grpo_dist.slurm.requeue import MOST_WITHOUT_PROGRESS
 
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
@@ -147,14 +147,14 @@ def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):
 
 def test_failures_without_a_step_between_them_are_not_repeated(opened, calls, tmp_path, capsys):
     run = opened[0]
-    for number in range(1, FRUITLESS + 1):
+    for number in range(1, MOST_WITHOUT_PROGRESS + 1):
         attempt = run.logs / f"attempt-{number}"
         attempt.mkdir(exist_ok=True)
         write_json(attempt / "failure.json", {})
         code = close(run, attempt.name, TRY_AGAIN)
-        assert code == (FAILED if number == FRUITLESS else TRY_AGAIN)
-    assert f"the last {FRUITLESS} attempts failed without a step saved" in capsys.readouterr().err
-    assert sum("requeue" in call for call in calls()) == FRUITLESS - 1
+        assert code == (FAILED if number == MOST_WITHOUT_PROGRESS else TRY_AGAIN)
+    assert f"the last {MOST_WITHOUT_PROGRESS} attempts failed without a step saved" in capsys.readouterr().err
+    assert sum("requeue" in call for call in calls()) == MOST_WITHOUT_PROGRESS - 1
 
 
 def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch, capsys):

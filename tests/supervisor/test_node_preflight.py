@@ -35,7 +35,7 @@ NODE = NodeInfo(
     run="d1ge57",
     gpus=(3, 3),
     disk=1 << 40,
-    ailments=(),
+    findings=(),
     clock=1000.0,
 )
 OTHER = replace(NODE, node=1, host="a2")
@@ -97,11 +97,11 @@ FEW_FILES = Finding("open-files", "warning", "1,024, fewer than 4,096", "ulimit 
 
 
 def test_what_the_doctor_finds_on_nodes_is_told_once_with_their_names():
-    nodes = [replace(NODE, node=n, host=f"a{n + 1}", ailments=(FEW_FILES,)) for n in range(6)]
+    nodes = [replace(NODE, node=n, host=f"a{n + 1}", findings=(FEW_FILES,)) for n in range(6)]
     assert list(warnings(nodes, lambda _: 1000.0)) == [
         "a1, a2, a3, a4 and 2 more: open-files: 1,024, fewer than 4,096 → ulimit -n 4096"
     ]
-    assert found(NODE, replace(OTHER, ailments=(FEW_FILES, NO_VLLM))) == [
+    assert found(NODE, replace(OTHER, findings=(FEW_FILES, NO_VLLM))) == [
         "a2: vllm: not installed, and needed for rollout.backend: vllm → pip install vllm"
     ]
 
@@ -112,16 +112,16 @@ def test_a_node_that_lacks_what_the_run_needs_says_so_itself(tmp_path, monkeypat
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("the Hub was asked"))
     run = RunDirectory(tmp_path / "run")
     stated = config(model={"name_or_path": "Qwen/Qwen3-4B", "dtype": "float32"}, tracking=["wandb"])
-    create_or_resume(stated, plan_run(stated), run, again="")
+    create_or_resume(stated, plan_run(stated), run, resume_command="")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
 
     facts = node_info(1, run)
     assert NodeInfo.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
-    sick = {finding.name: finding for finding in facts.ailments}
+    sick = {finding.name: finding for finding in facts.findings}
     assert {name for name, finding in sick.items() if finding.status == "error"} == {"model", "interface-pin"}
     assert sick["model"].what.startswith("Qwen/Qwen3-4B is not in the cache")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert "model" not in {finding.name for finding in node_info(1, run).ailments}
+    assert "model" not in {finding.name for finding in node_info(1, run).findings}
 
 
 def test_the_run_directory_is_proven_shared_both_ways(tmp_path, monkeypatch):
@@ -166,9 +166,9 @@ def test_a_step_is_overdue_by_the_run_s_own_times():
     dog = Watchdog(least=5.0, now=0.0)
     assert not dog.overdue(FIRST_STEP_SECONDS - 1)
     for step, now in ((1, 100.0), (2, 102.0), (3, 103.0)):
-        dog.see(step, now)
+        dog.observe(step, now)
     assert dog.limit == 20.0
-    dog.see(3, 120.0)
+    dog.observe(3, 120.0)
     assert not dog.overdue(122.0)
     assert dog.overdue(124.0)
 
@@ -209,7 +209,7 @@ def test_the_allocation_is_read_from_slurm_s_variables(environ, nodes, gpus):
 def checkpointed(tmp_path, **sections) -> RunDirectory:
     """A run that has saved on two nodes."""
     run, stated = RunDirectory(tmp_path / "run"), config(**sections)
-    create_or_resume(stated, plan_run(stated), run, again="")
+    create_or_resume(stated, plan_run(stated), run, resume_command="")
     checkpoint = run.checkpoints / "checkpoint-4"
     checkpoint.mkdir(parents=True)
     (checkpoint / "state").write_text("4")
@@ -219,7 +219,7 @@ def checkpointed(tmp_path, **sections) -> RunDirectory:
 
 def test_on_other_machines_the_plan_is_rendered_anew(tmp_path):
     run, fewer = checkpointed(tmp_path), config(nodes=1)
-    create_or_resume(fewer, plan_run(fewer), run, again="")
+    create_or_resume(fewer, plan_run(fewer), run, resume_command="")
     assert '"num_processes": 1' in run.plan.read_text()
     assert "num_processes: 1" in (run.path / "accelerate.yaml").read_text()
 
@@ -229,17 +229,17 @@ def test_a_partitioned_optimizer_is_refused_another_number_of_processes(tmp_path
     run, more = checkpointed(tmp_path, **sharded), config(nodes=3, **sharded)
     before = run.plan.read_text()
     with pytest.raises(PlanError, match="optimizer of step 4 lies in 2 parts") as refused:
-        create_or_resume(more, plan_run(more), run, again="")
+        create_or_resume(more, plan_run(more), run, resume_command="")
     assert "2 nodes" in refused.value.hint
     assert run.plan.read_text() == before
     same = config(**sharded)
-    create_or_resume(same, plan_run(same), run, again="")
+    create_or_resume(same, plan_run(same), run, resume_command="")
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path):
     run, other = checkpointed(tmp_path), config(grpo={"learning_rate": 1e-3})
     with pytest.raises(RunDirectoryError, match=r"grpo.learning_rate: 5e-06 in the run, 0.001 now"):
-        create_or_resume(other, plan_run(other), run, again="")
+        create_or_resume(other, plan_run(other), run, resume_command="")
 
 
 async def _meet(ports: range, token: str, node: int = 1):
@@ -248,18 +248,18 @@ async def _meet(ports: range, token: str, node: int = 1):
 
 def test_only_who_knows_the_token_is_heard_and_a_loss_is_noticed():
     async def scene() -> None:
-        hub, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("77"))), 30_000)
-        port = await hub.listen(ports)
+        server, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("77"))), 30_000)
+        port = await server.listen(ports)
         with pytest.raises(LaunchError, match="no answer from the head"):
             await _meet(range(port, port + 1), "guess")
-        assert hub.nodes == {}
-        member = await _meet(range(port, port + 1), "secret")
-        assert (await hub.events.get())[1]["event"] == "hello"
-        hub.order({"start": "train"})
-        assert await member.receive() == {"start": "train"}
-        await member.close()
-        assert await asyncio.wait_for(hub.events.get(), 5) == (1, {"event": LOST})
-        await hub.close()
+        assert server.nodes == {}
+        agent = await _meet(range(port, port + 1), "secret")
+        assert (await server.events.get())[1]["event"] == "hello"
+        server.send({"start": "train"})
+        assert await agent.receive() == {"start": "train"}
+        await agent.close()
+        assert await asyncio.wait_for(server.events.get(), 5) == (1, {"event": LOST})
+        await server.close()
 
     asyncio.run(scene())
 
@@ -271,9 +271,9 @@ def test_another_job_s_head_on_our_port_is_passed_over():
         first = await theirs.listen(ports)
         second = await ours.listen(ports)
         assert second > first
-        member = await _meet(ports, "ours")
+        agent = await _meet(ports, "ours")
         assert (await ours.events.get())[0] == 1
-        await member.close()
+        await agent.close()
         await theirs.close()
         await ours.close()
 
@@ -286,14 +286,14 @@ def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypa
     request_stop(run, Why.LIMIT)
 
     async def scene() -> None:
-        hub, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("78"))), 30_000)
-        port = await hub.listen(ports)
-        outcome = await Coordinator(run, run.new_attempt(), hub, ports, lambda: None).conduct()
+        server, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("78"))), 30_000)
+        port = await server.listen(ports)
+        outcome = await Coordinator(run, run.new_attempt(), server, ports, lambda: None).run_attempt()
         assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
-        hub.say_goodbye(outcome.code)
+        server.end_agents(outcome.code)
         late = await _meet(range(port, port + 1), "secret")
         assert await late.receive() == {"bye": TRY_AGAIN}
         await late.close()
-        await hub.close()
+        await server.close()
 
     asyncio.run(scene())

@@ -1,4 +1,4 @@
-"""A part of a run on a node: it ends with everything below it, and leaves nothing in /dev/shm."""
+"""A task of a run on a node: it ends with everything below it, and leaves nothing in /dev/shm."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ subprocess.Popen([sys.executable, "-c", code.format(name=held.name)], start_new_
 """
 
 
-def run(tmp_path: Path, code: str, act=None, *, heeds_sigterm: bool = False) -> tuple[TaskEnd, str]:
-    """Start code as a part, do something to it when its child is there, and wait for its end."""
+def run(tmp_path: Path, code: str, act=None, *, ends_on_sigterm: bool = False) -> tuple[TaskEnd, str]:
+    """Start code as a task, do something to it when its child is there, and wait for its end."""
 
     async def scene() -> TaskEnd:
-        command = TaskCommand("x", (sys.executable, "-c", code), os.environ, tmp_path / "log", heeds_sigterm)
-        part = await Task.start(command, ProgressRelay(Terminal(io.StringIO())), lambda _: None, lambda: known)
-        ended = asyncio.create_task(part.ended())
+        command = TaskCommand("x", (sys.executable, "-c", code), os.environ, tmp_path / "log", ends_on_sigterm)
+        task = await Task.start(command, ProgressRelay(Terminal(io.StringIO())), lambda _: None, lambda: known)
+        ended = asyncio.create_task(task.ended())
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
             await asyncio.sleep(0.02)
         if act is not None:
-            await act(part)
+            await act(task)
         return await asyncio.wait_for(ended, 30)
 
     become_subreaper()
@@ -57,9 +57,9 @@ def run(tmp_path: Path, code: str, act=None, *, heeds_sigterm: bool = False) -> 
         os.chdir(before)
 
 
-def test_a_killed_part_takes_its_orphans_and_its_shared_memory_along(tmp_path):
-    async def kill(part: Task) -> None:
-        part.process.kill()
+def test_a_killed_task_takes_its_orphans_and_shared_memory_along(tmp_path):
+    async def kill(task: Task) -> None:
+        task.process.kill()
 
     ended, log = run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), kill)
     assert ended.code == -signal.SIGKILL
@@ -70,9 +70,9 @@ def test_a_killed_part_takes_its_orphans_and_its_shared_memory_along(tmp_path):
 def test_what_another_program_shares_is_left_to_it(tmp_path):
     shared = []
 
-    async def share_and_stop(part: Task) -> None:
+    async def share_and_stop(task: Task) -> None:
         shared.append(SharedMemory(create=True, size=64))  # as another job of ours on the node would
-        await part.stop()
+        await task.stop()
 
     try:
         run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), share_and_stop)
@@ -82,26 +82,26 @@ def test_what_another_program_shares_is_left_to_it(tmp_path):
         shared[0].unlink()
 
 
-def test_sigterm_is_kept_away_from_a_part_until_it_is_stopped(tmp_path):
-    async def terminate(part: Task) -> None:
-        for process in part.below():
-            if process.pid == part.process.pid:
+def test_sigterm_is_kept_away_from_a_task_until_it_is_stopped(tmp_path):
+    async def terminate(task: Task) -> None:
+        for process in task.processes():
+            if process.pid == task.process.pid:
                 os.kill(process.pid, signal.SIGTERM)
         await asyncio.sleep(0.3)
-        assert part.process.returncode is None
-        await part.stop()
+        assert task.process.returncode is None
+        await task.stop()
 
     ended, _ = run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), terminate)
     assert ended.code == -signal.SIGKILL
 
 
-def test_a_part_that_heeds_sigterm_ends_by_itself(tmp_path):
+def test_a_task_that_handles_sigterm_ends_by_itself(tmp_path):
     then = "import signal; signal.signal(signal.SIGTERM, lambda *_: (held.unlink(), sys.exit(7)))\ntime.sleep(600)"
 
-    async def stop(part: Task) -> None:
-        await part.stop()
+    async def stop(task: Task) -> None:
+        await task.stop()
 
-    ended, _ = run(tmp_path, ORPHANS.replace("{then}", then), stop, heeds_sigterm=True)
+    ended, _ = run(tmp_path, ORPHANS.replace("{then}", then), stop, ends_on_sigterm=True)
     assert ended.code == 7
     assert is_gone(int((tmp_path / "pid").read_text()))
 
@@ -127,13 +127,13 @@ faulthandler.register(signal.SIGUSR2)
 standing_still()
 """
 
-    async def dump(part: Task) -> None:
-        dump_stacks(part.below())
+    async def dump(task: Task) -> None:
+        dump_stacks(task.processes())
         until = time.monotonic() + 10
         while "standing_still" not in (tmp_path / "log").read_text() and time.monotonic() < until:
             await asyncio.sleep(0.05)
         assert not is_gone(int((tmp_path / "pid").read_text()))
-        await part.stop()
+        await task.stop()
 
     _, log = run(tmp_path, code, dump)
     assert "in standing_still" in log

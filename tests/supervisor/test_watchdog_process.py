@@ -16,7 +16,7 @@ from leftovers import processes_with
 
 SCRIPT = """
 import asyncio, subprocess, sys
-from grpo_dist.supervisor.watchdog_process import guarded
+from grpo_dist.supervisor.watchdog_process import watched
 
 async def supervise():
     shared = open("/dev/shm/" + sys.argv[1], "w")
@@ -25,7 +25,7 @@ async def supervise():
     await asyncio.sleep(float(sys.argv[2]))
     return 3
 
-sys.exit(guarded(supervise, silence=5.0))
+sys.exit(watched(supervise, silence=5.0))
 """
 pytestmark = pytest.mark.heavy
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import yaml
-from engines import Engine, server_config, site
+from engines import Engine, node_settings, server_config
 from fault_rewards import STALE_AFTER
 from leftovers import processes_with, shared_memory
 from program import make_prepared
@@ -61,7 +61,7 @@ class Pair:
 
     @property
     def registry(self) -> Path:
-        return self.supervisor.site.registry
+        return self.supervisor.node.registry
 
     def entry(self, number: int) -> ReplicaEntry:
         return self.supervisor.entries()[number]
@@ -97,7 +97,7 @@ def pair(engine, engine_model, tmp_path_factory, missing) -> Iterator[Pair]:
     mark = str(directory / "mark")
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", scratch)
-        replicas, where = replicas_of_node(plan.topology, 0), site(stated, plan, directory)
+        replicas, where = replicas_of_node(plan.topology, 0), node_settings(stated, plan, directory)
         with Supervisor(settings, replicas, where, environ={**os.environ, "THE_PAIR": mark}) as supervisor:
             yield Pair(supervisor, engine_model, mark)
         assert processes_with(mark) == []
