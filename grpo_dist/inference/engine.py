@@ -229,7 +229,7 @@ class Engine:
             )
         return adapter
 
-    def _alive(self) -> None:
+    def _check_alive(self) -> None:
         if self.client.errored:  # `AsyncLLM.errored` (vLLM 0.31); without it a dead engine looks slow
             raise AdapterRefused(503, "the engine is dead")
 
