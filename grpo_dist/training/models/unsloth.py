@@ -1,7 +1,4 @@
-"""Unsloth's own way to a model with an adapter; with vLLM in it where the run generates with vLLM.
-
-The model that is trained: base weights with an adapter, fresh or from the warm start.
-"""
+"""Unsloth's own way to a model with an adapter; with vLLM in it where the run generates with vLLM."""
 
 from __future__ import annotations
 
@@ -13,18 +10,8 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from unsloth import FastLanguageModel
 
 from grpo_dist.plan.memory.vllm import served_rank
-from grpo_dist.training.common.backend import is_unsloth
 from grpo_dist.training.common.process import Run
-from grpo_dist.training.models.load import (
-    check_target_modules,
-    explained,
-    load_adapter,
-    load_model,
-    lora_config,
-    model_path,
-    origin,
-    room,
-)
+from grpo_dist.training.models.load import check_target_modules, explained, model_path, origin, room
 
 
 def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
@@ -75,20 +62,3 @@ def _engine(run: Run) -> dict[str, Any]:
         "gpu_memory_utilization": run.plan.gpu_memory_utilization or 0.5,
         "max_lora_rank": served_rank(run.config.lora.r),
     }
-
-
-def trainable(run: Run, adapter: Path | None = None) -> dict[str, Any]:
-    """What TRL's trainers take as `model` and `peft_config`, from the run's back end.
-
-    Raises:
-        ModelError: the model cannot be loaded, or has no layer the adapter is for.
-    """
-    if is_unsloth(run):
-        return {"model": load_with_adapter(run, adapter), "peft_config": None}
-    model = load_model(run)
-    check_target_modules(model, run.config.lora)
-    if adapter is None:
-        return {"model": model, "peft_config": lora_config(run.config.lora)}
-    # ZeRO-3 gathers parameters of one dtype only; TRL sees to it for the adapter it makes itself.
-    float32 = run.plan.strategy != "zero3"
-    return {"model": load_adapter(model, adapter, trainable=True, float32=float32), "peft_config": None}

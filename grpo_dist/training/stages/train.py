@@ -18,7 +18,7 @@ from grpo_dist.run import metrics
 from grpo_dist.run.checkpoints import all_complete, discard_after, newest_complete, step_of
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.world import check_world, keep_to_gloo
-from grpo_dist.training.models.unsloth import trainable
+from grpo_dist.training.models.trainable import trainable
 from grpo_dist.training.rewards.watch import RewardWatch
 from grpo_dist.training.trainer.arguments import grpo_arguments
 from grpo_dist.training.trainer.callbacks import Heartbeat, StepRecorder, StopWhenAsked, note_stopped

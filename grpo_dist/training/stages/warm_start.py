@@ -15,7 +15,7 @@ from grpo_dist.progress import say, say_passing
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.unsloth_arguments import build
 from grpo_dist.training.models.prompts import PromptRenderer
-from grpo_dist.training.models.unsloth import trainable
+from grpo_dist.training.models.trainable import trainable
 from grpo_dist.training.trainer.arguments import precision
 
 
