@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,11 +66,16 @@ def at_the_top(name: str) -> Iterator[str]:
             yield from (f"{statement.module}.{one.name}" for one in statement.names)
 
 
+@cache
+def imports_of(name: str) -> tuple[str, ...]:
+    return tuple(at_the_top(name))
+
+
 def reached_from(name: str) -> set[str]:
     """Every module that comes along with one of ours."""
     reached, waiting = set(), [name]
     while waiting:
-        for one in at_the_top(waiting.pop()):
+        for one in imports_of(waiting.pop()):
             if one not in reached:
                 reached.add(one)
                 waiting += [one] if one.startswith("grpo_dist") else []
