@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache
 
 from grpo_dist.rewards.answers.containers import bracketed, gathered, listed, matrix
@@ -178,7 +179,9 @@ def _ratio(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 
 def _in_base(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
-    return in_base(without_text(text))
+    """In base ten it is a plain number."""
+    found = in_base(without_text(text))
+    return Quantity(Fraction(found.digits)) if found is not None and found.base == 10 else found
 
 
 def _bracketed(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
