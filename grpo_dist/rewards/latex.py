@@ -94,7 +94,7 @@ _SYNONYMS = {
     "cdot": "times", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
     "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }",
     "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
-    "infin": "infty", "iff": "Leftrightarrow", "smallsetminus": "setminus", "backslash": "setminus",
+    "infin": "infty", "iff": "Leftrightarrow", "surd": "sqrt", "smallsetminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SYMBOLS = {"{": r"\{", "}": r"\}", "<": "<", ">": ">", "°": "°", ":": ":", "vert": "|", "times": "*"}
 _COMMAND = re.compile(r"\\([A-Za-z]+)(?![A-Za-z])")

@@ -190,4 +190,4 @@ def _is_division(body: str) -> bool:
     if found is None or found[1]:
         return False
     above, below = (part for part in found.groups()[1:] if part)
-    return "." in above + below or not _fraction(above) % _fraction(below)
+    return "." in above + below or (_fraction(below) != 1 and not _fraction(above) % _fraction(below))

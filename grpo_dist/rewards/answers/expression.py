@@ -133,7 +133,7 @@ class _Reader:
         if token.text == "|":
             return self.bars == 0
         if token.kind in ("number", "word", "text", "command"):
-            return token.text not in CLOSING
+            return token.text not in CLOSING and token.text != r"\over"
         return token.text in ("(", "[", "{")
 
     def signed_factor(self) -> Tree:
@@ -207,6 +207,8 @@ class _Reader:
             name = self.take().text[6:-1].strip()
             if not re.fullmatch(r"[A-Za-z]+", name):
                 raise Unreadable(name)
+            if name in FUNCTIONS:
+                return self.function(name)
             return self.letter(name) if len(name) == 1 else self.named(name)
         if token.kind == "command":
             return self.command(self.take().text)

@@ -43,6 +43,7 @@ _NAME = re.compile(
 )
 
 
+_FUNCTION = re.compile(r"[A-Za-z]\([a-z](?:,[a-z])*\)")
 _MEASURED = re.compile(r"[0-9][0-9.,/]* ?[A-Za-z]+")
 _COMPOUND = re.compile(rf"{_MEASURED.pattern}(?: {_MEASURED.pattern}){{1,3}}")
 
@@ -150,7 +151,7 @@ def _named(left: str, right: str, sign: str, inner: Inner) -> Named | None:
     value = inner(right)
     name = squeezed(without_text(left)).replace("{", "").replace("}", "")
     relation = None
-    if sign == "=" and isinstance(value, Expression) and symbols(value.tree):
+    if sign == "=" and isinstance(value, Expression) and symbols(value.tree) and not _FUNCTION.fullmatch(name):
         relation = Relation(("=",), (inner(left), value))
         if isinstance(relation.sides[0], Expression) and symbols(relation.sides[0].tree) & symbols(value.tree):
             return None

@@ -125,7 +125,13 @@ _NUMBER_TEXT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
-_NO_NOUN = frozenset((*_NO_NOUN_TEXT.split(), *_NUMBER_TEXT.split())) | frozenset(MULTIPLIERS)
+_PARTS_TEXT = (
+    "sixth seventh eighth ninth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth "
+    "nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth thousandth millionth"
+)
+_NO_NOUN = frozenset(
+    (*_NO_NOUN_TEXT.split(), *_NUMBER_TEXT.split(), *_PARTS_TEXT.split(), *f"{_PARTS_TEXT} ".replace(" ", "s ").split())
+) | frozenset(MULTIPLIERS)
 _PIECE = re.compile(
     r"\s*(?:(?P<word>[$€£¢₹¥°]|[A-Za-z][A-Za-z'-]*)\.?(?:\s*\^\s*\{?\s*(?P<power>-?[0-9])\s*\}?)?|(?P<sign>[/*]))"
 )
