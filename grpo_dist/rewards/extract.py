@@ -6,6 +6,7 @@ Every function takes linear time on any text and returns None when there is no s
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from grpo_dist.rewards.batch import EOS_TOKEN, SOLUTION_END, SOLUTION_START
 from grpo_dist.rewards.preflight.forms import FORMS
@@ -23,8 +24,10 @@ _NUMBER = re.compile(
 
 
 _FENCE = re.compile(r"```[^\n`]*\n([^`]*)\n?```\s*")
-_STATED = re.compile(r"answer(?:\*\*)?(?: is| would be|:|=| =|\*\*:)(?:\*\*)?:?[ \t]*", re.IGNORECASE)
-_STATEMENT_ENDS = re.compile(r"\.(?=\s|$)|\n|,? (?:because|since|so that|which|as we)\b")
+_STATED = re.compile(
+    r"answer(?:\*\*)?(?: is| would be|:|=| =|\*\*:)(?:\*\*)?:?\s*+(?:(?:\\\[|\$\$)[ \t]*\n\s*+)?", re.IGNORECASE
+)
+_STATEMENT_ENDS = re.compile(r"\.(?=\s|$)|\n|<\||</s>|,? (?:because|since|so that|which|as we)\b")
 _COMMAND = re.compile(r"\\[A-Za-z]+|\\text\{[^{}]*\}")
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _MATHEMATICAL = re.compile(r"\\[A-Za-z]|^[(\[{]|[0-9][a-df-zA-Z]|[A-Za-z]\^")
@@ -107,9 +110,16 @@ def after_hashes(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number in the text, with its sign, decimals, denominator, exponent or percent sign."""
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else None
+    """The formula around the last number, else the number with its sign, decimals, denominator, exponent or `%`."""
+    last = next(iter(deque(_NUMBER.finditer(text), maxlen=1)), None)
+    return (_formula_around(text, last) or last[0]) if last else None
+
+
+def _formula_around(text: str, number: re.Match[str]) -> str | None:
+    """What stands between the dollar signs on both sides, in `it is $2\\sqrt{3}$`; $5 in prose is none."""
+    start, end = text.rfind("$", 0, number.start()), text.find("$", number.end())
+    formula = text[start + 1 : end] if 0 <= start < end <= start + MAX_ALONE else ""
+    return formula if formula.strip() == formula and "\n" not in formula else None
 
 
 FINDERS = {
@@ -127,5 +137,7 @@ FINDERS = {
 
 def final_answer(text: str) -> str | None:
     r"""The answer a text commits to, by the first of the forms whose mark it has."""
+    _, thought, said = text.rpartition("</think>")
+    text = said if thought and said.strip() else text
     finders = (FINDERS[mark] for mark in dict.fromkeys(form.mark for form in FORMS))
     return next((found for find in finders if (found := find(text)) is not None), None)

@@ -6,6 +6,7 @@ r"""Short mathematical text in one form: without wrappers, spacing commands and 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _WRAPPERS = (
     ("$$", "$$"),
@@ -25,16 +26,22 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _SEPARATOR = r"(?:\{,\}|,\\!\s*|\\[,;: ]\s*|\\!|~|[\u2009\u202f\u00a0])"
 """What stands between thousands and nowhere else; a plain comma may also separate the members of a list."""
 
+_ROOT_OF_NUMBER = re.compile(r"√\s*([0-9]+)")
+
 _ROW = "\ue000"
 r"""Stands for a row break meanwhile: `\\\\ ` is one and a space, not a backslash and `\\ `."""
+
+_FORMS = (*range(0x1D400, 0x1D800), *range(0xFE50, 0xFE70), *range(0xFF01, 0xFF5F))
+"""Italic, bold and full-width letters, digits and signs, which mean what the plain ones do."""
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _CHARACTERS = str.maketrans(
     {
-        **dict.fromkeys("−–\u2012\uff0d", "-"),
+        **{chr(code): unicodedata.normalize("NFKC", chr(code)) for code in _FORMS},
+        **dict.fromkeys("−–\u2012\uff0d\ufe63", "-"),
         **dict.fromkeys("×·∙⋅", "*"),
-        **dict.fromkeys("√", r"\sqrt "),
+        "√": r"\sqrt ",
         **dict.fromkeys("π𝜋", r"\pi "),
         **dict.fromkeys("≤⩽", r"\le "),
         **dict.fromkeys("≥⩾", r"\ge "),
@@ -42,6 +49,7 @@ _CHARACTERS = str.maketrans(
             character: f"\\frac{{{above}}}{{{below}}}"
             for character, above, below in ("½12", "⅓13", "⅔23", "¼14", "¾34")
         },
+        "∛": r"\sqrt[3]",
         "÷": "/",
         "\u2044": "/",
         "≠": r"\ne ",
@@ -66,7 +74,16 @@ _CHARACTERS = str.maketrans(
         "λ": r"\lambda ",
         "φ": r"\phi ",
         "ω": r"\omega ",
+        "\u2124": r"\mathbb{Z}",
+        "≡": r"\equiv ",
+        "⌊": r"\lfloor ",
+        "⌋": r"\rfloor ",
+        "⌈": r"\lceil ",
+        "⌉": r"\rceil ",
+        "\u3001": ", ",
+        "\u3002": ".",
         "º": "°",
+        "\u02da": "°",
         "\u200b": "",
         "\ufeff": "",
     }
@@ -77,13 +94,17 @@ _SYNONYMS = {
     "cdot": "times", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom",
     "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "lt": "<", "gt": ">", "land": "text{ and }",
     "lor": "text{ or }", "degree": "°", "degrees": "°", "colon": ":", "lang": "langle", "rang": "rangle",
-    "infin": "infty", "iff": "Leftrightarrow", "smallsetminus": "setminus", "backslash": "setminus",
+    "infin": "infty", "iff": "Leftrightarrow", "surd": "sqrt", "smallsetminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SYMBOLS = {"{": r"\{", "}": r"\}", "<": "<", ">": ">", "°": "°", ":": ":", "vert": "|", "times": "*"}
 _COMMAND = re.compile(r"\\([A-Za-z]+)(?![A-Za-z])")
+_MODULO = (
+    r"(?:\\[pb]?mod(?![A-Za-z])|\\text\{ *mod *\}|(?<![A-Za-z\\{])mod(?![A-Za-z])) *(?:\{ *)?([A-Za-z0-9]+)(?: *\})?"
+)
 _REPLACEMENTS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^\s*=(?!=)", ""),
         (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}"),
         (r"[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}"),
         # 1\,234 and 11,\! 111: thousands, where the groups are whole
@@ -97,16 +118,24 @@ _REPLACEMENTS = tuple(
             r"(?<![0-9.,/^_}] )(?<![0-9.,/^_}])(?:[1-9][0-9]{1,2}(?: [0-9]{3})+|[1-9](?: [0-9]{3}){2,})(?! ?[0-9/])",
             lambda found: found[0].replace(" ", ""),
         ),
-        (r"\{,\}", ","),
+        (r"\{([,:])\}", r"\1"),
+        (r"^\s*<([^<>=,]+(?:,[^<>=,]+)+)>\s*$", r"\\langle \1 \\rangle "),
         (r"(?<![\\$])\$(?! )([^$]*[^$\s\\])\$(?![0-9])", r"\1"),  # $1$ and $5$, but not $5 and $6
+        (r"^([0-9]+)\s*\\over\s*([0-9]+)$", r"\\frac{\1}{\2}"),
         (r"\{?([^{}]+?)\\choose(?![A-Za-z])([^{}]+)\}?", r"\\binom{\1}{\2}"),
         (rf"\\(?:{_TEXT_COMMANDS})\s*\{{", r"\\text{"),
         (r"\\text\{([^{}]*[^{}\s])\s+(and|or)\s*\}", r"\\text{\1}\\text{ \2 }"),  # hours and
+        (r"(?<=[0-9])\s*\^?\s*\{?\\text\{\s*(st|nd|rd|th)\s*\}\}?", r"\1"),
+        (r"(?<=[0-9])\^\{(st|nd|rd|th)\}", r"\1"),
+        (r"\\text\{\s*[.,]?\s*\}\s*$", ""),
         (r"\\(?:left|right)\s*\.(?![0-9])", ""),
         (r"\\!|\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|rm|bf|it|mathstrut)(?![A-Za-z])", ""),
         (r"\\[,;:> ]|\\q?quad(?![A-Za-z])|~", " "),
         (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})", "°"),
         (r"\^\s*(?:\\degrees?(?![A-Za-z])|°|\{\s*°\s*\})", "°"),
+        (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r",?\s*\(([a-z]\s*\\in\s*\\mathbb\{[A-Z]\})\)\s*$", r", \1"),
+        (rf" *(?:\( *{_MODULO} *\)|{_MODULO})", lambda found: f" \\pmod{{{next(filter(None, found.groups()))}}}"),
         (r"\\([$%&#_])", r"\1"),
         (r"<=|=<", r"\\le "),
         (r">=", r"\\ge "),
@@ -119,7 +148,7 @@ _REPLACEMENTS = tuple(
 
 def clean(text: str) -> str:
     r"""The one form; words stay in `\text{…}`. Quadratic in the length: for answers, not for completions."""
-    text = _unwrapped(text).translate(_CHARACTERS).replace("\\\\", _ROW)
+    text = _ROOT_OF_NUMBER.sub(r"\\sqrt{\1}", _unwrapped(text)).translate(_CHARACTERS).replace("\\\\", _ROW)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     return _unwrapped(_COMMAND.sub(_canonical, text).replace(_ROW, "\\\\"))
@@ -146,6 +175,8 @@ def _unwrapped(text: str) -> str:
     while text != before:
         before = text
         text = text.strip()
+        if text.endswith("\\") and not text.endswith("\\\\"):
+            text = text[:-1]  # a space that has lost its end
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1]
         for opening, closing in _WRAPPERS:

@@ -28,11 +28,13 @@ _TEN_TO = r"10 ?(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
 _PLAIN = re.compile(rf"({_DECIMAL})(?:[eE]([+-]?[0-9]{{1,3}}))?")
 _SCIENTIFIC = re.compile(rf"(?:({_DECIMAL}){_TIMES})?{_TEN_TO}")
 _REPEATING = re.compile(rf"({_INTEGER})?\.([0-9]*)\\(?:overline|bar|dot) ?(?:\{{ ?([0-9]+) ?\}}|([0-9]))")
+_GOES_ON = re.compile(rf"({_INTEGER})?\.([0-9]{{0,20}}?)([0-9]{{1,12}}?)\3{{2,9}}(?:\\ldots|\.\.\.|…)")
 _ABOVE, _BELOW = rf"(?:\{{ ?({_DECIMAL}) ?\}}|([0-9]))", rf"(?:\{{ ?({_DECIMAL}) ?\}}|([0-9]))"
 _FRACTIONS = (
     re.compile(rf"()\\frac ?\{{ ?({_SIGNED}) ?\}} ?\{{ ?({_SIGNED}) ?\}}"),
     re.compile(rf"({_INTEGER})? ?\\frac ?{_ABOVE} ?{_BELOW}"),
     re.compile(rf"(?:({_INTEGER})(?: ))?({_DECIMAL}) ?/ ?({_DECIMAL})"),
+    re.compile(rf"()\( ?({_SIGNED}) ?\) ?/ ?({_DECIMAL})"),
 )
 _SMALL_TEXT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -46,9 +48,12 @@ _SPOKEN = {
         for number, word in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)
     },
 }
+_MINUS = re.compile(r"(?:negative|minus) ", re.IGNORECASE)
 _PERCENT = re.compile(r"(.*?) ?(?:%|(?<![A-Za-z])(?:percent|per cent)|\\text\{ ?(?:percent|per cent|%) ?\})", re.DOTALL)
-_MULTIPLIED = re.compile(rf"(.*?)(?: |(?<=[0-9}}])\\text\{{ ?)({'|'.join(MULTIPLIERS)})(?:\}}| |$)(.*)", re.DOTALL)
-_CURRENCY = re.compile(r"([+-]?) ?(?:US ?|\\text\{US\})?([$€£₹¥]) ?(.*)", re.DOTALL)
+_MULTIPLIED = re.compile(rf"(.*?)(?: |(?<=[0-9}}]) ?\\text\{{ ?)({'|'.join(MULTIPLIERS)})(?: ?\}}| |$)(.*)", re.DOTALL)
+_CODES = "USD|EUR|GBP|INR|Rs"
+_CODE = rf"\\text\{{ ?({_CODES})\.? ?\}}|({_CODES})\.?(?= ?[0-9])"
+_CURRENCY = re.compile(rf"([+-]?) ?(?:(?:US ?|\\text\{{US\}})?([$€£₹¥])|{_CODE}) ?(.*)", re.DOTALL)
 _STARTS = re.compile(r" ?\\text\{| (?=[A-Za-z])|(?<=[0-9])(?=[A-Za-z]{2})| ?°| ?[$€£¢]| ?/ ?(?=[A-Za-z\\])")
 _FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _MAX_STARTS = 16
@@ -66,7 +71,7 @@ def parse_quantity(text: str) -> Quantity | None:
     for body, unit in split_units(text):
         value = _signed(body)
         if value is not None:
-            return Quantity(value, unit, decimals=_decimals(body))
+            return Quantity(value, unit, decimals=_decimals(body), divided=_is_division(body))
     return None
 
 
@@ -74,7 +79,8 @@ def split_units(text: str) -> Iterator[tuple[str, str]]:
     """Every way to see the text as (something with a value, unit): the longest unit first, without any last."""
     sign_and_money = _CURRENCY.fullmatch(text)
     if sign_and_money:
-        sign, symbol, rest = sign_and_money.groups()
+        sign, symbol, marked, code, rest = sign_and_money.groups()
+        symbol = symbol or (marked or code).lower()
         yield from (
             (sign + body, _product(UNITS[symbol], unit))
             for body, unit in _units_after(rest)
@@ -109,7 +115,7 @@ def _may_follow(body: str, behind: str) -> bool:
     first = re.match(r"[A-Za-z]+", behind.lstrip())
     if first and len(first[0]) == 1:
         return _signed(body) is not None
-    return body[-1] in "0123456789})." or body.endswith("\\pi")
+    return body[-1] in "0123456789})." or body.endswith("\\pi") or _spoken(body) is not None
 
 
 def _product(money: str, unit: str) -> str:
@@ -132,7 +138,7 @@ def _decimals(body: str) -> int:
 
 def _signed(text: str) -> Fraction | None:
     """The value of a number with or without a sign."""
-    text = text.strip()
+    text = _MINUS.sub("-", text.strip())
     if text[:1] in ("+", "-"):
         value = _value(text[1:].strip())
         return -value if value is not None and text[0] == "-" else value
@@ -143,7 +149,7 @@ def _value(number: str) -> Fraction | None:
     if match := _PLAIN.fullmatch(number) or _SCIENTIFIC.fullmatch(number):
         mantissa, *exponents = match.groups()
         return _fraction(mantissa or "1") * Fraction(10) ** int(next(filter(None, exponents), 0))
-    if match := _REPEATING.fullmatch(number):
+    if match := _REPEATING.fullmatch(number) or _GOES_ON.fullmatch(number):
         whole, before, *repeated = match.groups()
         return _repeating(whole or "0", before, next(filter(None, repeated)))
     if (spoken := _spoken(number)) is not None:
@@ -168,7 +174,7 @@ def _spoken(number: str) -> Fraction | None:
 
 
 def _repeating(whole: str, before: str, repeated: str) -> Fraction:
-    """`0.1\\overline{6}` is 0.1 + 6/90."""
+    """`0.1\\overline{6}` and `0.1666...` are 0.1 + 6/90."""
     nines = (10 ** len(repeated) - 1) * 10 ** len(before)
     return _fraction(f"{whole}.{before}") + Fraction(int(repeated), nines)
 
@@ -176,3 +182,12 @@ def _repeating(whole: str, before: str, repeated: str) -> Fraction:
 def _fraction(decimal: str) -> Fraction:
     """Exact value of a signed decimal; `.5` and `5.` are decimals."""
     return Fraction(decimal.replace(",", "").replace(" ", "").removesuffix("."))
+
+
+def _is_division(body: str) -> bool:
+    """Whether the fraction is a division left to do: `6/3`, `1.5/2`, but neither `6/4` nor `1 1/2`."""
+    found = next(filter(None, (pattern.fullmatch(body.lstrip("+- ")) for pattern in _FRACTIONS)), None)
+    if found is None or found[1]:
+        return False
+    above, below = (part for part in found.groups()[1:] if part)
+    return "." in above + below or (_fraction(below) != 1 and not _fraction(above) % _fraction(below))

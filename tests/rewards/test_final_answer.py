@@ -47,6 +47,13 @@ from grpo_dist.rewards.preflight.forms import FORMS
         ("(3, 4)", "(3, 4)"),
         ("2x + 1", "2x + 1"),
         ("True", "True"),
+        (r"<think>\boxed{42}</think> It is 41.", "41"),
+        (r"<think>\boxed{42}</think>", "42"),
+        ("Thus the answer is\n\\[\n\\frac{3}{4}\n\\]", r"\frac{3}{4}"),
+        ("So the answer is\n$$5$$", "$$5$$"),
+        ("The answer is 42<|im_end|>", "42"),
+        (r"The length is $2\sqrt{3}$.", r"2\sqrt{3}"),
+        ("It costs $5, with tax $6.", "6"),
         ("", None),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from grpo_dist.rewards.answers.expression import parse_expression
+from grpo_dist.rewards.answers.solutions import solutions
 from grpo_dist.rewards.answers.tokens import Token, split, tokenise
 from grpo_dist.rewards.answers.types import (
     Answer,
@@ -16,6 +17,7 @@ from grpo_dist.rewards.answers.types import (
     Matrix,
     Named,
     Quantity,
+    Relation,
     Sequence,
     Unreadable,
     Words,
@@ -25,8 +27,12 @@ from grpo_dist.rewards.quantity import parse_quantity
 
 Inner = Callable[[str], Answer]
 MAX_MEMBERS = 200
+_BRACKETS = (
+    ("(", ")"), ("[", "]"), ("(", "]"), ("[", ")"), (r"\langle", r"\rangle"), ("]", "["), ("]", "]"), ("[", "["),
+)  # fmt: skip
 _DOTS = (r"\ldots", "...", "…")
 _MATRICES = frozenset(("pmatrix", "bmatrix", "Bmatrix", "matrix", "smallmatrix", "array", "vmatrix"))
+_VARIABLE = re.compile(r"([a-z])(?: ?\\in ?\\mathbb\{R\})?")
 _ROW_HEIGHT = re.compile(r"^\s*\[-?[0-9.]+(?:pt|em|ex|mm|cm)\]")
 
 
@@ -78,25 +84,47 @@ def gathered(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     if separators:
         if not all(parts):
             raise Unreadable(text)
-        return Gathering("union", tuple(map(inner, parts)))
+        members = tuple(map(inner, parts))
+        if all(isinstance(one, Gathering) and one.kind == "set" for one in members):
+            return Gathering("set", tuple(element for one in members for element in one.members))
+        return Gathering("union", members)
     inside = _inside(text, tokens, r"\{", r"\}")
     if inside is None:
         return None
     if any(token.text in ("|", ":") for token in tokens):
-        raise Unreadable(text)  # all x such that …: the same text or not the same
+        return _described(inside, inner)
     members = _members(inside, inner)
     if any(member == _dots("") for member in members):
         return Listing(members, True)
     return Gathering("set", tuple(one for member in members for one in _flat(member)))
 
 
+def _described(inside: str, inner: Inner) -> Answer:
+    r"""`x \mid x > 2`: the interval; other conditions are the same text or not the same. Raises: Unreadable."""
+    parts, _ = split(inside, tokenise(inside), lambda token: token.text in ("|", ":"))
+    variable = _VARIABLE.fullmatch(parts[0]) if len(parts) == 2 else None
+    condition = inner(parts[1]) if variable else None
+    described = solutions(condition) if condition is not None and _is_about(variable[1], condition) else None
+    if described is None:
+        raise Unreadable(inside)
+    return described
+
+
+def _is_about(variable: str, condition: Answer) -> bool:
+    conditions = condition.members if isinstance(condition, Listing) else (condition,)
+    name = Expression(("symbol", variable))
+    return all(isinstance(one, Relation) and name in one.sides for one in conditions)
+
+
 def bracketed(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
     """A point, vector or interval; brackets around one answer mean nothing."""
-    for opening, closing in (("(", ")"), ("[", "]"), ("(", "]"), ("[", ")"), (r"\langle", r"\rangle"), ("]", "[")):
+    for opening, closing in _BRACKETS:
         inside = _inside(text, tokens, opening, closing)
         if inside is None:
             continue
         members = _members(inside, inner)
+        if "]" in opening or "[" in closing:  # ]0, 1] is the French way to write (0, 1]
+            opening, closing = opening.replace("]", "("), closing.replace("[", ")")
         if len(members) > 1 or opening == r"\langle":
             return Sequence(opening, closing, members)
         return members[0] if (opening, closing) == ("(", ")") else Sequence(opening, closing, members)

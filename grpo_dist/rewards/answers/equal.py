@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from fractions import Fraction
 
 from grpo_dist.rewards.answers import evaluate
 from grpo_dist.rewards.answers.plain_words import same_words
+from grpo_dist.rewards.answers.results import result
 from grpo_dist.rewards.answers.solutions import coordinates, solutions
-from grpo_dist.rewards.answers.trees import symbols
+from grpo_dist.rewards.answers.trees import renamed, symbols, tree_of, worth
 from grpo_dist.rewards.answers.types import (
     Answer,
     Choice,
@@ -27,7 +29,6 @@ from grpo_dist.rewards.answers.types import (
     Ratio,
     Relation,
     Sequence,
-    Tree,
     Unreadable,
     Words,
 )
@@ -35,12 +36,15 @@ from grpo_dist.rewards.answers.types import (
 DECIMALS = 12
 """A decimal fraction with so many places states an irrational number."""
 MAX_MATCHED = 40
+_FUNCTION = re.compile(r"([A-Za-z])\(([a-df-hj-z])\)")
 
 
 def equal(guess: Answer, truth: Answer) -> bool:
     """Whether `guess` states `truth`. A right answer that is a number needs a number, not arithmetic left to do."""
     if isinstance(guess, Choice) or isinstance(truth, Choice):
         return _equal_choice(guess, truth)
+    if isinstance(guess, Relation) and not _is_equation(truth) and (found := result(guess)) is not None:
+        return equal(found, truth)
     if isinstance(guess, Named) or isinstance(truth, Named):
         return _equal_named(guess, truth)
     if isinstance(truth, Quantity):
@@ -53,13 +57,19 @@ def equal(guess: Answer, truth: Answer) -> bool:
     return _across(guess, truth)
 
 
+def _is_equation(answer: Answer) -> bool:
+    return isinstance(answer, Relation) or getattr(answer, "relation", None) is not None
+
+
 def _equal_quantity(guess: Quantity, truth: Quantity) -> bool:
     """A bare 50 equals a right answer `50%`: the question then asks for percent."""
+    if guess.divided and not truth.divided:
+        return False
     if not _units_agree(guess.unit or "%" * guess.percent, truth.unit or "%" * truth.percent):
         return False
     if truth.percent and not guess.percent and guess.value == truth.value:
         return True
-    return _worth(guess) == _worth(truth)
+    return worth(guess) == worth(truth)
 
 
 def _units_agree(guess: str, truth: str) -> bool:
@@ -67,21 +77,13 @@ def _units_agree(guess: str, truth: str) -> bool:
     return not (guess and truth) or guess == truth
 
 
-def _worth(quantity: Quantity) -> Fraction:
-    return quantity.value / 100 if quantity.percent else quantity.value
-
-
 def _equal_expression(guess: Expression | Quantity, truth: Expression) -> bool:
     if not _units_agree(guess.unit, truth.unit):
         return False
-    tree = _tree(guess)
+    tree = tree_of(guess)
     if isinstance(guess, Quantity) and guess.decimals >= DECIMALS and not symbols(truth.tree):
         return _safely(evaluate.rounds_to, truth.tree, tree, Fraction(1, 10**DECIMALS))
     return tree == truth.tree or _safely(evaluate.equal_value, tree, truth.tree)
-
-
-def _tree(answer: Expression | Quantity) -> Tree:
-    return answer.tree if isinstance(answer, Expression) else ("number", _worth(answer))
 
 
 def _safely(compare: Callable[..., bool], *arguments: object) -> bool:
@@ -108,6 +110,8 @@ def _equal_named(guess: Answer, truth: Answer) -> bool:
     if isinstance(guess, Named) and isinstance(truth, Named):
         if guess.name == truth.name and equal(guess.value, truth.value):
             return True
+        if (alike := _with_variable_of(truth, guess)) is not None:
+            return equal(alike, truth)
         return _equal_equation(guess.relation, truth.relation)
     one, other = (guess, truth) if isinstance(guess, Named) else (truth, guess)
     if isinstance(other, Listing) and one.name.startswith("("):
@@ -117,6 +121,17 @@ def _equal_named(guess: Answer, truth: Answer) -> bool:
     if isinstance(other, Listing) and not isinstance(one.value, (Listing, Gathering)):
         return False
     return equal(one.value, other) if one is guess else equal(other, one.value)
+
+
+def _with_variable_of(truth: Named, guess: Named) -> Named | None:
+    """`f(n) = n` as `f(x) = x`: what a function's variable is called means nothing."""
+    names = [_FUNCTION.fullmatch(one.name) for one in (guess, truth)]
+    if None in names or names[0][1] != names[1][1] or guess.name == truth.name:
+        return None
+    old, new = names[0][2], names[1][2]
+    if not isinstance(guess.value, Expression) or new in symbols(guess.value.tree):
+        return replace(guess, name=truth.name) if isinstance(guess.value, Quantity) else None
+    return Named(truth.name, replace(guess.value, tree=renamed(guess.value.tree, old, new)))
 
 
 def _equal_named_point(point: Named, listing: Listing) -> bool:
@@ -135,7 +150,7 @@ def _equal_equation(guess: Relation | None, truth: Relation | None) -> bool:
     sides = (*guess.sides, *truth.sides)
     if not all(isinstance(side, (Expression, Quantity)) for side in sides):
         return False
-    trees = [_tree(side) for side in sides]
+    trees = [tree_of(side) for side in sides]
     if not (symbols(("add", *trees[:2])) == symbols(("add", *trees[2:])) != frozenset()):
         return False
     return _safely(evaluate.equal_sides, (trees[0], trees[1]), (trees[2], trees[3]))
@@ -202,7 +217,7 @@ def _sorted_alike(guesses: Many[Answer], truths: Many[Answer]) -> bool:
     """Long lists of numbers."""
     if not all(isinstance(one, Quantity) for one in (*guesses, *truths)):
         return False
-    return _pairwise(*(sorted(members, key=_worth) for members in (guesses, truths)))
+    return _pairwise(*(sorted(members, key=worth) for members in (guesses, truths)))
 
 
 def _equal_gathering(guess: Gathering, truth: Gathering) -> bool:
@@ -235,7 +250,7 @@ def _equal_ratio(guess: Ratio, truth: Ratio) -> bool:
     """In lowest terms or not; what may be a time of day is not reduced."""
     if (guess.clock and truth.clock) or len(guess.parts) != len(truth.parts):
         return _pairwise(guess.parts, truth.parts)
-    (g, *guesses), (t, *truths) = ([_tree(part) for part in ratio.parts] for ratio in (guess, truth))
+    (g, *guesses), (t, *truths) = ([tree_of(part) for part in ratio.parts] for ratio in (guess, truth))
     return all(
         _safely(evaluate.equal_value, ("multiply", g, right), ("multiply", t, left))
         for left, right in zip(guesses, truths, strict=True)
@@ -283,7 +298,7 @@ _WITHIN = {
 
 def _braceless(text: str) -> str:
     r"""`x^{2}` and `x^2` are the same text."""
-    return re.sub(r"(?<=[\^_])\{(\w|\\[A-Za-z]+)\}|(?<=pmod)\{(\w+)\}", lambda found: found[1] or found[2], text)
+    return re.sub(r"(?<=[\^_])\{(\w|\\[A-Za-z]+)\}", r"\1", text)
 
 
 def _across(guess: Answer, truth: Answer) -> bool:

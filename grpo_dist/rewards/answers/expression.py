@@ -46,7 +46,7 @@ def parse_expression(text: str) -> Tree:
     if not tokens or len(tokens) > MAX_TOKENS:
         raise Unreadable(text)
     reader = _Reader(tokens)
-    tree = reader.sum()
+    tree = reader.sum_or_fraction()
     if reader.peek() is not None:
         raise Unreadable(text)
     return tree
@@ -78,6 +78,14 @@ class _Reader:
     def expect(self, text: str) -> None:
         if self.take().text != text:
             raise Unreadable(f"{text} is missing")
+
+    def sum_or_fraction(self) -> Tree:
+        r"""All up to a closing bracket; `a \over b` divides what stands on both sides."""
+        above = self.sum()
+        if not self.at(r"\over"):
+            return above
+        self.take()
+        return ("divide", above, self.sum())
 
     def sum(self) -> Tree:
         self.depth += 1
@@ -125,7 +133,7 @@ class _Reader:
         if token.text == "|":
             return self.bars == 0
         if token.kind in ("number", "word", "text", "command"):
-            return token.text not in CLOSING
+            return token.text not in CLOSING and token.text != r"\over"
         return token.text in ("(", "[", "{")
 
     def signed_factor(self) -> Tree:
@@ -163,7 +171,7 @@ class _Reader:
         """Inside one pair of brackets."""
         closing = {"(": ")", "[": "]", "{": "}"}[self.take().text]
         bars, self.bars = self.bars, 0
-        tree = self.sum()
+        tree = self.sum_or_fraction()
         self.bars = bars
         self.expect(closing)
         return tree
@@ -199,7 +207,9 @@ class _Reader:
             name = self.take().text[6:-1].strip()
             if not re.fullmatch(r"[A-Za-z]+", name):
                 raise Unreadable(name)
-            return self.named(name)
+            if name in FUNCTIONS:
+                return self.function(name)
+            return self.letter(name) if len(name) == 1 else self.named(name)
         if token.kind == "command":
             return self.command(self.take().text)
         raise Unreadable(token.text)
@@ -258,7 +268,7 @@ class _Reader:
         return name
 
     def named(self, name: str) -> Tree:
-        """A symbol with its index and primes."""
+        """A symbol with its index and primes, and with a number in brackets: `v(0)` is a value of v, not v times 0."""
         if self.at("_"):
             self.take()
             start = self.place
@@ -269,6 +279,10 @@ class _Reader:
             name += "_" + "".join(token.text for token in self.tokens[start : self.place]).strip("{}")
         while self.at("'"):
             name += self.take().text
+        following = [self.peek(ahead) for ahead in range(3)]
+        if None not in following and following[1].kind == "number" and following[0].text + following[2].text == "()":
+            self.place += 3
+            name += f"({following[1].text})"
         return ("symbol", name)
 
     def skip_group(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache
 
 from grpo_dist.rewards.answers.containers import bracketed, gathered, listed, matrix
@@ -42,6 +43,7 @@ _NAME = re.compile(
 )
 
 
+_FUNCTION = re.compile(r"[A-Za-z]\([a-z](?:,[a-z])*\)")
 _MEASURED = re.compile(r"[0-9][0-9.,/]* ?[A-Za-z]+")
 _COMPOUND = re.compile(rf"{_MEASURED.pattern}(?: {_MEASURED.pattern}){{1,3}}")
 
@@ -149,7 +151,7 @@ def _named(left: str, right: str, sign: str, inner: Inner) -> Named | None:
     value = inner(right)
     name = squeezed(without_text(left)).replace("{", "").replace("}", "")
     relation = None
-    if sign == "=" and isinstance(value, Expression) and symbols(value.tree):
+    if sign == "=" and isinstance(value, Expression) and symbols(value.tree) and not _FUNCTION.fullmatch(name):
         relation = Relation(("=",), (inner(left), value))
         if isinstance(relation.sides[0], Expression) and symbols(relation.sides[0].tree) & symbols(value.tree):
             return None
@@ -178,7 +180,9 @@ def _ratio(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 
 def _in_base(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
-    return in_base(without_text(text))
+    """In base ten it is a plain number."""
+    found = in_base(without_text(text))
+    return Quantity(Fraction(found.digits)) if found is not None and found.base == 10 else found
 
 
 def _bracketed(text: str, tokens: list[Token], inner: Inner) -> Answer | None:

@@ -56,9 +56,7 @@ _BASES = {
     "sixteen": 16,
 }
 _BASE = rf"([0-9]{{1,2}}|{'|'.join(_BASES)})"
-_IN_BASE = re.compile(
-    rf"\(?([0-9A-F]*[0-9][0-9A-F]*)\)?(?: ?_ ?\{{? ?\(?{_BASE}\)? ?\}}?|,? \(?(?:in )?base[ -]?{_BASE}\)?)"
-)
+_IN_BASE = re.compile(rf"\(?([0-9A-F]+)\)?(?: ?_ ?\{{? ?\(?{_BASE}\)? ?\}}?|,? \(?(?:in )?base[ -]?{_BASE}\)?)")
 _SHORT = 3
 
 
@@ -140,6 +138,6 @@ def in_base(text: str) -> InBase | None:
         return None
     base = found[2] or found[3]
     number = _BASES.get(base) or int(base)
-    if not 2 <= number <= 36:
+    if not 2 <= number <= 36 or (number <= 10 and not found[1].isdigit()):
         return None
     return InBase(found[1].lstrip("0") or "0", number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from grpo_dist.rewards.answers.types import Tree
+from grpo_dist.rewards.answers.types import Expression, Quantity, Tree
 
 MINUS_ONE = ("number", Fraction(-1))
 
@@ -36,3 +36,18 @@ def symbols(tree: Tree) -> frozenset[str]:
 
 def is_minus_one(tree: Tree) -> bool:
     return tree in (MINUS_ONE, negated(("number", Fraction(1))))
+
+
+def renamed(tree: Tree, old: str, new: str) -> Tree:
+    """With another name for one of the symbols."""
+    if tree[0] == "symbol":
+        return ("symbol", new) if tree[1] == old else tree
+    return tuple(renamed(part, old, new) if isinstance(part, tuple) else part for part in tree)
+
+
+def worth(quantity: Quantity) -> Fraction:
+    return quantity.value / 100 if quantity.percent else quantity.value
+
+
+def tree_of(answer: Expression | Quantity) -> Tree:
+    return answer.tree if isinstance(answer, Expression) else ("number", worth(answer))

@@ -19,6 +19,8 @@ class Quantity:
     percent: bool = False
     decimals: int = field(default=0, compare=False)
     """Digits after the point of a decimal fraction; 0 for other notations."""
+    divided: bool = field(default=False, compare=False)
+    """A fraction that is a division left to do: its value is whole, or it is one of decimals."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ _SPELLINGS = (
     "dollar dollars $ usd",
     "euro euros € eur",
     "pound pounds £ gbp",
-    "rupee rupees ₹",
+    "rupee rupees ₹ inr rs",
     "yen ¥",
     "cent cents ¢",
     "degree degrees ° deg",
@@ -121,7 +121,17 @@ _NO_NOUN_TEXT = (
     "sin cos tan log ln exp positive negative point pairs gross tenth tenths hundredth hundredths true false "
     "yes no none both either neither solution solutions up down degrees-of a an am pm st nd rd th noon midnight o'clock"
 )
-_NO_NOUN = frozenset(_NO_NOUN_TEXT.split()) | frozenset(MULTIPLIERS)
+_NUMBER_TEXT = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+)
+_PARTS_TEXT = (
+    "sixth seventh eighth ninth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth "
+    "nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth thousandth millionth"
+)
+_NO_NOUN = frozenset(
+    (*_NO_NOUN_TEXT.split(), *_NUMBER_TEXT.split(), *_PARTS_TEXT.split(), *f"{_PARTS_TEXT} ".replace(" ", "s ").split())
+) | frozenset(MULTIPLIERS)
 _PIECE = re.compile(
     r"\s*(?:(?P<word>[$€£¢₹¥°]|[A-Za-z][A-Za-z'-]*)\.?(?:\s*\^\s*\{?\s*(?P<power>-?[0-9])\s*\}?)?|(?P<sign>[/*]))"
 )
