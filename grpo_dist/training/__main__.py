@@ -6,9 +6,9 @@ from grpo_dist.training.common.process import Run, main
 
 
 def train_stage(run: Run) -> None:
-    """Train as the run says."""
+    """Train as the run is configured."""
     select_backend(run)  # before anything imports what Unsloth rewrites
-    import_lean(run)  # takes seconds, as all below; the lifeline is tied before
+    import_lean(run)  # takes seconds, like the imports below; the parent-death signal is set first
 
     from grpo_dist.training.stages.train import train
 

@@ -25,24 +25,26 @@ NAMES = {"unsloth": "Unsloth", "trl": "TRL and PEFT"}
 
 @dataclass(frozen=True)
 class Backend:
-    """Who trains, and why."""
+    """Which backend trains, and why."""
 
     name: Literal["unsloth", "trl"]
     reason: str
 
 
 def select_backend(run: Run) -> Backend:
-    """The back end of the run, Unsloth imported where it is that; to be called before anything it rewrites is imported.
+    """The run's backend, with Unsloth imported if it is that one; call it before importing anything Unsloth rewrites.
 
-    Where `auto` takes Unsloth and its import fails, that is said, TRL's is noted, and this process begins again: what
-    half an import has patched would stay. What Unsloth has begun to train, TRL does not go on with.
+    If `auto` picks Unsloth and its import fails, the reason is reported, TRL is recorded as the backend, and this
+    process restarts itself: whatever a partial import patched would remain. TRL does not continue a run that Unsloth
+    began.
 
     Raises:
-        LaunchError: the plan is for a GPU and there is none, or Unsloth is asked for, or has begun, and cannot be had.
+        LaunchError: the plan is for a GPU and there is none; or Unsloth is requested, or already trained this run, and
+            is not available.
     """
     from grpo_dist.training.common.world import check_device
 
-    # Before Unsloth: for a GPU it loads vLLM whole, which kills a process on a CPU without AVX-512.
+    # Before Unsloth: on a GPU it imports all of vLLM, which kills a process on a CPU without AVX-512.
     check_device(run.plan)
     backend = recorded(run) or choose(run)
     if backend.name == "trl":
@@ -63,22 +65,23 @@ def select_backend(run: Run) -> Backend:
 
 
 def recorded(run: Run) -> Backend | None:
-    """The one the run has; None before it is chosen."""
+    """The backend recorded for the run; None before it is chosen."""
     backend = _noted(run).get("backend")
     return Backend(**backend) if backend else None
 
 
 def is_unsloth(run: Run) -> bool:
-    """Whether Unsloth trains it."""
+    """Whether Unsloth trains the run."""
     backend = recorded(run)
     return backend is not None and backend.name == "unsloth"
 
 
 def choose(run: Run) -> Backend:
-    """As the configuration states it. `auto`: Unsloth where a single process trains on a GPU, which is all it sees.
+    """The backend that the configuration selects. `auto`: Unsloth if a single process trains on a GPU, which is all it
+    supports.
 
     Raises:
-        LaunchError: Unsloth is asked for, and not installed or of a version that is not supported.
+        LaunchError: Unsloth is requested, and not installed or of a version that is not supported.
     """
     stated, where = run.config.model.backend, run.plan.topology
     if stated == "trl":
@@ -106,12 +109,12 @@ def _noted(run: Run) -> dict[str, Any]:
 
 def _import_unsloth(run: Run) -> None:
     os.environ["UNSLOTH_COMPILE_LOCATION"] = str(run.directory.unsloth_cache)
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # a download from the Hub at every load
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would download from the Hub at every load
     if run.config.rollout.enable_sleep_mode:
         os.environ["UNSLOTH_VLLM_STANDBY"] = "1"
     without_vllm = run.plan.topology.device == "cpu" and "vllm" not in sys.modules
     if without_vllm:
-        # It tries out every compiled part of vLLM, and that for AVX-512 ends the process on a CPU without it.
+        # It imports every compiled extension of vLLM; the AVX-512 one kills the process on a CPU without it.
         sys.modules["vllm"] = None
     try:
         import unsloth  # noqa: F401

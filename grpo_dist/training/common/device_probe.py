@@ -1,4 +1,4 @@
-"""What PyTorch sees, as JSON on standard output; a process of its own, because nothing light imports torch."""
+"""What PyTorch sees, as JSON on standard output; a separate process, so that light commands need not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def seen() -> dict[str, Any]:
-    """Version, builds and GPUs; bytes."""
+    """Version, builds and GPUs; memory in bytes."""
     available = torch.cuda.is_available()
     return {
         "torch": torch.__version__,

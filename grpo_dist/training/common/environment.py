@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""The software and hardware a run was created with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGES = (
 
 
 def note_environment(run: Run, backend: Backend) -> None:
-    """Keep in the run directory what the run is made with, and say what trains it."""
+    """Record in the run directory the software and hardware of the run, and report the backend."""
     say(f"back end: {NAMES[backend.name]}: {backend.reason}")
     write_json(run.directory.environment, environment(backend))
 
@@ -50,7 +50,7 @@ def environment(backend: Backend) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Name → version of those that are installed."""
+    """Name → version of the packages that are installed."""
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 

@@ -1,4 +1,4 @@
-"""Stages of a run on a CPU, forked from one process that has imported what all of them need.
+"""Stages of a run on a CPU, forked from one process that has already imported what they all need.
 
 `launch.forks` starts this process and asks it over a socket for one stage after the other. Each stage is still a
 process of its own, which ends with it.
@@ -34,22 +34,22 @@ LONGEST_REQUEST = 1 << 20
 
 
 class Request(NamedTuple):
-    """A stage that is wanted."""
+    """A request for one stage."""
 
     argv: Sequence[str]
-    """`python -m MODULE ARGUMENT …`; Python is this one."""
+    """`python -m MODULE ARGUMENT …`; run by this interpreter."""
     env: Mapping[str, str]
     output: int
     """File descriptor of its standard output and error."""
 
 
 def main(descriptor: str, run: str) -> None:
-    """Fork what is asked for, until the asker closes the socket. Never returns in the first process."""
+    """Fork each requested stage until the client closes the socket. Never returns in the server process."""
     die_with_parent()
     asked, this = socket.socket(fileno=int(descriptor)), os.getpid()
-    with contextlib.suppress(Exception):  # the stage will meet the same, and say it
+    with contextlib.suppress(Exception):  # the stage will meet the same error and report it
         _import_stack(Path(run))
-    gc.freeze()  # or each stage's first collection would copy every page of what it shares
+    gc.freeze()  # otherwise each stage's first garbage collection would copy every shared page
     while request := _next(asked):
         child = os.fork()
         if child == 0:
@@ -59,7 +59,7 @@ def main(descriptor: str, run: str) -> None:
         os.close(request.output)
         _answer(asked, code=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     atexit._run_exitfuncs()
-    os._exit(0)  # nothing else to take apart: no stage ran in here
+    os._exit(0)  # nothing else to clean up: no stage ran in this process
 
 
 def _import_stack(run: Path) -> None:
@@ -70,7 +70,7 @@ def _import_stack(run: Path) -> None:
 
 
 def _next(asked: socket.socket) -> Request | None:
-    """None when no more will come."""
+    """None when no more requests will come."""
     data, ancillary, _, _ = asked.recvmsg(LONGEST_REQUEST, socket.CMSG_SPACE(array.array("i").itemsize))
     if not data:
         return None
@@ -85,10 +85,10 @@ def _answer(asked: socket.socket, **told: int) -> None:
 
 
 def _begin(request: Request, asked: socket.socket, parent: int) -> None:
-    """In the fork: a session, streams, environment, threads and random numbers of its own, as a new process has."""
+    """In the fork: set up its own session, streams, environment, threads and random numbers, as in a new process."""
     die_with_parent(parent=parent)
     os.setsid()
-    _answer(asked, pid=os.getpid())  # not before: whoever knows it may end the group
+    _answer(asked, pid=os.getpid())  # not earlier: once the client knows the id it may kill the group
     asked.close()
     for stream in (1, 2):
         os.dup2(request.output, stream)
@@ -100,7 +100,7 @@ def _begin(request: Request, asked: socket.socket, parent: int) -> None:
 
 
 def _disinherit() -> None:
-    """Leave what it made to who forked us.
+    """Leave this process's temporary directories to the process that forked it.
 
     Python removes a temporary directory when the process that made it ends, and a fork takes itself for that one.
     `_registry` is private to Python (3.11 and 3.12 have it).
@@ -114,11 +114,11 @@ def _seed_anew(threads: int) -> None:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
     if threads and (torch := sys.modules.get("torch")):
-        torch.set_num_threads(threads)  # OpenMP read its variable in the first process, and reads it only once
+        torch.set_num_threads(threads)  # OpenMP read its variable in the server process, and reads it only once
 
 
 def _run(*arguments: str) -> None:
-    """Like `python ARGUMENT …`, with a module or a script. What `accelerate launch` starts are forks as well."""
+    """Like `python ARGUMENT …`, with a module or a script. The processes `accelerate launch` starts are forks too."""
     options = list(takewhile(lambda word: word in ("-u", "-m"), arguments))
     sys.argv = [*arguments[len(options) :]]
     name = sys.argv[0]
@@ -127,8 +127,8 @@ def _run(*arguments: str) -> None:
     elif name == LAUNCHER:
         _launch()
     else:
-        if not hasattr(sys.modules.get(name), "__path__"):  # of a package it runs __main__
-            sys.modules.pop(name, None)  # runpy warns of a module that is there already
+        if not hasattr(sys.modules.get(name), "__path__"):  # for a package it runs __main__
+            sys.modules.pop(name, None)  # runpy warns about a module that is already imported
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
@@ -156,7 +156,8 @@ def _launch() -> None:
 
 
 def _rank(*arguments: str) -> None:
-    """One of the processes that torchrun starts; torchrun ends it when it returns, without what Python does at exit."""
+    """One of the processes that torchrun starts; torchrun ends it when it returns, without running Python's exit
+    handlers."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     _disinherit()

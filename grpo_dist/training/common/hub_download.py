@@ -1,7 +1,8 @@
-"""Files of the Hub into its cache, going on where an earlier attempt was cut off.
+"""Download Hub files into its cache, resuming where an earlier attempt was cut off.
 
-`huggingface_hub` (1.33) starts a file anew in each process; a shard of several gigabytes over a bad line would never
-end. Here the bytes are fetched first, and the library then finds the blob in place and makes the rest of its cache.
+`huggingface_hub` (1.33) starts a file from the beginning in each process; a shard of several gigabytes over an
+unreliable connection would never finish. Here the bytes are fetched first; the library then finds the blob in place and
+builds the rest of its cache entry.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from grpo_dist.errors import DataError
 
 CHUNK = 2**20
 ATTEMPTS = 5
-"""In a row, without a byte between them."""
+"""Consecutive failures without a single byte received in between."""
 STALL_SECONDS = 30.0
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Arrived = Callable[[int], None]
-"""Told how many bytes of the file are there."""
+"""Called with the number of bytes of the file present so far."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class HubFile:
 
 
 def download(file: HubFile, arrived: Arrived) -> Path:
-    """Where the file is in the cache, whole.
+    """Path of the complete file in the cache.
 
     Raises:
-        httpx.HTTPError, OSError: the Hub refuses it, or the connection keeps breaking; what has come stays.
-        DataError: what came is not what was announced.
+        httpx.HTTPError, OSError: the Hub refuses it, or the connection keeps breaking; bytes already received are kept.
+        DataError: the content does not match what the Hub announced.
     """
     url = hf_hub_url(file.repo, file.path, repo_type=file.kind, revision=file.revision)
     meta = get_hf_file_metadata(url)
@@ -91,7 +92,7 @@ def _fetch(url: str, part: Path, size: int | None, arrived: Arrived) -> None:
 
 
 def _stream(url: str, part: Path, start: int, arrived: Arrived) -> None:
-    """Append what follows the first `start` bytes; all of it where the server knows no ranges."""
+    """Append what follows the first `start` bytes; the whole file if the server does not support ranges."""
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"

@@ -1,4 +1,4 @@
-"""The training stack with no more imported than a run uses.
+"""Import the training stack without the optional packages a run does not use.
 
 It stands on Transformers 5.10 to 5.17 and TRL 1.15 to 1.16, which ask `is_…_available` while they are imported and
 import the whole of what is there. Where they ask elsewhere, this saves nothing and breaks nothing.

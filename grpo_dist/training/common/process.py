@@ -1,4 +1,4 @@
-"""What every stage process does first and last."""
+"""How every stage process starts and ends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from grpo_dist.progress import say_error
 from grpo_dist.run.directory import RunDirectory
 
 LEAVE_SECONDS = 60.0
-"""For threads and exit handlers, of trackers too, once the work of a stage is done."""
+"""Seconds for threads and exit handlers, including those of trackers, once the work of a stage is done."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory with what was stated and planned in it."""
+    """A run directory with its configuration and its plan."""
 
     directory: RunDirectory
     config: RunConfig
@@ -35,7 +35,7 @@ class Run:
 
 
 def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
-    """What stands in a run directory, with settings of its configuration overridden (`a.b=v`)."""
+    """The run in a directory, with settings of its configuration overridden (`a.b=v`)."""
     directory = RunDirectory(path)
     config = load_config(directory.config, overrides)
     return Run(directory, config, LaunchPlan.from_json(directory.plan.read_text()))
@@ -47,7 +47,7 @@ def main(stage: Callable[[Run], None]) -> None:
 
 
 def _with_its_threads(run: Run) -> Run:
-    """One thread computes for the embedded model: a second one takes longer to wake than it saves."""
+    """One thread computes for the embedded model: a second one takes longer to wake up than it saves."""
     if run.config.model.name_or_path == EMBEDDED:
         import torch
 
@@ -64,12 +64,14 @@ def as_process(work: Callable[[], None]) -> None:
     try:
         work()
         _leave_soon(0)
-        atexit.register(_leave_at_once)  # the last to register is the first to be called, when all threads have ended
+        atexit.register(
+            _leave_at_once
+        )  # exit handlers run in reverse order of registration, once all threads have ended
     except GrpoDistError as error:
         say_error(str(error), error.exit_code)
         _leave_soon(error.exit_code)
         sys.exit(error.exit_code)
-    except Exception as error:  # a library's own; its words, and where it happened for the log
+    except Exception as error:  # a library's error: its message, and a traceback for the log
         traceback.print_exc()
         say_error(f"{type(error).__name__}: {error}")
         _leave_soon(1)
@@ -77,12 +79,12 @@ def as_process(work: Callable[[], None]) -> None:
 
 
 def leave_to_others() -> None:
-    """Take back that this process ends by itself: one who started it does so."""
+    """Undo `os._exit` at the end of this process: its caller ends it."""
     atexit.unregister(_leave_at_once)
 
 
 def _leave_at_once() -> None:
-    """End as Python does, without the second or two in which it would take every module of the stack apart."""
+    """Exit as Python does, without the second or two it spends tearing down every module of the stack."""
     atexit.unregister(_leave_at_once)
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -91,7 +93,7 @@ def _leave_at_once() -> None:
 
 
 def _leave_soon(code: int) -> None:
-    """Threads that a reward or a tracker has left may keep Python from ending; it ends all the same, and says so."""
+    """Threads left behind by a reward or a tracker may keep Python from exiting; exit anyway, and report it."""
 
     def leave() -> None:
         left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]

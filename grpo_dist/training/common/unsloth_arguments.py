@@ -1,4 +1,4 @@
-"""TRL's configurations as TRL has them: Unsloth changes defaults, and some of what is stated."""
+"""Keep TRL's configurations as TRL defines them: Unsloth changes defaults, and some of the values that are set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Arguments = TypeVar("Arguments", bound=TrainingArguments)
 def build(config_class: type[Arguments], **stated: Any) -> Arguments:
     """An instance whose fields are those of TRL's class with the same settings.
 
-    On a GPU Unsloth puts a subclass of the same name in the place of TRL's, with defaults of its own (learning_rate,
-    optim, seed, …) and an `__init__` that replaces settings (`models/rl.py`, unsloth 2026.10): every field is given,
-    and then set as it is meant.
+    On a GPU Unsloth replaces TRL's class by a subclass of the same name, with its own defaults (learning_rate, optim,
+    seed, …) and an `__init__` that overwrites settings (`models/rl.py`, unsloth 2026.10). So every field is passed, and
+    then set again to the intended value.
 
     Args:
-        config_class: TRL's, or what Unsloth has put in its place.
+        config_class: TRL's class, or the one Unsloth replaced it with.
     """
     original = [one for one in config_class.__mro__ if one.__name__ == config_class.__name__][-1]
     meant = original(**stated)

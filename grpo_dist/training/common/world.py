@@ -1,4 +1,4 @@
-"""The launch that was planned must be the launch that happened."""
+"""Check that the processes were launched as planned."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NO_GPU = "is one visible (nvidia-smi), and is this PyTorch a CUDA build? without
 
 
 def check_device(plan: LaunchPlan) -> None:
-    """Whether this machine has a GPU if the plan wants one; without it PyTorch would work on the CPU without a word.
+    """Check that this machine has a GPU if the plan needs one; without it PyTorch would silently use the CPU.
 
     Raises:
-        LaunchError: it has none.
+        LaunchError: there is no GPU.
     """
     if plan.topology.device == "cuda" and not torch.cuda.is_available():
         raise LaunchError("cluster.gpus_per_node: PyTorch sees no GPU on this machine", hint=NO_GPU)
 
 
 def keep_to_gloo() -> None:
-    """DeepSpeed on CPU without its own collectives, which it would compile at first use.
+    """Use DeepSpeed on CPU without its own collectives, which it would compile on first use.
 
     That takes two minutes and a compiler; gloo's compute the same. To be called before the process group is made.
 
@@ -37,13 +37,13 @@ def keep_to_gloo() -> None:
 
 
 def check_world(plan: LaunchPlan) -> None:
-    """Hold this process's world against the plan.
+    """Compare the world of this process with the plan.
 
-    Accelerate falls back without a word: to one process for MULTI_CPU, to plain DDP for FSDP on CPU, to the CPU
-    where no GPU is seen.
+    Accelerate falls back silently: to one process for MULTI_CPU, to plain DDP for FSDP on CPU, to the CPU when no GPU
+    is visible.
 
     Raises:
-        LaunchError: world size, distributed type or device is another one.
+        LaunchError: world size, distributed type or device differs from the plan.
     """
     state = PartialState(cpu=plan.topology.device == "cpu")
     planned = (plan.topology.num_processes, plan.distributed_type, plan.topology.device)
@@ -64,7 +64,7 @@ def check_world(plan: LaunchPlan) -> None:
 
 
 def _distributed_type(state: PartialState) -> str:
-    """What the trainer's `Accelerator` will make of this state.
+    """The distributed type that the trainer's `Accelerator` will derive from this state.
 
     Only it turns MULTI_CPU into DEEPSPEED and MULTI_GPU into FSDP (`AcceleratorState.__init__`, Accelerate 1.15), by
     the variables that `accelerate launch` sets. If it goes by others, `check_world` refuses runs that are as planned.

@@ -1,1 +1,1 @@
-"""Loading, asking and scoring models."""
+"""Loading models, generating from them, and scoring their tokens."""

@@ -1,4 +1,4 @@
-"""The adapter on its way from the training processes to the rollout servers."""
+"""Sends the adapter from the training processes to the rollout servers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from grpo_dist.inference.client import Policy
 
 WEIGHTS = "adapter_model.safetensors"
 DIGITS = 12
-"""Hex digits of the content's digest in a policy's name."""
+"""Hex digits of the content digest in a policy's name."""
 
 
 def gather_adapter(model: PeftModel, accelerator: Accelerator, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """LoRA tensors under PEFT's names, on the CPU of the main process; nothing elsewhere.
+    """LoRA tensors under PEFT's names, on the CPU of the main process; None in the other processes.
 
     Every process must call it. Under ZeRO-3 and FSDP2 the adapter is gathered, the base model is not.
 
     Args:
-        dtype: what the tensors are cast to; vLLM computes an adapter in the type of its model.
+        dtype: the tensors are cast to it; vLLM computes an adapter in the dtype of its model.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
     with _whole(list(parameters.values()), accelerator):
@@ -42,10 +42,10 @@ def gather_adapter(model: PeftModel, accelerator: Accelerator, dtype: torch.dtyp
 
 
 def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, policies: Path) -> Policy:
-    """Put the adapter as a new directory beside the older ones, whole, on disk, named after step and content.
+    """Write the adapter, complete and synced to disk, as a new directory named after step and content.
 
     Raises:
-        RolloutError: it cannot be written; nothing of it stays.
+        RolloutError: it cannot be written; nothing partial remains.
     """
     data = save(tensors)
     target = policies / f"policy-{step}-{sha256(data).hexdigest()[:DIGITS]}"
@@ -69,13 +69,13 @@ def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, 
 
 
 def discard_others(policies: Path, kept: Policy) -> None:
-    """Remove every adapter, whole or half-written, but this one.
+    """Remove every adapter but this one, including partially written ones.
 
-    Its name goes first: a resumed run takes what has the name it wants for whole.
+    The name is removed first: a resumed run takes any directory that has the expected name for complete.
     """
     for path in list(policies.iterdir()):
         if path.name != kept.name:
-            with suppress(OSError):  # the next time then
+            with suppress(OSError):  # it will be removed next time
                 shutil.rmtree(path.rename(policies / _draft_name()))
 
 

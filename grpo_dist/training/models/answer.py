@@ -1,6 +1,6 @@
-"""Who answers prompts: the seam between what is asked and judged, and where completions come from.
+"""Generating answers to prompts and judging them, whatever generates the completions.
 
-Which completions are right, as the evaluation section says.
+Completions are judged correct as the `evaluation` section says.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Sampling:
     num_samples: int
     max_tokens: int
     temperature: float | None = None
-    """None: greedily, and what follows does not count."""
+    """None: greedy decoding; the settings below are ignored."""
     top_p: float = 1.0
     top_k: int = 0
     min_p: float | None = None
     repetition_penalty: float = 1.0
     further: Mapping[str, Any] = field(default_factory=dict)
-    """`grpo.generation_kwargs`, in the words of who generates in training."""
+    """`grpo.generation_kwargs`, named as the generating backend names them."""
 
 
 class Answerer(Protocol):
@@ -53,7 +53,7 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model in this process; with `adapter` off, the base under a PEFT model's adapter."""
+    """A model in this process; with `adapter` off, the base model of a PEFT model."""
 
     name: str
     model: PreTrainedModel | PeftModel
@@ -84,7 +84,8 @@ class LocalModel:
 
 
 def for_transformers(stated: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, sampled: bool) -> dict[str, Any]:
-    """`grpo.generation_kwargs` as `GenerationConfig` takes them; what only vLLM has is left out, which is said."""
+    """`grpo.generation_kwargs` as `GenerationConfig` takes them; arguments only vLLM has are left out, which is
+    reported."""
     there = {name: value for name, value in stated.items() if name in TRANSFORMERS}
     if not sampled:
         there = {name: value for name, value in there.items() if name not in SAMPLED_ONLY}
@@ -107,13 +108,13 @@ def _say_once(text: str) -> None:
 
 
 def greedy(config: RunConfig) -> Sampling:
-    """One completion a prompt, always the likeliest token."""
+    """One completion per prompt, by greedy decoding."""
     longest = config.evaluation.max_completion_length or config.grpo.max_completion_length
     return Sampling(1, longest, further=config.generation_kwargs)
 
 
 def sampled(config: RunConfig) -> Sampling:
-    """k completions a prompt, drawn as in training unless the evaluation states a temperature."""
+    """k completions per prompt, sampled as in training unless the evaluation sets a temperature."""
     grpo, evaluation = config.grpo, config.evaluation
     return Sampling(
         evaluation.num_samples,
@@ -128,14 +129,14 @@ def sampled(config: RunConfig) -> Sampling:
 
 
 class Grader:
-    """`evaluation.scorer`, which finds a completion right from `evaluation.threshold` on."""
+    """`evaluation.scorer`, which judges a completion correct from `evaluation.threshold` upwards."""
 
     def __init__(self, section: EvaluationSection) -> None:
         self.scorer: LoadedReward = load_rewards((section.scorer,))[0]
         self.threshold = section.threshold
 
     def right(self, rows: Dataset, groups: Sequence[Sequence[Completion]]) -> list[int]:
-        """How many completions of each problem are right; one group of equal size for each row."""
+        """How many completions of each problem are correct; one group of equal size for each row."""
         per_prompt = len(groups[0])
         columns: dict[str, list[Any]] = {
             name: [value for value in rows[name] for _ in range(per_prompt)] for name in rows.column_names

@@ -1,4 +1,4 @@
-"""The comparison on vLLM engines of its own: one in each process, after those of training are gone."""
+"""The comparison on separate vLLM engines: one in each process, started after those of training have stopped."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from grpo_dist.training.models.load import model_path
 from grpo_dist.training.models.served import ServedModel, served_models
 
 ON_CPU_SHARE = 0.3
-"""Of a machine's memory, as TRL's engines take it."""
+"""Fraction of a machine's memory, as for TRL's engines."""
 PORTION = 4 * RolloutSetup.max_num_seqs
-"""Completions asked for together."""
+"""Completions requested together."""
 
 
 def engine_models(run: Run) -> tuple[ServedModel, ServedModel]:
-    """Base and trained, side by side on one engine of this process."""
+    """Base and trained model, side by side on one engine of this process."""
     base, trained = served_models(run, EnginePool(run))
     return replace(base, at_once=PORTION), replace(trained, at_once=PORTION)
 
 
 def _share(plan: LaunchPlan) -> float:
-    """Of a GPU that nothing else uses any more; on CPU of the machine's memory, as in training."""
+    """Fraction of a GPU that nothing else uses any more; on CPU, of the machine's memory, as in training."""
     return SERVER_UTILIZATION if plan.topology.device == "cuda" else plan.gpu_memory_utilization or ON_CPU_SHARE
 
 
 class EnginePool:
-    """One engine, asked as a pool of servers is."""
+    """One engine with the interface of a pool of servers."""
 
     def __init__(self, run: Run) -> None:
         # `vllm.envs` (vLLM 0.31) reads it when an engine is made. Without it the engine may outlive this process.
@@ -63,7 +63,7 @@ class EnginePool:
         )
 
     def load(self, policy: Policy) -> None:
-        """Have the adapter ready under the policy's name."""
+        """Make the adapter available under the policy's name."""
         from vllm.lora.request import LoRARequest
 
         # vLLM 0.31 tells adapters apart by the number; with one used twice, `generate` would answer with the older one.
@@ -72,7 +72,7 @@ class EnginePool:
     def generate(
         self, prompts: Iterable[Prompt], policy: Policy | None, sampling: dict[str, Any]
     ) -> Iterator[list[Sampled]]:
-        """For each prompt its completions, in order."""
+        """The completions of each prompt, in order."""
         from vllm import SamplingParams
 
         asked = list(prompts)

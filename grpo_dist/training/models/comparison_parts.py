@@ -1,7 +1,7 @@
-"""The comparison shared out over the processes of a run: each answers its part of the problems.
+"""The comparison split over the processes of a run: each answers its part of the problems.
 
-They meet in files of the run directory and nowhere else, so that one may take an hour longer than another, and a part
-that is done is not done again by the next attempt.
+The processes exchange answers through files in the run directory and nothing else, so one may take an hour longer than
+another, and the next attempt does not repeat a finished part.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from grpo_dist.training.models.generate import Completion, Message
 POLL_SECONDS = 0.5
 PROGRESS_SECONDS = 2.0
 LAUNCHED = ("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK", "RANK")
-"""What torchrun has set, by the start of a name: an engine of one process would wait for the others."""
+"""Prefixes of the variables torchrun sets: with them, an engine of one process would wait for the others."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Which of the problems this process answers: every count-th from the index-th on."""
+    """The problems this process answers: every count-th, starting at the index-th."""
 
     index: int
     count: int
 
 
 def take_part(plan: LaunchPlan) -> Part | None:
-    """The part of this process, which from then on sees the GPUs of its own engine and no other process.
+    """The part of this process, which from here on sees only the GPUs of its own engine and no other process.
 
     None: another process of the same engine answers for it.
     """
@@ -54,7 +54,7 @@ def take_part(plan: LaunchPlan) -> Part | None:
 
 @dataclass(frozen=True)
 class Shared:
-    """A model of which each process has a copy. The first has everyone's answers, the others their own."""
+    """A model of which each process has a copy. The first process gets all answers, the others only their own."""
 
     own: Answerer
     part: Part
@@ -88,7 +88,7 @@ class Shared:
         return groups
 
     def _file(self, prompts: Sequence[list[Message]], how: Sampling, index: int) -> Path:
-        """Named by what is asked, so that an answer to something else is not taken for one."""
+        """Named by a digest of the request, so that answers to a different request are never reused."""
         asked = json.dumps([self.name, asdict(how), self.part.count, self.seed, list(prompts)])
         return self.directory / f"{sha256(asked.encode()).hexdigest()[:16]}-{index}.json"
 

@@ -16,7 +16,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text, its length in tokens (end token included), and whether the limit cut it off."""
+    """One generated text, its length in tokens (end token included), and whether the length limit cut it off."""
 
     text: str
     tokens: int
@@ -54,7 +54,7 @@ def settings(
     per_prompt: int,
     **sampling: float | int | bool | None,
 ) -> GenerationConfig:
-    """As `GenerationConfig`, with the ids that pad, begin and end."""
+    """As `GenerationConfig`, with the ids of pad, BOS and end tokens."""
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_return_sequences=per_prompt,

@@ -1,7 +1,4 @@
-"""Loading the model, its tokenizer and its adapter.
-
-Loading any model that can be compared or exported.
-"""
+"""Loading a model, its tokenizer and its adapter, for training and for any model to compare or export."""
 
 from __future__ import annotations
 
@@ -36,10 +33,10 @@ def model_path(run: Run) -> str:
 
 
 def load_model(run: Run) -> PreTrainedModel:
-    """The base model in the stated dtype, weights frozen or not as Transformers gives them.
+    """The base model in the configured dtype, with weights as Transformers returns them: nothing is frozen here.
 
     Raises:
-        ModelError: it cannot be found, reached, read, or is no causal language model.
+        ModelError: it cannot be found, reached or read, or is not a causal language model.
     """
     section = run.config.model
     with explained(section):
@@ -53,7 +50,7 @@ def load_model(run: Run) -> PreTrainedModel:
 
 
 def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, padding left, as it comes: template and pad token are set by the prepare stage."""
+    """The model's tokenizer, padding left, unmodified: the prepare stage sets the chat template and the pad token."""
     section = run.config.model
     with explained(section):
         tokenizer = AutoTokenizer.from_pretrained(model_path(run), padding_side="left", **origin(section))
@@ -66,7 +63,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
 
 
 def declared_generation(run: Run) -> GenerationConfig:
-    """The model's generation_config.json, or what its config.json says where it has none (as `from_pretrained`)."""
+    """The model's generation_config.json, or what its config.json says if there is none (as `from_pretrained`)."""
     section = run.config.model
     try:
         return GenerationConfig.from_pretrained(model_path(run), revision=section.revision or "main")
@@ -76,17 +73,17 @@ def declared_generation(run: Run) -> GenerationConfig:
 
 
 def vocabulary(run: Run) -> int:
-    """Rows of the model's embedding."""
+    """Number of rows of the model's embedding."""
     section = run.config.model
     with explained(section):
         return AutoConfig.from_pretrained(model_path(run), **origin(section)).get_text_config().vocab_size
 
 
 def room(run: Run) -> int:
-    """Tokens that fit prompt plus completion.
+    """Context length of the model: tokens of prompt plus completion.
 
     Raises:
-        ModelError: neither the model's configuration nor the user says.
+        ModelError: neither the model's configuration nor the user's gives it.
     """
     section = run.config.model
     with explained(section):
@@ -101,7 +98,7 @@ def room(run: Run) -> int:
 
 
 def lora_config(section: LoraSection) -> LoraConfig:
-    """PEFT's configuration of a fresh adapter."""
+    """PEFT's configuration of a new adapter."""
     target = section.target_modules
     return LoraConfig(
         **section.model_dump(exclude={"target_modules"}),
@@ -111,7 +108,7 @@ def lora_config(section: LoraSection) -> LoraConfig:
 
 
 def check_target_modules(model: PreTrainedModel, section: LoraSection) -> None:
-    """Hold the adapter's targets against the model before anything is trained.
+    """Check the adapter's target modules against the model before anything is trained.
 
     Raises:
         ModelError: a named layer is not in the model.
@@ -129,7 +126,7 @@ def check_target_modules(model: PreTrainedModel, section: LoraSection) -> None:
 
 
 def load_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool = False, float32: bool = True) -> PeftModel:
-    """The model with a saved adapter on it, whose weights are float32 or of the model's dtype."""
+    """The model with a saved adapter, whose weights are float32 or in the model's dtype."""
     return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=float32)
 
 
@@ -139,7 +136,7 @@ def origin(section: ModelSection) -> dict[str, object]:
 
 
 class explained:
-    """Within, the loaders' errors become a `ModelError`."""
+    """Context manager that turns the loaders' errors into a `ModelError`."""
 
     def __init__(self, section: ModelSection) -> None:
         self.section = section
@@ -172,9 +169,10 @@ Model = PreTrainedModel | PeftModel
 
 
 def load_source(source: ModelSource, run: Run) -> Model:
-    """The model, on the CPU: of a run in the dtype it was trained in, else in that of `run`.
+    """The model, on the CPU: in the dtype of the run it comes from, else in that of `run`.
 
-    `run` is the run that all models are compared with; it stands in for that of a model of none.
+    `run` is the run whose problems all models are compared on; its settings are used for a model that comes from no
+    run.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -188,10 +186,10 @@ def load_source(source: ModelSource, run: Run) -> Model:
 
 
 def load_directory(directory: Path, dtype: torch.dtype, trust_remote_code: bool) -> Model:
-    """A model that stands for itself, or an adapter on the base it names.
+    """A complete model, or an adapter on the base model it names.
 
     Raises:
-        ModelError: one of both cannot be loaded.
+        ModelError: one of the two cannot be loaded.
     """
     try:
         how = {"dtype": dtype, "trust_remote_code": trust_remote_code}
@@ -206,7 +204,7 @@ def load_directory(directory: Path, dtype: torch.dtype, trust_remote_code: bool)
 
 
 def renderer_of_source(source: ModelSource, run: Run) -> PromptRenderer:
-    """With the chat template of its run and that run's arguments; an export brings tokenizer and template."""
+    """With the chat template and template arguments of its run; an export has its own tokenizer and template."""
     own = own_run(source, run)
     directory = own.directory.tokenizer
     if source.kind in ("adapter", "model") and (Path(source.path) / "tokenizer_config.json").is_file():
@@ -215,13 +213,13 @@ def renderer_of_source(source: ModelSource, run: Run) -> PromptRenderer:
 
 
 def own_run(source: ModelSource, run: Run) -> Run:
-    """The run that a model comes from, or `run` for a model of none."""
+    """The run that a model comes from, or `run` if it comes from none."""
     same = source.run is None or Path(source.run) == run.directory.path
     return run if same else open_run(Path(source.run))
 
 
 def device_at_hand(run: Run) -> torch.device:
-    """What the run was planned for, or the CPU where this machine has no GPU, which is said."""
+    """The device the run was planned for, or the CPU if this machine has no GPU, which is reported."""
     if run.plan.topology.device == "cuda" and not torch.cuda.is_available():
         say("PyTorch sees no GPU on this machine: working on the CPU")
         return torch.device("cpu")
@@ -229,6 +227,6 @@ def device_at_hand(run: Run) -> torch.device:
 
 
 def free_memory() -> None:
-    """Give back what models that nobody holds any more have taken; PEFT's hold themselves in circles."""
+    """Free the memory of models that are no longer referenced; PEFT models contain reference cycles."""
     gc.collect()
     torch.cuda.empty_cache()

@@ -1,7 +1,4 @@
-"""What two models make of the same tokens.
-
-The logprobs that vLLM gives to texts, where vLLM is installed.
-"""
+"""Log-probabilities that models give to the same tokens: computed here, or by vLLM where it is installed."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ def texts_of(
     *,
     max_new_tokens: int,
 ) -> list[Text]:
-    """Each prompt with the model's own likeliest completion."""
+    """Each prompt with the model's greedy completion."""
     how = settings(model, renderer.tokenizer, max_new_tokens=max_new_tokens, per_prompt=1, do_sample=False)
     found = []
     for prompt in prompts:
@@ -65,12 +62,12 @@ def texts_of(
 
 @torch.inference_mode()
 def logprobs(model: PreTrainedModel | PeftModel, texts: Sequence[Text]) -> Logprobs:
-    """Each text by itself: padding would change the sums that are compared."""
+    """One text at a time: padding would change the sums that are compared."""
     return [_of_one(model, text) for text in texts]
 
 
 def gap(ours: Logprobs, theirs: Logprobs) -> Gap:
-    """How far two models are from each other on the same texts."""
+    """How far the log-probabilities of two models differ on the same texts."""
     pairs = zip(chain.from_iterable(ours), chain.from_iterable(theirs), strict=True)
     differences = [abs(a - b) for a, b in pairs]
     return Gap(fmean(differences), max(differences))
@@ -79,7 +76,7 @@ def gap(ours: Logprobs, theirs: Logprobs) -> Gap:
 def _of_one(model: PreTrainedModel | PeftModel, text: Text) -> list[float]:
     ids = torch.tensor([text.ids], device=model.device)
     keep = len(text.completion)
-    # The logits before each completion token, (completion, vocabulary), and not those of the whole prompt.
+    # The logits before each completion token, (completion, vocabulary), without those of the whole prompt.
     logits = model(input_ids=ids, logits_to_keep=keep + 1).logits[0, -keep - 1 : -1].float()
     chosen = ids[0, -keep:, None]
     return torch.log_softmax(logits, dim=-1).gather(1, chosen).squeeze(1).tolist()
@@ -94,7 +91,7 @@ def vllm_is_here() -> bool:
 
 
 def vllm_logprobs(directory: Path, texts: Sequence[Text]) -> Logprobs:
-    """log p of each completion token, as vLLM serves the model; the engine lives and dies in this process."""
+    """log p of each completion token, as vLLM serves the model; the engine is started and stopped in this process."""
     for name, value in {**IN_THIS_PROCESS, **({} if torch.cuda.is_available() else ON_A_CPU)}.items():
         os.environ.setdefault(name, value)
     from vllm import LLM, SamplingParams
@@ -105,7 +102,7 @@ def vllm_logprobs(directory: Path, texts: Sequence[Text]) -> Logprobs:
         max_model_len=max(len(text.ids) for text in texts) + 1,
         max_num_seqs=len(texts),
         generation_config="vllm",
-        enable_prefix_caching=False,  # it leaves out the logprobs of what it has cached
+        enable_prefix_caching=False,  # it omits the logprobs of cached tokens
         disable_log_stats=True,
     )
     how = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)

@@ -1,4 +1,4 @@
-"""Prompts as the model will read them, looked at once before anything trains."""
+"""Checks the prompts once, as the model will read them, before training starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grpo_dist.training.models.special_tokens import begins_with_bos, end_tokens
 
 PROBE = "probe 4206"
 MOST = 0.5
-"""From this share of the prompts on a mistake in them is an error."""
+"""A mistake in at least this share of the prompts is an error, below it a warning."""
 TAG = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,20}\]")
 OWN_TEMPLATE = (
     "give the question alone, e.g. from another column; to train on these texts as they are, a template that adds "
@@ -33,18 +33,18 @@ OWN_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Looked:
-    """What is looked at: the prompts, and the model's tokenizer before and after the run has dressed it."""
+    """What is checked: the prompts, and the model's tokenizer before and after the run sets its template."""
 
     prompts: Sequence[Messages]
     renderer: PromptRenderer
     own: PreTrainedTokenizerBase
-    """As the model brings it."""
+    """As it comes with the model."""
     stated: str | None
     """The system prompt of the configuration."""
     ends: Sequence[int]
     """Ids that end a completion."""
     by_id: bool
-    """Whether the back end tells padding by its id, as Unsloth's does."""
+    """Whether the backend detects padding by token id, as Unsloth does."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -52,7 +52,7 @@ class Looked:
 
 
 def check_prompts(run: Run, renderer: PromptRenderer, problems: Iterable[Dataset | None]) -> list[Finding]:
-    """What is to be said of these prompts; nothing where all is well.
+    """What is wrong with these prompts; empty when nothing is.
 
     Raises:
         DataError: training on them would be of no use.
@@ -76,13 +76,13 @@ def check_prompts(run: Run, renderer: PromptRenderer, problems: Iterable[Dataset
 
 
 def findings(looked: Looked) -> Iterator[Finding]:
-    """All that is found, errors among it."""
+    """All findings, errors included."""
     for check in (_pictures, _templated, _bos, _system, _turn_end, _pad):
         yield from check(looked)
 
 
 def as_note(finding: Finding) -> str:
-    """One line for the person who reads along."""
+    """One line for the user."""
     return f"{finding.name}: {finding.what}" + (f" → {finding.hint}" if finding.hint else "")
 
 
@@ -96,7 +96,7 @@ def _pictures(looked: Looked) -> Iterator[Finding]:
 
 
 def _templated(looked: Looked) -> Iterator[Finding]:
-    """Marks of a chat template inside of what is put into one. A template that adds nothing may be given them."""
+    """Marks of a chat template inside text that is put into one. They are allowed for a template that adds nothing."""
     around = _around(looked.renderer)
     if not "".join(around).replace(looked.tokenizer.bos_token or "", "").strip():
         return
@@ -183,11 +183,11 @@ def _pad(looked: Looked) -> Iterator[Finding]:
 
 
 def _turn_end_token(looked: Looked) -> int | None:
-    """The special token right behind an answer; None where the template writes none there, or takes no answer."""
+    """The special token directly after an answer; None if the template writes none there, or accepts no answer."""
     answer = {"role": "assistant", "content": PROBE}
     try:
         text = looked.renderer.answered([{"role": "user", "content": "?"}, answer])
-    except Exception:  # A template may raise anything; it is asked for prompts alone.
+    except Exception:  # A template may raise anything; only prompts are rendered.
         return None
     ids = looked.tokenizer(text.rpartition(PROBE)[2], add_special_tokens=False)["input_ids"]
     special = {number for number, one in looked.tokenizer.added_tokens_decoder.items() if one.special}
@@ -195,7 +195,7 @@ def _turn_end_token(looked: Looked) -> int | None:
 
 
 def _around(renderer: PromptRenderer) -> tuple[str, str]:
-    """What the template writes before and behind a question."""
+    """What the template writes before and after a question."""
     before, _, behind = renderer.text([{"role": "user", "content": PROBE}]).partition(PROBE)
     return before, behind
 
@@ -209,7 +209,7 @@ def _mark(text: str, special: set[str], generation_prompt: str) -> str | None:
 
 
 def _said(prompt: Messages, looked: Looked) -> str:
-    """The texts of a prompt without the stated system prompt, whose tags are meant."""
+    """The texts of a prompt without the configured system prompt, whose tags are intended."""
     return _spoken(prompt).replace(looked.stated, "") if looked.stated else _spoken(prompt)
 
 
@@ -218,7 +218,7 @@ def _spoken(prompt: Messages) -> str:
 
 
 def _has(stated: str, text: str) -> bool:
-    """Whatever a template does to white space."""
+    """Normalises the white space that a template may change."""
     return " ".join(stated.split()) in " ".join(text.split())
 
 

@@ -18,14 +18,14 @@ from grpo_dist.training.common.process import Run
 
 @dataclass(frozen=True)
 class PromptRenderer:
-    """As `GRPOTrainer` renders prompts for rollouts; whoever reads a prompt elsewhere reads it from here."""
+    """As `GRPOTrainer` renders prompts for rollouts; every other place that renders a prompt uses this."""
 
     tokenizer: PreTrainedTokenizerBase
     arguments: Mapping[str, Any]
     """`grpo.chat_template_kwargs`"""
 
     def text(self, messages: Messages) -> str:
-        """What the model goes on from, generation prompt included."""
+        """The text the model continues, generation prompt included."""
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False, **self.arguments
         )
@@ -35,7 +35,7 @@ class PromptRenderer:
         return self.tokenizer.apply_chat_template(messages, tokenize=False, **self.arguments)
 
     def ids(self, messages: Messages) -> list[int]:
-        """The same as token ids; a BOS token is among them where the template writes one."""
+        """The same as token ids; with a BOS token if the template writes one."""
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False, **self.arguments
         )
@@ -60,7 +60,7 @@ def renderer_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prompt
     """The renderer of a configuration, for a tokenizer that has the run's chat template.
 
     Raises:
-        DataError: an argument is one that the renderer decides itself.
+        DataError: an argument is one that the renderer sets itself.
     """
     arguments = extra(config, "chat_template_kwargs") or {}
     for name in arguments:
@@ -73,5 +73,5 @@ def renderer_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prompt
 
 
 def renderer_in(run: Run) -> PromptRenderer:
-    """The renderer of a run that is prepared, with the tokenizer it keeps."""
+    """The renderer of a prepared run, with the tokenizer saved in it."""
     return renderer_of(run.config, AutoTokenizer.from_pretrained(run.directory.tokenizer, padding_side="left"))

@@ -1,7 +1,4 @@
-"""The models of a run as its rollout servers have them: base and adapter side by side, nothing loaded here.
-
-The pool of a run's servers, as its processes share it.
-"""
+"""The models of a run as its rollout servers hold them: base and adapter side by side, with nothing loaded here."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ class ServedModel:
     ends: list[int]
     seed: int
     at_once: int
-    """Completions asked for together; answers come in such portions. Enough that no server waits."""
+    """Completions requested together, in portions of this size: enough that no server idles."""
 
     def answer(self, prompts: Sequence[list[Message]], how: Sampling) -> Iterator[list[Completion]]:
         ids = [self.renderer.ids(prompt) for prompt in prompts]
@@ -64,20 +61,20 @@ class ServedModel:
 
 
 def served_models(run: Run, pool: Pool) -> tuple[ServedModel, ServedModel]:
-    """Base and trained; the adapter of the run is given to the servers here.
+    """Base and trained model; the servers load the run's adapter here.
 
     Raises:
-        RolloutsGone, RolloutError: they do not take it.
+        RolloutsGone, RolloutError: the servers do not accept it.
     """
     trained = served_model("trained model", run, pool, run.directory.adapter)
     return served_model("base model", run, pool), trained
 
 
 def served_model(name: str, run: Run, pool: Pool, adapter: Path | None = None) -> ServedModel:
-    """The base, or the base with an adapter, which is given to the servers here.
+    """The base, or the base with an adapter, which the servers load here.
 
     Raises:
-        RolloutsGone, RolloutError: they do not take it.
+        RolloutsGone, RolloutError: the servers do not accept it.
     """
     renderer = renderer_in(run)
     policy = None
@@ -91,16 +88,16 @@ def served_model(name: str, run: Run, pool: Pool, adapter: Path | None = None) -
 
 
 MOST_PER_REQUEST = 16
-"""Completions of one request. A larger group is several, so that no server is left alone with a whole one."""
+"""Completions of one request. A larger group is split into several, so that no single server has to do all of it."""
 
 
 def has_pool(run: Run) -> bool:
-    """Servers that hold the base model, with adapters beside it; merged weights take the base model's place."""
+    """Servers that hold the base model with adapters beside it; merged weights would replace the base model."""
     return bool(run.plan.topology.replicas) and run.config.rollout.sync == "adapter"
 
 
 def pool_of(run: Run, *, rank: int = 0, processes: int = 1) -> Pool:
-    """The run's servers, for one of so many processes that ask them at a time."""
+    """The run's servers, for one of `processes` processes that use them at the same time."""
     rollout = run.config.rollout
     return Pool(
         run.directory.replicas,

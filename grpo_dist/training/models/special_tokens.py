@@ -1,4 +1,4 @@
-"""The tokens with a meaning of their own: which begins a text, which end a completion, which one fills up rows."""
+"""Special tokens of a model: which one begins a text, which end a completion, and which one pads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ USUAL_PADS = (
     "<|video_pad|>",
 )
 SPARE = ("pad", "reserved", "unused", "extra_id")
-"""Parts of the names of tokens that models keep free."""
+"""Parts of the names of reserved, unused tokens."""
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the model's texts begin with a BOS token: its tokenizer adds one, or its own template writes one."""
+    """Whether the model's texts begin with a BOS token: its tokenizer adds it, or its own template writes it."""
     bos = tokenizer.bos_token_id
     if bos is None:
         return False
@@ -32,7 +32,7 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     try:
         turn = [{"role": "user", "content": "a"}]
         own = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    except Exception:  # A template may raise anything; whether it can be used is another's question.
+    except Exception:  # A template may raise anything; whether it is usable is checked elsewhere.
         return False
     return own.lstrip().startswith(tokenizer.bos_token)
 
@@ -45,14 +45,14 @@ def end_tokens(declared: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -
 
 
 def settle_pad(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], vocabulary: int) -> None:
-    """Give the tokenizer a pad token that no text holds, where its own ends texts or is missing.
+    """Give the tokenizer a pad token that occurs in no text, if its own also ends texts or is missing.
 
-    Unsloth tells padding by its id: an end token that pads is taken out of prompts and out of the loss. A token with
-    an embedding that nobody uses is taken; where there is none, the end token stays (TRL counts by masks).
+    Unsloth detects padding by token id: an end token used as padding is removed from prompts and from the loss. An
+    unused token that has an embedding is chosen; if there is none, the end token remains (TRL uses masks).
 
     Args:
         ends: ids that end a completion.
-        vocabulary: rows of the embedding; ids beyond have none.
+        vocabulary: rows of the embedding; larger ids have none.
     """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
         return

@@ -1,4 +1,4 @@
-"""Unsloth's own way to a model with an adapter; with vLLM in it where the run generates with vLLM.
+"""Loading the model that is trained, base weights with a new or warm-started adapter, in the way its backend needs.
 
 Only to be imported where Unsloth is the backend: the import rewrites TRL, and loads vLLM.
 """
@@ -24,7 +24,7 @@ from grpo_dist.training.models.load import (
 
 
 def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
-    """The base model of the run with a fresh adapter, or with the weights of a saved one.
+    """The base model of the run with a new adapter, or with the weights of a saved one.
 
     Raises:
         ModelError: as `load_model` and `check_target_modules`.
@@ -37,7 +37,7 @@ def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
             max_seq_length=run.plan.max_model_len or room(run),
             dtype=getattr(torch, section.dtype),
             load_in_4bit=False,
-            use_exact_model_name=True,  # not its own copy under another name
+            use_exact_model_name=True,  # not Unsloth's copy under another name
             use_gradient_checkpointing=checkpointing,
             random_state=run.config.grpo.seed,
             **_attention(run),

@@ -1,6 +1,6 @@
 """The reward preflight on the data, template and tokenizer of a run.
 
-Here stands what reads data and tokenizer; `grpo_dist.rewards.preflight` makes the cases and judges.
+Only what reads data or tokenizer is here; `grpo_dist.rewards.preflight` builds the cases and judges the results.
 """
 
 from __future__ import annotations
@@ -49,26 +49,27 @@ from grpo_dist.training.rewards.trial import RewardRunner
 
 PROBLEMS = 64
 PROBING_PROBLEMS = 8
-"""Problems on which the forms are compared."""
+"""Number of problems on which the answer forms are compared."""
 SPOILT_PROBLEMS = 16
 SLOW_SECONDS = 0.05
-"""Per completion: functions that take longer are tried on fewer problems, and how far it is gets told."""
+"""Seconds per completion: slower functions are tried on fewer problems, and progress is reported."""
 BUDGET_SECONDS = 60.0
-"""For finding the form, and again for trying it, with such functions."""
+"""Seconds for finding the form, and again for trying it, with such slow functions."""
 CASES_OF_ALL = 6
-"""Completions to each problem, about."""
+"""Approximate number of completions per problem."""
 TO_PROBE = (GOLD, GOLD_OTHER_OPENING, WRONG)
 EXAMPLE_CHARS = 300
 TOKENS_OF_PHRASE = 4
-"""At the least: what is repeated is to reach the longest completion."""
+"""Minimum number of repetitions, so that repeated text reaches the longest completion."""
 NO_ANSWER = "42"
-"""Stands in where the data has no answers and no reward reads one."""
+"""Placeholder for data without answers when no reward reads one."""
 
 
 def try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, problems: Dataset) -> list[Finding]:
-    """Try the rewards on `problems` (columns `prompt`, mostly `answer`, others), and leave what they paid in the run.
+    """Run the rewards on `problems` (columns `prompt`, usually `answer`, and others), and record the results in the
+    run.
 
-    Errors that `rewards.allow` names come back as warnings.
+    Errors that `rewards.allow` names are returned as warnings.
     """
     few = _some(problems, PROBLEMS, run.config.grpo.seed)
     preflight = Preflight(run, tokenizer, few)
@@ -79,7 +80,7 @@ def try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, problems: Dataset)
 
 
 class Preflight:
-    """A few problems, and what is needed to write completions to them."""
+    """A few problems, and what is needed to write completions for them."""
 
     def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, problems: Dataset) -> None:
         self.run, self.tokenizer, self.rows = run, tokenizer, problems.to_list()
@@ -93,7 +94,7 @@ class Preflight:
         self.prefilled = prefilled_tag(self.rendered[0])
 
     def run_all(self) -> Trial:
-        """What the rewards paid, and what the scorer of the comparison makes of the same."""
+        """What the rewards paid, and what the scorer of the comparison gave the same completions."""
         say_passing("rewards: preflight")
         with RewardRunner(self.run.config.rewards.functions, self.rewards, self._batch) as bench:
             pace = self._pace(bench)
@@ -129,7 +130,7 @@ class Preflight:
         )
 
     def _with_more_wrong(self, trial: Trial, bench: RewardRunner) -> Trial:
-        """Other answers too where the one tried was paid as gold is: it may be right as well."""
+        """Further wrong answers for problems where the first was paid like the reference: it may be correct as well."""
         judges = [[one] for one in trial.reading] if len(trial.reading) > 1 else []
         rows = {row for judge in (*judges, trial.judging) for row in undecided(trial.verdicts(judge))}
         if not (rows and self.known):
@@ -141,7 +142,7 @@ class Preflight:
         return replace(trial, functions=tried, cases={**trial.cases, case.name: case})
 
     def _scored(self, form: Form, cases: Sequence[Case]) -> Scored | None:
-        """`evaluation.scorer` on the same right and wrong answers, on fewer of them where it is slow."""
+        """`evaluation.scorer` on the same right and wrong answers, or on fewer of them if it is slow."""
         section = self.run.config.evaluation
         if not (section.enabled and self.known):
             return None
@@ -158,9 +159,10 @@ class Preflight:
         return scored
 
     def _pace(self, bench: RewardRunner) -> float:
-        """Seconds per completion of all functions together; a slow first call may load something, so it is asked twice.
+        """Seconds per completion of all functions together; measured twice, because a slow first call may load
+        something.
 
-        A function that fails here fails in the cases too, and is told of there.
+        A function that fails here also fails in the cases, and is reported there.
         """
         one = gold_cases(FORMS[0], self.answers[:1], prefilled=False)[:1]
         pace = sum(tried.seconds_per_completion for tried in bench.tried(bench.fresh(), one))
@@ -169,7 +171,7 @@ class Preflight:
         return pace
 
     def _keep(self, count: int, pace: float) -> None:
-        """Leave the first problems only, and say so."""
+        """Keep only the first problems, and report it."""
         if count < len(self.rows):
             say(f"rewards: {pace:.2g} s per completion, so they are tried on {count} problems, not {len(self.rows)}")
             self.rows, self.answers, self.rendered = self.rows[:count], self.answers[:count], self.rendered[:count]
@@ -195,7 +197,8 @@ class Preflight:
         ]
 
     def _form(self, bench: RewardRunner, pace: float) -> Form:
-        """The stated form, or the one in which most right answers are told from wrong ones (then: that pays most)."""
+        """The configured form, or the one in which most right answers are distinguished from wrong ones (ties: that
+        pays most)."""
         stated = self.run.config.rewards.gold_completion
         if stated is not None:
             return stated_form(stated)
@@ -220,7 +223,7 @@ class Preflight:
         return bool(form.opening) and form.opening == self.prefilled
 
     def _batch(self, case: Case) -> Batch:
-        """As TRL calls rewards: completions without special tokens; what is repeated ends at the longest."""
+        """As TRL calls rewards: completions without special tokens; repeated text ends at the longest completion."""
         cut = self.longest if case.name == REPEATED else None
         known = {text: self._ids(text)[:cut] for text in set(case.completions)}
         ids = [known[text] for text in case.completions]
@@ -245,7 +248,7 @@ class Preflight:
         return tuple(tag for tag in form.tags() if tag not in kept)
 
     def _sampled(self) -> tuple[list[Case], float]:
-        """Completions of the model as it is, a group for each of the first problems, and the share that was cut."""
+        """Completions of the untrained model, a group for each of the first problems, and the share cut off."""
         config = self.run.config
         count = min(config.rewards.preflight_samples, len(self.rows))
         if count == 0:
@@ -285,7 +288,7 @@ def _some(problems: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _as_allowed(finding: Finding, allowed: Sequence[str]) -> Finding:
-    """An error that is allowed is a warning; any other says how to allow it."""
+    """An allowed error becomes a warning; any other says how to allow it."""
     if finding.status != "error":
         return finding
     if finding.name in allowed:
@@ -311,7 +314,7 @@ def _report(trial: Trial, found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _scorer(scorer: Scored | None) -> dict[str, Any] | None:
-    """How many right and wrong answers the judge of the comparison finds right; null where nothing is compared."""
+    """How many right and wrong answers the judge of the comparison accepts; null if nothing is compared."""
     if scorer is None:
         return None
     right = scorer.right()
@@ -323,7 +326,7 @@ def _scorer(scorer: Scored | None) -> dict[str, Any] | None:
 
 
 def _paid(functions: Sequence[RewardResult], case: Case) -> dict[str, Any]:
-    """Mean rewards of a case; None where a function failed, or left all out."""
+    """Mean rewards of a case; None if a function failed or returned None for all."""
     paid = totals(functions, case.name)
     return {
         "what": WHAT[case.name],

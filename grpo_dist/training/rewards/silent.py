@@ -1,4 +1,4 @@
-"""Rewards that leave out every completion (None) of step after step."""
+"""Rewards that return None for every completion, step after step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from grpo_dist.errors import RewardError
 from grpo_dist.progress import say
 
 PATIENCE = 3
-"""Steps in a row: a judge may be out of reach for one, and a batch may hold no problem of its kind."""
+"""Consecutive steps: a judge may be unreachable for one step, and a batch may hold no problem of its kind."""
 
 
 class HearsSilence(GRPOTrainer):
-    """Says which functions return nothing but None, and ends where all of them do so: nothing is learnt then."""
+    """Reports which functions return only None, and stops training when all of them do: nothing is learnt then."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -39,14 +39,14 @@ class Silence:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.steps: dict[str, set[int]] = defaultdict(set)
-        """Name → the last steps in a row in which it returned None for every completion."""
+        """Name → the number of latest consecutive steps in which it returned None for every completion."""
         self.told: set[str] = set()
 
     def of(self, silent: Sequence[bool], completions: int, step: int) -> Iterator[str]:
-        """Warnings of one more batch, whose functions were silent or not.
+        """Warnings after one more batch; for each function, whether it returned only None.
 
         Raises:
-            RewardError: all of them, for PATIENCE steps in a row.
+            RewardError: all functions returned None for PATIENCE consecutive steps.
         """
         for name, is_silent in zip(self.names, silent, strict=True):
             if is_silent:

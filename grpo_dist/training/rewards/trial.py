@@ -1,4 +1,4 @@
-"""Reward functions at work on cases: each in a process of its own, each call within a time."""
+"""Runs reward functions on cases: each function in its own process, each call with a time limit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from grpo_dist.training.rewards.worker import Answer
 
 CALL_SECONDS = 120.0
 START_SECONDS = 300.0
-"""For the user's imports."""
+"""Seconds for the user's imports."""
 
 ToBatch = Callable[[Case], Batch]
 
 
 class RewardWorker:
-    """The process of one function; `call` never raises and never outlasts its time by much."""
+    """The process of one function; `call` never raises and never exceeds its time limit by much."""
 
     def __init__(self, functions: Sequence[RewardFunction], index: int, name: str, *, limit_s: float) -> None:
         self.name, self.limit_s, self.ready = name, limit_s, False
@@ -41,11 +41,11 @@ class RewardWorker:
             start_new_session=True,
         )
         theirs.close()
-        with contextlib.suppress(OSError):  # it has ended already; the first call says so
+        with contextlib.suppress(OSError):  # it has already exited; the first call reports it
             self.link.send((tuple(functions), index))
 
     def call(self, case: str, batch: Batch) -> Answer:
-        """What the function made of a case; once its process has ended, always what ended it."""
+        """The result of the function for a case; once its process has exited, always the reason it exited."""
         if self.fate is None:
             try:
                 return self._asked(case, batch)
@@ -81,7 +81,7 @@ class RewardWorker:
         )
 
     def end(self) -> None:
-        """Whatever it started ends with it."""
+        """Processes it started end with it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -127,7 +127,7 @@ class RewardRunner:
         ]
 
     def tried(self, before: Sequence[RewardResult], cases: Sequence[Case]) -> list[RewardResult]:
-        """`before` with what each function paid in these cases too."""
+        """`before`, extended by what each function paid in these cases."""
         return [self._tried(one, worker, cases) for one, worker in zip(before, self.workers, strict=True)]
 
     def _tried(self, one: RewardResult, worker: RewardWorker, cases: Sequence[Case]) -> RewardResult:

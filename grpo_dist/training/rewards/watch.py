@@ -1,7 +1,8 @@
-"""Around every call of a reward in training: what runs is noted, what hangs is ended, what stays behind is told.
+"""Watches every reward call in training: records what runs, ends a call that hangs, and cleans up what is left behind.
 
 A function may end the process (`os._exit`, a crash), hang in code that lets no other thread run (a regular expression),
-or leave processes and threads. Each is named with its step: here, or by whoever started this process, from the note.
+or leave processes and threads behind. Each case is reported with its function and step: here, or by the parent of this
+process, from the record.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from grpo_dist.run.directory import ATTEMPT_VARIABLE
 from grpo_dist.run.reward_note import RewardNote
 
 HELPERS = b"multiprocessing.resource_tracker"
-"""Ends by itself, after it has cleaned up."""
+"""It ends by itself after cleaning up."""
 
 
 class RewardWatch:
     """For the `watch` of a `LoadedReward`.
 
     Args:
-        limit_s: seconds after which a call counts as hanging: the stacks are written to the log, the process ends.
+        limit_s: seconds after which a call counts as hanging: the stacks are written to the log and the process exits.
     """
 
     def __init__(self, rank: int, limit_s: float) -> None:
@@ -48,11 +49,11 @@ class RewardWatch:
             yield
         finally:
             self._leave()
-            sys.stdout, sys.stderr = streams  # what the run says goes there
+            sys.stdout, sys.stderr = streams  # the run reports there
             self._look(name, what, _children() - children, _threads() - threads)
 
     def end_leftovers(self) -> None:
-        """End the processes that functions have left, and what these have started."""
+        """End the processes that functions have left behind, and their descendants."""
         below = descendants(os.getpid())
         for process in self.left & below:
             end({process, *descendants(process.pid)})
@@ -83,7 +84,7 @@ class RewardWatch:
 
 
 def _children() -> set[int]:
-    """Processes this one has started; () where the kernel does not list them."""
+    """Children of this process; () if the kernel does not list them."""
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
         try:

@@ -1,4 +1,4 @@
-"""A process that calls one reward function, so that nothing the function does can end or hold up its caller.
+"""A process that calls one reward function, so that nothing the function does can end or block its caller.
 
 `python -m grpo_dist.training.rewards.worker FD`: receives (functions, index), answers
 `READY` when the function is loaded, then each `Batch` with (values, seconds) or with a `Finding`.
@@ -46,7 +46,7 @@ def _call(reward: LoadedReward, batch: Batch) -> Answer:
             values = asyncio.run(values)
     except GrpoDistError as error:
         return Finding(FAILS, "error", error.message, error.hint)
-    except BaseException as error:  # SystemExit too: under TRL it would end the run without a word
+    except BaseException as error:  # SystemExit too: under TRL it would end the run silently
         return Finding(
             FAILS,
             "error",
@@ -57,7 +57,7 @@ def _call(reward: LoadedReward, batch: Batch) -> Answer:
 
 
 def _from_trl() -> dict[str, object]:
-    """What TRL passes besides columns and token ids; nothing is logged here."""
+    """The arguments TRL passes besides columns and token ids; logging does nothing here."""
     return {
         "trainer_state": SimpleNamespace(global_step=0, max_steps=1, epoch=0.0),
         "log_extra": _ignore,
@@ -66,7 +66,7 @@ def _from_trl() -> dict[str, object]:
 
 
 def _ignore(*args: object, **kwargs: object) -> None:
-    """Takes the place of TRL's log functions."""
+    """Replaces TRL's log functions."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""TRL's vLLM generation with the adapter alone sent to the engines.
+"""Replaces TRL's vLLM generation, so that only the adapter is sent to the engines.
 
-TRL merges the adapter and sends the whole model. Here the adapter travels by itself, under a name of its own for every
-content: an engine that has the name has these weights, and one that does not says so.
+TRL merges the adapter and sends the whole model. Here the adapter alone is sent, under a name derived from its content:
+an engine that has the name has these weights, and one that does not reports so.
 
 TRL builds its vLLM side from names in its own modules and takes no other: for a moment the name is another.
 
@@ -34,12 +34,12 @@ from grpo_dist.training.rollouts.canary import Canary
 
 
 class AdapterRollouts(VLLMGeneration):
-    """What servers and engines of our own have in common: the sync, its canary, the seeds.
+    """Common part of our servers and engines: the sync, its canary, the seeds.
 
     Args:
-        run: whose rollouts they are.
-        step: tells the optimizer steps done.
-        dataset: rows the canary takes its tokens from.
+        run: the run that the rollouts belong to.
+        step: returns the number of optimizer steps done.
+        dataset: rows the canary takes its prompts from.
     """
 
     def __init__(self, *args: Any, run: Run, step: Callable[[], int], dataset: Dataset, **kwargs: Any) -> None:
@@ -47,7 +47,7 @@ class AdapterRollouts(VLLMGeneration):
         self.policy: Policy | None = None
         self.round = self.syncs = 0
         self.metrics: dict[str, float] = {}
-        """`perf/*` not yet taken."""
+        """`perf/*` values not yet reported."""
         super().__init__(*args, **kwargs)
         self.canary = Canary(
             self.model,
@@ -62,17 +62,17 @@ class AdapterRollouts(VLLMGeneration):
 
     @abstractmethod
     def _deliver(self, policy: Policy) -> None:
-        """Bring a policy to the engines, and take the one before away."""
+        """Load a policy on the engines and unload the previous one."""
 
     def release(self) -> None:
-        """Nothing more is generated: the engines may forget what they were given."""
+        """No more generation follows: the engines may unload the adapters."""
 
     @abstractmethod
     def _canary_answers(self) -> dict[str, list[Sampled]]:
-        """What this process's engines, those it asks or holds, answer to the canary's prompts, by their names."""
+        """Answers to the canary's prompts by engine name, from the engines this process uses or holds."""
 
     def sync_weights(self) -> None:
-        """Give the engines the adapter as it is now; every process must call it."""
+        """Send the current adapter to the engines; every process must call it."""
         began = time.perf_counter()
         self.policy = self._share()
         together(self._deliver, self.policy)
@@ -93,7 +93,8 @@ class AdapterRollouts(VLLMGeneration):
     def next_seed(self, prompts: int) -> int:
         """Seed of this process's first completion in the next round; the others count up from it.
 
-        A completion's seed follows from the run's, the step and its place in the batch: not from who samples it.
+        A completion's seed depends on the run's seed, the step and its place in the batch, not on the process that
+        samples it.
         """
         seed = self.run.config.grpo.seed
         digest = sha256(f"{seed}/{self.policy.step}/{self.round}".encode()).digest()
@@ -101,8 +102,8 @@ class AdapterRollouts(VLLMGeneration):
         return int.from_bytes(digest[:6]) + self.accelerator.process_index * prompts
 
     def _share(self) -> Policy:
-        """Write the adapter once, and tell every process of it."""
-        # Models of 16 bits compute their adapters in the same type: what is sent is what is used.
+        """Write the adapter once, and announce it to every process."""
+        # 16-bit models compute their adapters in the same dtype, so exactly what is sent is used.
         tensors = gather_adapter(self.model, self.accelerator, getattr(torch, self.run.config.model.dtype))
         policies, written = self.run.directory.policies, []
 
@@ -114,7 +115,7 @@ class AdapterRollouts(VLLMGeneration):
         return broadcast_object_list(written or [None])[0]
 
     def _ask_canary(self) -> None:
-        """After the first sync, after the first that brings something learnt, and every canary_steps."""
+        """After the first sync, after the first with trained weights, and every canary_steps."""
         every = self.run.config.rollout.canary_steps
         self.unheard = bool(every) and (self.unheard or self.syncs <= 2 or self.policy.step % every == 0)
         if not self.unheard:
@@ -135,7 +136,7 @@ class AdapterRollouts(VLLMGeneration):
 
 
 def together(act: Callable[..., None], *args: Any) -> None:
-    """Do it on every process; all of them raise what went wrong on any, which the others would wait for in vain."""
+    """Run it on every process; an error on one is raised on all, which would otherwise wait forever."""
     failure = None
     try:
         act(*args)
@@ -148,7 +149,7 @@ def together(act: Callable[..., None], *args: Any) -> None:
 
 @contextmanager
 def replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Within, `module.name` is `value`."""
+    """Context manager in which `module.name` is `value`."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:

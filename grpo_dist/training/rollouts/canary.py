@@ -1,10 +1,10 @@
-"""Whether the engines sample from the policy that is trained: the trainer must score their tokens as they did.
+"""Checks that the engines sample from the policy being trained: the trainer must score their tokens as they did.
 
-A sync that goes wrong stops nothing by itself: the engines go on, with the base model or an old adapter, and the run
-learns from completions that are not its own.
+A failed sync stops nothing by itself: the engines continue with the base model or an old adapter, and the run learns
+from completions that are not its own.
 
 vLLM 0.31 cannot score a given text under an adapter (its `prompt_logprobs` takes the indices of the sampled tokens for
-those of the prompt, and ends the engine); so the engines write a few texts, and the trainer scores these.
+those of the prompt, and crashes the engine); so the engines generate a few texts and the trainer scores them.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ SEED = 20_230
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Nothing between the model and its probabilities."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
-"""Largest mean difference of log-probabilities by the model's type.
+"""Largest mean difference of log-probabilities, by the model's dtype.
 
 Float32 on CPU gave 3e-7 with the right adapter and 0.06 with none. In 16 bits the two programs round differently in
 every layer. Bfloat16 on CPU gave, with 16 random adapters on the embedded model and about 66 tokens each:
 
-    the right adapter   0.003 on average, 0.005 at most; a single token up to 0.12
-    none                0.007 to 0.19
-    0.6 of it           0.003 to 0.11
-    doubled lora_alpha  0.006 to 0.89
+the right adapter 0.003 on average, 0.005 at most; a single token up to 0.12 none 0.007 to 0.19 0.6 of it 0.003 to 0.11
+doubled lora_alpha 0.006 to 0.89
 
-So 0.1 tells another model, but no missing adapter that changes less. `_serves_base` does by comparison: it told all 16
-missing ones, and took none of 20 right ones for it. `_serves_a_share` tells a wrong scale once the adapter changes
-log-probabilities by several times the rounding. An adapter of the step before is nearly the newest, and passes until it
-is 0.1 off. Larger models and GPUs were not measured; 0.1 leaves room for them.
+So 0.1 detects another model, but not a missing adapter with a smaller effect. `_serves_base` does, by comparison: it
+detected all 16 missing adapters and raised no false alarm for 20 right ones. `_serves_a_share` detects a wrong scale
+once the adapter changes log-probabilities by several times the rounding. An adapter one step old is nearly the newest,
+and passes until it is 0.1 off. Larger models and GPUs were not measured; 0.1 leaves a margin for them.
 """
 NOTHING = 0.15
-"""Less of the adapter than this is rounding."""
+"""An effect of the adapter smaller than this is rounding."""
 TELLING_TOKENS = 24
-"""Fewer may lie nearer to the base model by chance."""
+"""Fewer tokens may be nearer to the base model by chance."""
 WRONG_SHARE = 0.25
-"""An adapter that shows so much more or less of itself is not the one that is trained."""
+"""An adapter whose effect is larger or smaller by this much is not the one that is trained."""
 DEVIATIONS = 5.0
-"""Standard errors beyond which a share is no chance; a run has thousands of checks."""
+"""Standard errors beyond which a share is not due to chance; a run has thousands of checks."""
 
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
@@ -69,7 +67,7 @@ class CanaryScores:
 
 
 class Canary:
-    """A few prompts that are asked again and again.
+    """A few fixed prompts that are checked repeatedly.
 
     Args:
         dtype: the model's, a key of TOLERANCE.
@@ -95,7 +93,9 @@ class Canary:
 
     def score(self, answers: Mapping[str, list[Sampled]]) -> dict[str, CanaryScores]:
         """Each engine's answers, scored; every process must call it with the same."""
-        texts = {text: None for sampled in answers.values() for text in self._texts(sampled)}  # in one order everywhere
+        texts = {
+            text: None for sampled in answers.values() for text in self._texts(sampled)
+        }  # in the same order in every process
         trained = {text: self._logprobs(*text) for text in texts}
         with self.model.disable_adapter():
             base = {text: self._logprobs(*text) for text in texts}
@@ -137,7 +137,7 @@ class Canary:
 
     @torch.no_grad()
     def _logprobs(self, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
-        """Of the completion's tokens, unscaled; one text at a time: logits of a large vocabulary take room."""
+        """Of the completion's tokens, unscaled; one text at a time: logits of a large vocabulary take memory."""
         was_training = self.model.training
         self.model.eval()
         ids = torch.tensor([prompt + completion], device=self.accelerator.device)
@@ -148,21 +148,21 @@ class Canary:
 
 
 def _is_another(scores: CanaryScores) -> bool:
-    """What the tolerance lets pass and a comparison does not."""
+    """Errors that pass the tolerance but show in a comparison."""
     return len(scores.served) >= TELLING_TOKENS and (_serves_base(scores) or _serves_a_share(scores))
 
 
 def _serves_base(scores: CanaryScores) -> bool:
-    """Twice as near to the base model as to the trained one, which rounding alone does not bring about."""
+    """Twice as near to the base model as to the trained one, which rounding alone does not cause."""
     to_base, to_trained = (_distance(scores.served, one) for one in (scores.base, scores.trained))
     return 2 * to_base < to_trained
 
 
 def _serves_a_share(scores: CanaryScores) -> bool:
-    """The engine is off in the direction of what was learnt: by regression, over all tokens.
+    """The engine deviates in the direction of the learnt change: by regression over all tokens.
 
-    The trainer's own rounding is in what was learnt too, and makes the right adapter look smaller by as much as its
-    variance is of that of what was learnt; what is left unexplained bounds it.
+    The trainer's own rounding is part of the learnt change too, and makes the right adapter look smaller by the ratio
+    of its variance to that of the change; the unexplained rest bounds it.
     """
     learnt, off = scores.trained - scores.base, scores.served - scores.trained
     power = float(learnt @ learnt)
@@ -193,6 +193,6 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _prompts(dataset: Dataset, renderer: PromptRenderer) -> Iterator[list[int]]:
-    """The first prompts of the training data, as the model reads them, the ends of long ones."""
+    """The first prompts of the training data, as the model reads them; of long ones the end."""
     for row in dataset:
         yield renderer.ids(row["prompt"])[-LONGEST_PROMPT:]

@@ -14,11 +14,11 @@ from grpo_dist.plan.memory.vllm import served_rank
 from grpo_dist.training.rollouts.base import AdapterRollouts, replaced
 
 ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": None}
-"""As servers are started there (`rollout/command.py`); a whole prompt must then fit into a step of the engine."""
+"""As servers are started on CPU (`inference/server.py`); a whole prompt must then fit into one engine step."""
 
 
 class ColocatedRollouts(AdapterRollouts):
-    """TRL's colocate mode, but for what is synced: `generate` is its own."""
+    """TRL's colocate mode with a different sync; `generate` is TRL's."""
 
     def _init_vllm(self) -> None:
         adapter = {
@@ -54,7 +54,7 @@ class ColocatedRollouts(AdapterRollouts):
         return {f"the engine of process {self.accelerator.process_index}": answers}
 
     def _first_seed(self, prompts: int) -> int:
-        """With tensor parallelism the processes of an engine sample the same completions: those of all of them."""
+        """With tensor parallelism the processes of an engine sample the same completions, those of all of them."""
         return self.next_seed(0) + self.accelerator.process_index // self.tensor_parallel_size * prompts
 
 
@@ -76,7 +76,7 @@ class ColocatedEngine:
         return getattr(self._llm, name)
 
     def adapt(self, policy: Policy) -> None:
-        """Use this adapter from now on, and forget the one before."""
+        """Use this adapter from now on, and unload the previous one."""
         before = self._request
         if before is not None and before.lora_name == policy.name:
             return
@@ -110,7 +110,7 @@ class ColocatedEngine:
         return [_sampled(output.outputs[0]) for output in outputs]
 
     def sleep(self, level: int) -> None:
-        """Level 1 whatever is asked: level 2 forgets the base model, which an adapter alone does not bring back."""
+        """Always level 1: level 2 discards the base model, which an adapter sync does not restore."""
         self._llm.sleep(level=1)
 
 

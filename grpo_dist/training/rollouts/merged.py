@@ -1,8 +1,7 @@
-"""TRL's own weight sync: the adapter merged, the whole model sent. For runs that generate more than they train.
+"""TRL's own weight sync (the adapter merged, the whole model sent), for runs that generate more than they train.
 
-vLLM serves merged weights faster than an adapter beside them. Needs CUDA: the weights travel by NCCL.
-
-Generation by the engine that Unsloth makes with the model: both hold the same weights.
+vLLM serves merged weights faster than an adapter beside them. A server needs CUDA: the weights are sent by NCCL. Under
+Unsloth nothing is sent: training and its vLLM engine share the same weights.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from grpo_dist.training.rollouts.base import replaced
 
 
 class MergedRollouts(VLLMGeneration):
-    """`VLLMGeneration` on the one server of the run, which asks for its key, or on an engine in each process."""
+    """`VLLMGeneration` on the single server of the run, which requires its key, or on an engine in each process."""
 
     def __init__(self, *args: Any, run: Run, step: Callable[[], int], dataset: Dataset, **keywords: Any) -> None:
         self.step = step
@@ -51,7 +50,7 @@ class MergedRollouts(VLLMGeneration):
         self.metrics = {"perf/sync_seconds": time.perf_counter() - began, "perf/sync_bytes": float(self.bytes)}
 
     def release(self) -> None:
-        """The server goes with the run."""
+        """The server ends with the run."""
 
     def take_metrics(self) -> dict[str, float]:
         """`perf/*` of the last sync, if there was one since the last call."""
@@ -68,11 +67,13 @@ class KeyedClient(VLLMClient):
         self.session.headers.update(self.authorization)
 
     def _get(self, url: str, **keywords: Any) -> dict[str, Any]:
-        return super()._get(url, headers=self.authorization, **keywords)  # the first comes before the session is ours
+        return super()._get(
+            url, headers=self.authorization, **keywords
+        )  # the first request comes before our session is in place
 
 
 class SharedRollouts(MergedRollouts):
-    """TRL's colocated generation, as Unsloth has patched it to use that engine. There is nothing to sync."""
+    """TRL's colocated generation, as patched by Unsloth to use its own engine. There is nothing to sync."""
 
     def take_metrics(self) -> dict[str, float]:
         return {"perf/policy_version": float(self.step())}

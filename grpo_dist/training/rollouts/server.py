@@ -1,4 +1,4 @@
-"""Generation on the run's pool of vLLM servers: every training process asks for its own share."""
+"""Generation on the run's pool of vLLM servers: every training process requests its own share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ServerRollouts(AdapterRollouts):
     def generate(
         self, prompts: list[list[int]], images: None, num_generations: int, profiler: Any = None
     ) -> tuple[list[list[int]], list[list[int]], list[list[list[float]]], None]:
-        """Completions of this process's prompts, each prompt as often as it stands there.
+        """Completions of this process's prompts, one for each time a prompt is listed.
 
         TRL 1.16 passes every argument by name, repeats each prompt `num_generations` times, and uses the first
         log-probability of each token. If it stops repeating prompts, groups have too few completions.
@@ -98,10 +98,10 @@ class Utilization:
             self.latest = self._look()
 
     def measure(self, policy: Policy) -> dict[str, float]:
-        """Share of the time, 0 to 1, since the last generation from another policy; a mean over the servers.
+        """Share of the time, 0 to 1, since the last generation with a different policy; a mean over the servers.
 
-        So all generations of a step are in it, and the training before them. A server that was started again meanwhile
-        counts with the work it had since; one that does not answer is left out.
+        It covers all generations of a step and the training before them. A server restarted meanwhile counts with its
+        work since then; one that does not answer is left out.
         """
         if policy != self.policy:
             self.policy, self.since = policy, self.latest
@@ -117,16 +117,16 @@ class Utilization:
 
 
 class UtilizationSample(NamedTuple):
-    """What the servers say of themselves."""
+    """The state that the servers report."""
 
     time: float
-    """Monotonic."""
+    """Seconds, monotonic clock."""
     busy: dict[tuple[str, int], float]
-    """(name, incarnation) → seconds with work since it was started."""
+    """(name, incarnation) → seconds of work since it was started."""
 
 
 def _requests(prompts: Sequence[list[int]], seed: int) -> Iterator[Prompt]:
-    """Equal neighbours are one request, of MOST_PER_REQUEST completions at most."""
+    """Equal consecutive prompts form one request, of MOST_PER_REQUEST completions at most."""
     for ids, group in groupby(prompts):
         left = len(list(group))
         while left:

@@ -57,8 +57,8 @@ def _shared(run: Run, model: Answerer, part: Part) -> Answerer:
 
 
 def _models(run: Run) -> tuple[Answerer, Answerer]:
-    """Base and trained: the same weights, with the adapter off and on; on the run's servers where it has any, on an
-    engine of this process where training had one."""
+    """Base and trained: the same weights with the adapter off and on; on the run's servers if it has any, on an engine
+    of this process if training had one."""
     if has_pool(run):
         return served_models(run, pool_of(run))
     if generates_on_engines(run.config):
@@ -75,7 +75,7 @@ def _models(run: Run) -> tuple[Answerer, Answerer]:
 
 
 class ModelComparison:
-    """The problems and the judge; whoever wants to may answer."""
+    """The problems and the judge, for any model to answer."""
 
     def __init__(self, config: RunConfig, rows: Dataset) -> None:
         self.config, self.rows = config, rows
@@ -98,7 +98,7 @@ class ModelComparison:
         ], seconds
 
     def answer_only(self, answerer: Answerer) -> None:
-        """For another process to judge."""
+        """The answers as plain data, for another process to judge."""
         prompts = list(self.rows["prompt"])
         for how in (greedy(self.config), *([sampled(self.config)] if self.config.evaluation.num_samples else [])):
             list(answerer.answer(prompts, how))
@@ -114,7 +114,7 @@ class ModelComparison:
 
 
 def _question(prompt: list[dict[str, str]]) -> str:
-    """The last message of the user: what the problem asks."""
+    """The last user message: what the problem asks."""
     return next(message["content"] for message in reversed(prompt) if message["role"] == "user")
 
 

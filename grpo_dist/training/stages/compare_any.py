@@ -25,7 +25,7 @@ from grpo_dist.training.stages.preparation import data_model, looked_at, reads
 
 
 def compare_any(request: CompareRequest) -> None:
-    """Let one model after the other answer the problems, and write the result."""
+    """Have each model in turn answer the problems, and write the result."""
     run = open_run(Path(request.run), request.overrides)
     rows = _other_problems(run) if request.other_data else _heldout(run)
     contest = ModelComparison(run.config, rows)
@@ -49,21 +49,21 @@ def compare_any(request: CompareRequest) -> None:
 
 
 def _tell_other_prompts(source: ModelSource, run: Run) -> None:
-    """All models read the same prompts, those of `run`; one that was trained on others has a handicap."""
+    """All models read the same prompts, those of `run`; a model trained with other prompts is at a disadvantage."""
     own, ours = own_run(source, run).config.data.system_prompt, run.config.data.system_prompt
     if own != ours:
         say(f"warning: {source.name} was trained with data.system_prompt {own!r}, and is asked with {ours!r}")
 
 
 def _answers(source: ModelSource, run: Run, contest: ModelComparison) -> tuple[list[Answered], float]:
-    """In a function of its own, so that one model is gone before the next is loaded."""
+    """A separate function, so that one model is freed before the next is loaded."""
     model = load_source(source, run).to(device_at_hand(run)).eval()
     renderer = renderer_of_source(source, run)
     return contest.answers(LocalModel(source.name, model, renderer, run.config.evaluation.batch_size))
 
 
 def _heldout(run: Run) -> Dataset:
-    """The problems that the run held out, at most as many as are asked for."""
+    """The problems that the run held out, at most as many as requested."""
     path = run.directory.heldout_data
     if not path.is_file():
         raise DataError(f"{run.directory.path}: the run held no problems out", hint="name some: --data FILE")
@@ -72,7 +72,7 @@ def _heldout(run: Run) -> Dataset:
 
 
 def _other_problems(run: Run) -> Dataset:
-    """Other data, read as the run reads its own; nothing is dropped but what does not fit into the model."""
+    """Other data, read as the run reads its own; only prompts that do not fit the context are dropped."""
     config = run.config
     everything = {
         "eval_split": None,
@@ -95,7 +95,7 @@ def _other_problems(run: Run) -> Dataset:
 
 
 def _trained_on(source: ModelSource, rows: Dataset) -> int | None:
-    """How many of the problems the model was trained on; None where its run is not known."""
+    """How many of the problems the model was trained on; None if its run is not known."""
     if source.kind == "base" or source.run is None:
         return 0 if source.kind == "base" else None
     directory = RunDirectory(Path(source.run))

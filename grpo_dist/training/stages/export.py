@@ -1,4 +1,4 @@
-"""`python -m grpo_dist.training.stages.export REQUEST`: a trained model as files that stand for themselves, checked."""
+"""`python -m grpo_dist.training.stages.export REQUEST`: a trained model as self-contained files, checked."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from grpo_dist.training.models.prompts import PromptRenderer, renderer_in
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 PROMPTS, MOST_TOKENS = 8, 64
-"""Texts that trained and exported model are compared on, and the length of their completions."""
+"""Number of texts on which trained and exported model are compared, and the length of their completions."""
 SHARD = "4GB"
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""Mean difference of logprobs, in nats per token, that rounding the weights to a dtype may make."""
+"""Largest mean difference of logprobs, in nats per token, that rounding the weights to a dtype may cause."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Texts, and what the trained model and its base make of them, computed in float32."""
+    """Texts with their logprobs under the trained model and its base, computed in float32."""
 
     texts: list[Text]
     trained: Logprobs
@@ -61,10 +61,10 @@ class Reference:
 
 
 def export(request: ExportRequest) -> None:
-    """Make the draft, load it again, hold it against the trained model, and only then give it its name.
+    """Write the draft, load it back, compare it with the trained model, and only then rename it to its final name.
 
     Raises:
-        ModelError: the adapter is empty or damaged, or what was written is not the trained model.
+        ModelError: the adapter is empty or damaged, or the written files do not give the trained model.
     """
     run, source, draft = open_run(Path(request.source.run)), Path(request.source.path), Path(request.draft)
     check_adapter(source / ADAPTER_WEIGHTS)
@@ -86,17 +86,17 @@ def export(request: ExportRequest) -> None:
 
 
 def check_adapter(weights: Path) -> None:
-    """Whether a file holds an adapter that has learned something.
+    """Check that a file holds an adapter that has learnt something.
 
-    A layer whose second matrix is all zero has never been updated. Experts are left out: one that no token was
-    routed to has not been, rightly.
+    A layer whose second matrix is all zero has never been updated. Experts are exempt: one to which no token was routed
+    has legitimately not been updated.
 
     Raises:
         ModelError: it cannot be read, or a tensor is all zero or not finite.
     """
     try:
         tensors = load_file(weights)
-    except Exception as error:  # safetensors has its own, outside OSError
+    except Exception as error:  # safetensors raises its own error, which is no OSError
         raise ModelError(f"{weights}: not a readable adapter: {error}", hint="export a checkpoint instead") from error
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     empty = [name for name, tensor in tensors.items() if not tensor.any() and ".experts." not in name]
@@ -109,9 +109,9 @@ def check_adapter(weights: Path) -> None:
 
 
 def _write(request: ExportRequest, run: Run, draft: Path) -> Reference:
-    """The files; and the reference, since the trained model is at hand. In a function of its own, to free it."""
+    """Write the files, and compute the reference while the trained model is loaded. A separate function, to free it."""
     renderer = renderer_in(run)
-    # As trained: the weights that training saw, in its dtype. Only the sums are made in float32.
+    # As in training: the weights that training used, in its dtype. Only the sums are computed in float32.
     base = load_model(run)
     dtypes = {name: parameter.dtype for name, parameter in base.named_parameters()}
     trained = load_adapter(base.float(), Path(request.source.path)).to(device_at_hand(run)).eval()
@@ -139,7 +139,7 @@ def _reference(run: Run, trained: PeftModel, renderer: PromptRenderer) -> Refere
 
 
 def _write_adapter(run: Run, source: Path, draft: Path) -> None:
-    """Adapter and configuration; it names the base that others can find, not the one that PEFT happened to note."""
+    """Adapter and configuration; it names a base that others can find, not the local path PEFT may have recorded."""
     shutil.copy2(source / ADAPTER_WEIGHTS, draft / ADAPTER_WEIGHTS)
     stated = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     revision = run.config.model.revision
@@ -147,9 +147,9 @@ def _write_adapter(run: Run, source: Path, draft: Path) -> None:
 
 
 def _merged(trained: PeftModel, dtypes: dict[str, torch.dtype], was: str, becomes: str) -> PreTrainedModel:
-    """Base plus adapter, added in float32, then cast; what a model keeps in another dtype than its own stays so.
+    """Base plus adapter, added in float32, then cast; tensors that a model keeps in another dtype stay in it.
 
-    In 16 bits the sum would lose most of what training added: it is small beside the weights.
+    In 16 bits the sum would lose most of what training added: the change is small compared with the weights.
     """
     model = trained.merge_and_unload(safe_merge=True)
     for name, parameter in model.named_parameters():
@@ -161,7 +161,7 @@ def _merged(trained: PeftModel, dtypes: dict[str, torch.dtype], was: str, become
 def _write_merged(
     request: ExportRequest, run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, draft: Path
 ) -> None:
-    """Weights in shards, and every end token that training knew, so that completions end where they did."""
+    """Weights in shards, and every end token used in training, so that completions end as they did there."""
     how = settings(model, tokenizer, max_new_tokens=1, per_prompt=1)
     model.generation_config.eos_token_id = how.eos_token_id
     model.generation_config.pad_token_id = how.pad_token_id
@@ -193,10 +193,10 @@ def _reloaded(request: ExportRequest, run: Run, draft: Path, texts: list[Text]) 
 
 
 def _held(reader: str, found: Logprobs, request: ExportRequest, reference: Reference) -> dict[str, Any]:
-    """The numbers, said and returned.
+    """Report the numbers and return them.
 
     Raises:
-        ModelError: the exported model is further from the trained one than rounding explains.
+        ModelError: the exported model differs from the trained one by more than rounding explains.
     """
     between = gap(reference.trained, found)
     dtype = "float32" if request.to == "adapter" else request.dtype

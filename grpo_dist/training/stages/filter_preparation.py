@@ -1,4 +1,4 @@
-"""What the first stage behind `grpo-dist filter` makes: tokenizer, rows, problems and warm start."""
+"""What the first stage of `grpo-dist filter` creates: tokenizer, rows, problems and warm start."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ from grpo_dist.training.stages.preparation import (
 
 
 def prepare(run: Run, backend: Backend | None) -> None:
-    """Model, tokenizer, rows and problems; nothing is held out. `prepared.json`, written last, stands for all.
+    """Prepare model, tokenizer, rows and problems; nothing is held out. `prepared.json`, written last, marks
+    completion.
 
     Args:
-        backend: what trains the warm start; None without one.
+        backend: the backend of the warm start; None without one.
     """
     check_device(run.plan)
     config, directory = run.config, run.directory
@@ -71,7 +72,7 @@ def prepare(run: Run, backend: Backend | None) -> None:
 
 
 def _held_out(run: Run, prepared: Prepared) -> Problems:
-    """What a run of this configuration holds out: its warm start does not see it here either."""
+    """The problems a run of this configuration holds out: its warm start does not see them here either."""
     section = run.config.data
     needed = section.eval_split is not None or run.config.warm_start is not None
     if not (needed and run.config.evaluation.enabled) or section.name_or_path == EMBEDDED:
@@ -80,7 +81,7 @@ def _held_out(run: Run, prepared: Prepared) -> Problems:
 
 
 def _without(prepared: Prepared, held: Problems) -> Prepared:
-    """Without the problems of `data.eval_split`: what is filtered is to be trained on."""
+    """Without the problems of `data.eval_split`: the filtered rows will be trained on."""
     leaked = set(held.rows_among(prepared.keys))
     if not leaked:
         return prepared
@@ -101,7 +102,7 @@ def _without(prepared: Prepared, held: Problems) -> Prepared:
 
 
 def _snapshot(run: Run) -> Path:
-    """The rows as they are now, numbered: a source that changes while it is filtered changes nothing."""
+    """A numbered snapshot of the rows, so that a source that changes during filtering has no effect."""
     config, path = run.config, run.directory.source_rows
     path.parent.mkdir(exist_ok=True)
     rows = _rows(run) if config.data.name_or_path == EMBEDDED else load_rows(config.data, config.data.split)

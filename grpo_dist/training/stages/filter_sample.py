@@ -1,4 +1,4 @@
-"""The second stage behind `grpo-dist filter`: every problem asked k times, in portions that a crash cannot lose."""
+"""The second stage of `grpo-dist filter`: every problem sampled k times, in portions that survive a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRESS_SECONDS = 2.0
 
 
 def sample(run: Run) -> None:
-    """Ask what has not been asked yet; `sampled.json`, written last, says that all is done."""
+    """Sample the problems that are not done yet; `sampled.json`, written last, marks completion."""
     rows = read_files([run.directory.train_data])
     record, judge = Record(run.directory.pass_rates), Grader(run.config.evaluation)
     model = _Served(run) if has_pool(run) else _Local(run)
@@ -47,7 +47,7 @@ def sample(run: Run) -> None:
 
 
 def _whole_portions(record: Record, portion: int, total: int) -> list[PassRate]:
-    """What is done; what stands of a portion beyond is asked again, so that seeds fall as they would have."""
+    """The number of problems done; an incomplete portion is sampled again, so that the seeds stay the same."""
     there = record.read()
     done = there if len(there) == total else there[: len(there) // portion * portion]
     record.keep(len(done))
@@ -55,7 +55,7 @@ def _whole_portions(record: Record, portion: int, total: int) -> list[PassRate]:
 
 
 class _Progress:
-    """Says how far it is, and how long it will take at the speed of this attempt."""
+    """Reports progress, and the remaining time at the speed of this attempt."""
 
     def __init__(self, before: int, total: int) -> None:
         self.before, self.total = before, total
@@ -91,7 +91,7 @@ class _Local:
 
 
 class _Served:
-    """The run's servers, given enough at once that none of them waits. Seeds belong to problems."""
+    """The run's servers, given enough at once that none of them idles. Seeds belong to problems."""
 
     def __init__(self, run: Run) -> None:
         self.how, warm = sampled(run.config), run.directory.warm_start

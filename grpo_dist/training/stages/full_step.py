@@ -17,11 +17,11 @@ from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.prompts import renderer_in
 
 AT_LEAST = {"transformers": "min_new_tokens", "vllm": "min_tokens"}
-"""Back end → the generation argument below which no completion may end."""
+"""Backend → its generation argument for the minimum completion length."""
 
 
 def try_longest(run: Run) -> None:
-    """Train that step as a run of its own, and leave its sizes and its peak of memory in the run."""
+    """Train that step as a separate run, and record its sizes and peak memory in the run."""
     with tempfile.TemporaryDirectory(prefix=".longest-", dir=run.directory.path) as place:
         trial = Run(RunDirectory(Path(place)), one_full_step(run.config), run.plan)
         for name in ("model", "tokenizer", "warm_start", "environment.json"):
@@ -42,7 +42,7 @@ def try_longest(run: Run) -> None:
 
 
 def one_full_step(config: RunConfig) -> RunConfig:
-    """One step in which every completion is as long as it may be, and counts."""
+    """A configuration for one step in which every completion has full length and enters the loss."""
     stated = (config.grpo.model_extra or {}).get("generation_kwargs") or {}
     at_least = {AT_LEAST[config.rollout.backend]: config.grpo.max_completion_length}
     grpo = {
@@ -55,7 +55,7 @@ def one_full_step(config: RunConfig) -> RunConfig:
 
 
 def _keep_longest(run: Run, trial: Run) -> int:
-    """The longest prompts that make a step become the data of the trial; tokens of the longest."""
+    """Make the longest prompts, enough for one step, the data of the trial; returns the tokens of the longest."""
     problems = Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True)
     lengths = renderer_in(run).lengths(problems["prompt"][:])
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])

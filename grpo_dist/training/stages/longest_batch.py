@@ -5,7 +5,7 @@ from grpo_dist.training.common.process import Run, main
 
 
 def _try_longest(run: Run) -> None:
-    select_backend(run)  # before anything imports what Unsloth rewrites
+    select_backend(run)  # before any import of what Unsloth rewrites
 
     from grpo_dist.training.stages.full_step import try_longest
 

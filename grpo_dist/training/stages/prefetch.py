@@ -1,4 +1,4 @@
-"""The stages behind `grpo-dist prefetch`: fetch everything a run loads, then load it with the network off.
+"""The stages of `grpo-dist prefetch`: fetch everything a run loads, then load it with the network off.
 
 `python -m grpo_dist.training.stages.prefetch fetch|check CONFIG FINDINGS` writes its findings to a file.
 """
@@ -29,7 +29,7 @@ AGAIN = "the same command goes on where this one ended"
 MEGABYTE = 10**6
 
 Step = tuple[str, Callable[[], str]]
-"""(name of the finding, what makes it: its text, or an error)."""
+"""(name of the finding, function that returns its text or raises an error)."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def fetching(config: RunConfig) -> Iterator[Step]:
 
 
 def checking(config: RunConfig) -> Iterator[Step]:
-    """With HF_HUB_OFFLINE set: what a run will do first."""
+    """With HF_HUB_OFFLINE set: load everything as a run will."""
     if config.model.name_or_path != EMBEDDED:
         yield "model-offline", lambda: _load_model(config.model)
     for source, splits in _sources(config):
@@ -69,7 +69,9 @@ def _finding(name: str, step: Callable[[], str]) -> Finding:
 def _hint(error: Exception) -> str:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)  # the first is a gated one's too
+    refused = isinstance(
+        error, RepositoryNotFoundError | RevisionNotFoundError
+    )  # the first is also the base class of the gated error
     return "check the spelling; for what is private or gated: export HF_TOKEN=<your token>" if refused else AGAIN
 
 
@@ -79,7 +81,7 @@ def _model_on_hub(section: ModelSection) -> bool:
 
 
 def _sources(config: RunConfig) -> Iterator[tuple[SourceSection, tuple[str, ...]]]:
-    """Data sets on the Hub, and the splits a run loads of them."""
+    """Data sets on the Hub, and the splits of them that a run loads."""
     held = config.data.eval_split if config.evaluation.enabled else None
     all_sources = [(config.data, (config.data.split, *((held,) if held else ())))]
     if config.warm_start:
@@ -105,7 +107,7 @@ def _fetch_model(section: ModelSection) -> str:
 
 
 def wanted(paths: Sequence[str], section: ModelSection) -> list[str]:
-    """Of a model's files those that Transformers loads: configuration, tokenizer, and weights of one format."""
+    """The files of a model that Transformers loads: configuration, tokenizer, and weights of one format."""
     top = [path for path in paths if "/" not in path]
     weights = [path for path in top if path.endswith(".safetensors") and not path.startswith("consolidated")]
     weights = weights or [path for path in top if path.startswith("pytorch_model") and path.endswith(".bin")]
@@ -114,7 +116,8 @@ def wanted(paths: Sequence[str], section: ModelSection) -> list[str]:
 
 
 def _fetch_data(source: SourceSection, splits: Sequence[str]) -> str:
-    """The files of the configuration first, by the one who can go on; then `datasets` makes its own cache of them."""
+    """First download the files of the configuration with our resumable downloader; then `datasets` builds its own
+    cache."""
     from datasets import load_dataset_builder
 
     name = source.name_or_path
@@ -122,7 +125,7 @@ def _fetch_data(source: SourceSection, splits: Sequence[str]) -> str:
     try:
         builder = load_dataset_builder(name, source.config, revision=source.revision)
     except Exception:
-        builder = None  # load_rows says what is wrong, in our words
+        builder = None  # load_rows reports what is wrong in our own message
     for revision, sizes in _data_files(builder, name).items():
         told = _fetch("dataset", name, revision, sizes)
     rows = [len(load_rows(source, split)) for split in splits]
@@ -158,7 +161,7 @@ def _fetch(kind: str, repo: str, revision: str, sizes: dict[str, int]) -> str:
 
 
 class Progress:
-    """Tells about once a second how much of a repository is there."""
+    """Reports about once a second how much of a repository is downloaded."""
 
     def __init__(self, repo: str, total: int) -> None:
         self.repo, self.total, self.before = repo, total, 0
@@ -199,7 +202,7 @@ def _load_model(section: ModelSection) -> str:
 
 
 def _tensors(section: ModelSection) -> int:
-    """How many the files of weights hold; opening one holds its length against its head."""
+    """Number of parameters in the weight files; opening a file checks its length against its header."""
     from safetensors import safe_open
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
 
@@ -218,7 +221,7 @@ def _tensors(section: ModelSection) -> int:
         names = [SAFE_WEIGHTS_NAME]
     paths = {name: file(name) for name in names}
     if index is None and paths[SAFE_WEIGHTS_NAME] is None and file(WEIGHTS_NAME):
-        return 0  # an older format, whose files have no head
+        return 0  # an older format, whose files have no header
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         raise FileNotFoundError(f"{section.name_or_path}: not in the cache: {', '.join(missing)}")

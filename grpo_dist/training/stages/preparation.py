@@ -1,4 +1,4 @@
-"""What the prepare stage makes: model, tokenizer, data and warm start of a run."""
+"""What the prepare stage creates: model, tokenizer, data and warm start of a run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ from grpo_dist.training.rewards.preflight import try_rewards
 
 
 def prepare(run: Run, backend: Backend) -> None:
-    """Make what is missing of model, tokenizer, data and warm start; `prepared.json`, written last, stands for all."""
+    """Create whatever is missing of model, tokenizer, data and warm start; `prepared.json`, written last, marks
+    completion."""
     config, directory = run.config, run.directory
     note_environment(run, backend)
     if config.model.name_or_path == EMBEDDED and not directory.model.exists():
@@ -53,7 +54,7 @@ def prepare(run: Run, backend: Backend) -> None:
 
 
 def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with the chat template of the run, and a pad token that no text holds."""
+    """The model's tokenizer with the chat template of the run, and a pad token that occurs in no text."""
     tokenizer = load_tokenizer(run)
     tokenizer.chat_template = chat_template(run.config.data, tokenizer.chat_template, bos=begins_with_bos(tokenizer))
     settle_pad(tokenizer, end_tokens(declared_generation(run), tokenizer), vocabulary(run))
@@ -61,16 +62,16 @@ def dressed_tokenizer(run: Run) -> PreTrainedTokenizerBase:
 
 
 def keep_tokenizer(run: Run) -> PreTrainedTokenizerBase:
-    """The dressed tokenizer, left in the run directory and read from there, as every later stage does.
+    """The tokenizer with its template, saved in the run directory and loaded from there, as every later stage does.
 
-    A tokenizer that is saved may split texts in another way when it is loaded again (Llama 2's, transformers 5).
+    A saved tokenizer may split texts differently when it is loaded again (Llama 2's, transformers 5).
     """
     dressed_tokenizer(run).save_pretrained(run.directory.tokenizer)
     return renderer_in(run).tokenizer
 
 
 def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
-    """The problems of the run, which it leaves in the run directory.
+    """The problems of the run, saved in the run directory.
 
     Raises:
         DataError: they cannot be loaded or used, are too few, or lack a column that a reward reads.
@@ -101,7 +102,7 @@ def data(run: Run, tokenizer: PreTrainedTokenizerBase) -> Prepared:
 
 
 def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
-    """What the data room has to know of the run's model."""
+    """What `grpo_dist.data` needs to know about the run's model."""
     renderer = renderer_of(run.config, tokenizer)
     return Model(
         render=renderer.text,
@@ -112,10 +113,10 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
 
 
 def looked_at(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> Prepared:
-    """The same after a look at its prompts, what was found among the notes; all of them are said.
+    """The prepared data with the findings about its prompts added to the notes; all notes are reported.
 
     Raises:
-        DataError: training on these prompts would be of no use.
+        DataError: training on these prompts would be useless.
     """
     found = check_prompts(run, renderer_of(run.config, tokenizer), (prepared.train, prepared.heldout))
     prepared = replace(prepared, notes=(*prepared.notes, *map(as_note, found)))
@@ -131,7 +132,7 @@ def note_prepared(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepar
 
 
 def planned_data(run: Run) -> DataSection:
-    """With the limit that engines were planned with, where nothing stated bounds a prompt."""
+    """With the limit that engines were planned with, if no setting bounds a prompt."""
     section, limit = run.config.data, run.plan.max_prompt_length
     if run.plan.max_model_len is None or section.max_prompt_length or section.max_prompt_length_quantile:
         return section
@@ -139,13 +140,13 @@ def planned_data(run: Run) -> DataSection:
 
 
 def planned_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
-    """With no more room than the engines of the run are started with: one longer prompt would end a step."""
+    """Limited to the context length of the run's engines: one longer prompt would fail a step."""
     model = data_model(run, tokenizer)
     return model if run.plan.max_model_len is None else replace(model, room=min(model.room, run.plan.max_model_len))
 
 
 def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
-    """The reward preflight: what it finds is told, and its errors stop the run here.
+    """The reward preflight: its findings are reported, and its errors stop the run here.
 
     Raises:
         RewardError: an error that `rewards.allow` does not name.
@@ -166,7 +167,7 @@ def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepare
 
 
 def _check_enough(run: Run, train: Dataset) -> None:
-    """TRL's sampler leaves out a last incomplete step: with fewer problems than one step needs, no step is done."""
+    """TRL's sampler drops a last incomplete step: with fewer problems than one step needs, there would be no step."""
     needed = run.plan.batch.prompts_per_step
     if len(train) < needed:
         raise DataError(
@@ -176,13 +177,13 @@ def _check_enough(run: Run, train: Dataset) -> None:
 
 
 def _scorers(config: RunConfig) -> list[LoadedReward]:
-    """Everything that will read the problems: the rewards, and the judge of the comparison."""
+    """Every function that will read the problems: the rewards, and the judge of the comparison."""
     judge = (config.evaluation.scorer,) if config.evaluation.enabled else ()
     return [*load_rewards(config.rewards.functions), *load_rewards(judge)]
 
 
 def reads(scorers: Sequence[LoadedReward]) -> Callable[[str], bool]:
-    """Whether one of the functions may read a column by the name it has: it says so, or it takes any."""
+    """Whether one of the functions may read a column under its original name: it names it, or accepts any."""
     parameters = [one for reward in scorers for one in parameters_of(reward.function)]
     if any(
         one.kind is one.VAR_KEYWORD
@@ -209,17 +210,17 @@ def check_columns(config: RunConfig, scorers: Sequence[LoadedReward], train: Dat
 
 
 def noted(prepared: Prepared, tally: Tally) -> Prepared:
-    """The same with the notes and counts of a later step."""
+    """The result with the notes and counts of a later step added."""
     return replace(prepared, notes=(*prepared.notes, *tally.notes), counts={**prepared.counts, **tally.counts})
 
 
 def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> Tally:
-    """The supervised warm start of the configuration, whose adapter it leaves in the run directory, and its account.
+    """The supervised warm start of the configuration, whose adapter is saved in the run directory, and its report.
 
     Args:
-        held: problems that are not to be trained on.
+        held: problems that must not be trained on.
     """
-    from grpo_dist.training.stages.warm_start import warm_start  # and with it TRL, which takes seconds
+    from grpo_dist.training.stages.warm_start import warm_start  # imports TRL, which takes seconds
 
     config, renderer = run.config, renderer_of(run.config, tokenizer)
     dress = dresser(system_prompt(config.data), template_accepts_system(renderer.text))

@@ -1,4 +1,4 @@
-"""The stage behind `grpo-dist rewards`: the preflight alone, in a run directory that is thrown away."""
+"""The stage of `grpo-dist rewards`: the preflight alone, in a temporary run directory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from grpo_dist.training.common.process import Run, main
 
 
 def rewards(run: Run) -> None:
-    """Leave `rewards_preflight.json`, whatever it finds; the model is only loaded when it is to write samples."""
-    load_rewards(run.config.rewards.functions)  # what cannot be loaded is told before the seconds of imports
+    """Write `rewards_preflight.json` whatever it finds; the model is loaded only if samples are requested."""
+    load_rewards(run.config.rewards.functions)  # report what cannot be loaded before the slow imports
 
     from grpo_dist.training.common.world import check_device
     from grpo_dist.training.rewards.preflight import try_rewards

@@ -16,11 +16,11 @@ from grpo_dist.progress import say
 from grpo_dist.training.common.process import Run, main
 
 NOT_OF_TRANSFORMERS = ("model_type", "qk_norm", "output_bias", "fused_projections", "norms_per_layer", "float32_norms")
-"""Fields of an `Architecture` that the model class has of itself."""
+"""Fields of an `Architecture` that the model class determines by itself."""
 
 
 def make(run: Run) -> None:
-    """Leave it where the run's configuration says that the model is."""
+    """Save it where the run's configuration expects the model."""
     stated = json.loads(run.directory.debug.read_text(encoding="utf-8"))["model"]
     name, revision = stated["name_or_path"], stated["revision"]
     tokenizer = _tokenizer(name, revision)
@@ -36,7 +36,7 @@ def make(run: Run) -> None:
 
 
 def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """From the cache where it is there, else from the Hub."""
+    """From the cache if it is there, else from the Hub."""
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main", local_files_only=True)
     except (OSError, ValueError):

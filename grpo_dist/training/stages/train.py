@@ -27,7 +27,7 @@ from grpo_dist.training.trainer.trainer import Trainer
 
 
 def train(run: Run) -> None:
-    """Train from the newest complete checkpoint, or from the start, and leave the adapter."""
+    """Train from the newest complete checkpoint, or from the start, and save the adapter."""
     if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
         keep_to_gloo()
     check_world(run.plan)
@@ -44,7 +44,7 @@ def train(run: Run) -> None:
 
 
 def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
-    """Returns the newest checkpoint: that of the last step unless training was asked to stop."""
+    """Returns the newest checkpoint: that of the last step unless training was told to stop."""
     if checkpoint is not None:
         check_sound(checkpoint)
     trainer = _trainer(run)
@@ -66,7 +66,7 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
 
 def _trainer(run: Run) -> Trainer:
     rewards = load_rewards(run.config.rewards.functions)
-    # Before the model: under ZeRO-3 it is what makes each process load its own shard only.
+    # Before the model: under ZeRO-3 it makes each process load only its own shard.
     arguments = grpo_arguments(run, [reward.weight for reward in rewards])
     warm = run.directory.warm_start
     trainer = Trainer(
@@ -97,7 +97,7 @@ def _opening(run: Run) -> str:
 
 
 def _newest(run: Run) -> Path | None:
-    """The checkpoint to go on from: the last one of a run that was made longer may lie inside a generation window."""
+    """The checkpoint to resume from: if a run was extended, its last one may lie inside a generation window."""
     there = all_complete(run.directory.checkpoints)
     return next((one for one in reversed(there) if _is_last(one, run) or _ends_window(one, run)), None)
 
@@ -112,7 +112,7 @@ def _is_last(checkpoint: Path, run: Run) -> bool:
 
 
 def _keep_adapter(checkpoint: Path, adapter: Path) -> None:
-    """Copy the adapter out of the last checkpoint; it appears whole or not at all."""
+    """Copy the adapter out of the last checkpoint; atomically."""
     draft = adapter.with_name(f".adapter.{uuid.uuid4().hex[:8]}")
     draft.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):

@@ -20,7 +20,7 @@ from grpo_dist.training.trainer.arguments import precision
 
 
 def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, Any]]) -> None:
-    """Train a fresh adapter on `examples` (prompt: messages, completion: text) and leave it in the run directory.
+    """Train a new adapter on `examples` (prompt: messages, completion: text) and save it in the run directory.
 
     Raises:
         DataError: no example is short enough.
@@ -39,7 +39,7 @@ def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, 
     run.directory.warm_start_data.parent.mkdir(exist_ok=True)
     rows.to_parquet(run.directory.warm_start_data)
     work = run.directory.path / ".warm_start"
-    shutil.rmtree(work, ignore_errors=True)  # of an attempt that was cut off
+    shutil.rmtree(work, ignore_errors=True)  # left by an attempt that was interrupted
     trainer = SFTTrainer(
         **trainable(run),
         args=_arguments(run, str(work)),
@@ -72,7 +72,7 @@ def _arguments(run: Run, output_dir: str) -> SFTConfig:
 
 
 def _tokenize(example: dict[str, Any], renderer: PromptRenderer) -> dict[str, list[int]]:
-    """Prompt as GRPO will give it, completion, end token; the loss counts only what follows the prompt."""
+    """Prompt as in GRPO, completion, end token; the loss covers only what follows the prompt."""
     prompt, tokenizer = renderer.ids(example["prompt"]), renderer.tokenizer
     completion = tokenizer(example["completion"] + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}

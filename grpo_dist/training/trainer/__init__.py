@@ -1,1 +1,1 @@
-"""GRPOTrainer and what is overridden in it."""
+"""GRPOTrainer and its overridden methods."""

@@ -11,7 +11,7 @@ from grpo_dist.training.common.unsloth_arguments import build
 
 
 def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
-    """Every field the user stated under `grpo:`, and those the plan owns."""
+    """Every field the user set under `grpo:`, and those the plan determines."""
     config, plan = run.config, run.plan
     return build(
         GRPOConfig,
@@ -33,7 +33,7 @@ def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
 
 
 def precision(dtype: str) -> dict[str, bool]:
-    """Autocast follows the dtype of the weights; TRL would turn bf16 on by itself, for float32 weights too."""
+    """Autocast follows the dtype of the weights; TRL would enable bf16 by default, even for float32 weights."""
     return {"bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
 
 

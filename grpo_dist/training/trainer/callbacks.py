@@ -1,8 +1,6 @@
-"""What is written and said while training goes on.
+"""Callbacks of a training run: metrics and progress, warnings when nothing is being learnt, and stopping on request.
 
-Signs, in the metrics of a step, that nothing is being learnt.
-
-Stopping training when it is asked to: all processes at the same step, after one checkpoint.
+A requested stop ends all processes at the same step, after one checkpoint.
 """
 
 from __future__ import annotations
@@ -28,19 +26,19 @@ from grpo_dist.run.control import note_stop, stop_requested
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
 
 PATIENCE = 3
-"""Logged steps in a row before a sign is told."""
+"""Consecutive logged steps before a warning."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A range of a metric that tells something."""
+    """A range of a metric that deserves a warning."""
 
     metric: str
     text: str
     at_least: float = -inf
     at_most: float = inf
     correction: str = ""
-    """How `vllm_importance_sampling_mode` has to begin for it."""
+    """Prefix of `vllm_importance_sampling_mode` for which it applies."""
 
     def shows(self, value: float | None) -> bool:
         return value is not None and self.at_least <= value <= self.at_most
@@ -79,7 +77,7 @@ SIGNS = (
 
 
 class Alerts:
-    """Tells each sign once, when it has stood for PATIENCE logged steps in a row.
+    """Reports each sign once, after PATIENCE consecutive logged steps.
 
     Args:
         correction: TRL's `vllm_importance_sampling_mode`.
@@ -91,7 +89,7 @@ class Alerts:
         self.told: set[str] = set()
 
     def of(self, logs: Mapping[str, Any]) -> Iterator[str]:
-        """What the metrics of one more step give reason to tell."""
+        """The warnings that the metrics of one more step give rise to."""
         for sign in self.signs:
             metric = sign.metric
             self.streaks[metric] = self.streaks[metric] + 1 if sign.shows(logs.get(metric)) else 0
@@ -101,11 +99,12 @@ class Alerts:
 
 
 class StepRecorder(TrainerCallback):
-    """Writes each logged step to `metrics.jsonl`, with throughput beside TRL's metrics, and tells the terminal.
+    """Writes each logged step to `metrics.jsonl`, with throughput added to TRL's metrics, and reports to the terminal.
 
-    `perf/tokens_per_second` counts prompt and completion tokens of all processes over the wall time since the line
-    before; `perf/prompt_tokens_per_second` and `perf/completion_tokens_per_second` are its parts. All include training
-    time. `perf/idle_share` is the part of that time in which training waited for completions and syncs, 0 to 1.
+    `perf/tokens_per_second` counts prompt and completion tokens of all processes over the wall time since the previous
+    line; `perf/prompt_tokens_per_second` and `perf/completion_tokens_per_second` are its parts. All of them include
+    training time. `perf/idle_share` is the part of that time in which training waited for completions and syncs, 0 to
+    1.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,7 +167,7 @@ class StepRecorder(TrainerCallback):
 
 
 def _windows(step: int, args: TrainingArguments) -> int:
-    """Generations begun up to the end of a step."""
+    """Number of generations started by the end of a step."""
     return ceil(step / args.num_iterations)
 
 
@@ -181,9 +180,9 @@ def _percent(value: float | None) -> str:
 
 
 class StopWhenAsked(TrainerCallback):
-    """The main process looks for the request at the end of each step; the others hear of it in that moment.
+    """The main process checks for the stop request at the end of each step and tells the others at once.
 
-    Not inside a generation window, from which a run cannot be continued.
+    Not inside a generation window, from which a run cannot be resumed.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -205,7 +204,7 @@ class StopWhenAsked(TrainerCallback):
 
 
 class Heartbeat(TrainerCallback):
-    """`heartbeat.json`: the last step done, for whoever watches the run."""
+    """`heartbeat.json`: the last step done, for the processes that watch the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,6 +217,6 @@ class Heartbeat(TrainerCallback):
 
 
 def note_stopped(step: int) -> None:
-    """Tell whoever started this attempt that training stopped after a checkpoint, unfinished."""
+    """Tell the parent process that training stopped after a checkpoint, unfinished."""
     if attempt := os.environ.get(ATTEMPT_VARIABLE):
         note_stop(Path(attempt), step)

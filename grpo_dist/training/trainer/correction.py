@@ -1,4 +1,4 @@
-"""TRL's correction for vLLM's probabilities, and what it leaves of the completions that were sampled."""
+"""TRL's correction for vLLM's probabilities, and how much weight it leaves the sampled completions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LOW_WEIGHT_SHARE = "sampling/low_weight_share"
 LOW_WEIGHT = 0.1
 QUANTILES = {"p01": 0.01, "p50": 0.5, "p99": 0.99}
 MOST_TOKENS = 2**22
-"""Over all processes; of more, evenly spaced ones stand for all in the quantiles."""
+"""Most values over all processes for the quantiles; of more, evenly spaced ones are used."""
 LARGEST_LOG = 80.0
-"""Of a ratio that is told; `exp` of a little more is no float32."""
+"""Largest reported logarithm of a ratio; `exp` of slightly more overflows float32."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Correction:
 
     mode: str
     clip_min: float | None
-    """Ratios below are raised to it (`*_truncate`) or become 0 (`*_mask`)."""
+    """Smaller ratios are raised to it (`*_truncate`) or become 0 (`*_mask`)."""
     clip_max: float | None
     """Likewise, above."""
 
@@ -55,14 +55,14 @@ class Correction:
 
 @dataclass(frozen=True)
 class Measured:
-    """What correction met in some completions and made of it; those without a token that counts are left out."""
+    """Ratios and weights of some completions; those without a token in the loss are left out."""
 
     differences: torch.Tensor
     """(tokens,) the trainer's log-probabilities less vLLM's, of the tokens for which vLLM gave any."""
     weights: torch.Tensor
     """(tokens,) or, for `sequence_*`, (completions,), as they enter the loss."""
     completions: torch.Tensor
-    """(completions, 3): logarithm of the product of its tokens' ratios, of their geometric mean, mean weight."""
+    """(completions, 3): logarithm of the product of its tokens' ratios, that of their geometric mean, mean weight."""
 
     @classmethod
     def of(cls, correction: Correction, difference: torch.Tensor, mask: torch.Tensor) -> Measured:
@@ -87,11 +87,11 @@ class Measured:
 
 
 def metrics(measured: Measured, accelerator: Accelerator) -> dict[str, float]:
-    """Metric → value, over the completions of all processes; nothing where none counts.
+    """Metric → value, over the completions of all processes; empty if none counts.
 
     `effective_sample_size` is (Σw)² / (n Σw²) of the weights as they enter the loss, 0 to 1: of tokens, with
     `sequence_*` of completions. `low_weight_share` is the share of completions whose weight is below 0.1; with
-    `token_*` that is the mean of their tokens' weights. The quantiles of `raw_ratio` are taken before any bound: of
+    `token_*` that is the mean of their tokens' weights. The quantiles of `raw_ratio` are computed before any bound: of
     tokens, and of completions by the product of their tokens' ratios and by its geometric mean.
     """
     weights, differences = measured.weights.double(), measured.differences.double()

@@ -1,4 +1,4 @@
-"""A run that is resumed reads its problems in the order in which it would have read them."""
+"""A resumed run reads its problems in the same order as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class KeepsDataOrder(GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         sampler = super()._get_train_sampler(dataset)
-        sampler.__class__ = ForwardedSampler  # as TRL made it, whatever that is given in other versions
+        sampler.__class__ = ForwardedSampler  # whatever arguments TRL's versions pass to it
         sampler.epochs_done = lambda: self._epochs_done(len(sampler))
         return sampler
 
     def _epochs_done(self, completions: int) -> int:
-        """Whole passes that are done, of so many completions each."""
+        """Complete passes done, each of this many completions."""
         per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         steps = max(1, completions // (per_step * self.accelerator.num_processes))
         return self.state.global_step // steps

@@ -11,7 +11,7 @@ from trl import GRPOTrainer
 from grpo_dist.training.trainer.correction import Correction, Measured, metrics
 
 IS_TRLS_OWN = GRPOTrainer.__module__ == "trl.trainer.grpo_trainer"
-"""Not on a GPU under Unsloth, which scores by code of its own."""
+"""Not on a GPU under Unsloth, which scores with its own code."""
 
 SCORES = {"old_per_token_logps", "sampling_per_token_logps"}
 SAMPLING_METRICS = (
@@ -24,17 +24,17 @@ SAMPLING_METRICS = (
 
 
 class DeferredScoring(GRPOTrainer):
-    """Takes the correction from the loss's own forward pass, where TRL runs another one before it.
+    """Takes the correction from the loss's own forward pass, where TRL runs a separate one before it.
 
     TRL scores all completions after generation, because the model that is trained gives its tokens other
     log-probabilities than vLLM did (`_generate_and_score_completions`, TRL 1.16). As long as completions serve a single
-    optimizer step, the model is the same when the loss is computed, and so are the log-probabilities. What is run is
-    TRL's code; it gets `importance_sampling_ratio` as soon as these are known. `old_per_token_logps` it replaces itself
-    where there are none.
+    optimizer step, the model is the same when the loss is computed, and so are the log-probabilities. The code that
+    runs is TRL's; it gets `importance_sampling_ratio` as soon as these are known. TRL itself substitutes
+    `old_per_token_logps` if there are none.
 
-    Not while evaluating, not where completions outlive a step (`num_iterations` above 1), nor with tools or rollout
-    functions, nor with `vespo`, whose weights take in the ratio of padding, nor with dropout, by which TRL's two passes
-    differ.
+    Not during evaluation, nor when completions serve more than one step (`num_iterations` above 1), nor with tools or
+    rollout functions, nor with `vespo`, whose weights include the ratio of padding, nor with dropout, which makes TRL's
+    two passes differ.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,7 +54,7 @@ class DeferredScoring(GRPOTrainer):
             and not self._dropout
             and not (self.tools or self.environment_factories or self.rollout_func)
             and IS_TRLS_OWN
-            and not self.args.use_liger_kernel  # may come with a loss of its own, which scores out of our sight
+            and not self.args.use_liger_kernel  # may bring its own loss, which scores where we cannot see it
         )
 
     # Four methods of TRL 1.16 work together here, in this order. `_generate_and_score_completions` calls `_generate`,
@@ -73,14 +73,14 @@ class DeferredScoring(GRPOTrainer):
             del output["old_per_token_logps"], output["importance_sampling_ratio"]
             # TRL 1.16 appends to each of these. Under another name this is an IndexError; a new one would log NaN.
             for name in SAMPLING_METRICS:
-                self._metrics["train"][name].pop()  # measured on no scores
-        elif self.model.training and self._corrects() and output.keys() >= SCORES:  # Unsloth's may lack them
+                self._metrics["train"][name].pop()  # TRL would measure without scores
+        elif self.model.training and self._corrects() and output.keys() >= SCORES:  # Unsloth's trainer may lack them
             self._log_correction(self._measured_in(output, output["old_per_token_logps"]))
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if self._defers_scoring():
-            self._uncorrected = inputs = dict(inputs)  # the buffered one stays as it is
+            self._uncorrected = inputs = dict(inputs)  # the buffered one is not changed
         return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(
@@ -94,7 +94,7 @@ class DeferredScoring(GRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         if self._scoring_is_next:
             self._scoring_is_next = False
-            # Not known yet. Read by mistake, they would make the loss NaN.
+            # Not known yet. If read by mistake, they make the loss NaN.
             return torch.full((len(input_ids), logits_to_keep), math.nan, device=input_ids.device), None, None
         scored = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, *args, **kwargs

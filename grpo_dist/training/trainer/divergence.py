@@ -1,4 +1,4 @@
-"""Training that diverges ends before anything of it is saved, and says so."""
+"""Stops diverging training with an error before anything of it is saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpo_dist.run.checkpoints import step_of
 from grpo_dist.training.models.adapter import WEIGHTS
 
 NO_PROBABILITIES = "probability tensor contains either"
-"""What torch says of logits that are NaN, when it is to sample by them."""
+"""torch's error message when it samples from NaN logits."""
 
 
 class StopsWhenDiverged(GRPOTrainer):
@@ -33,7 +33,7 @@ class StopsWhenDiverged(GRPOTrainer):
                 raise
             raise self._diverged("the model's probabilities are not finite") from error
         if not math.isfinite(value := loss.item()):
-            self._loss = value  # told with the gradient, which every process has
+            self._loss = value  # reported together with the gradient, which every process has
         return loss
 
     def _get_grad_norm(self, *arguments: Any, **keywords: Any) -> Any:
@@ -70,7 +70,7 @@ class StopsWhenDiverged(GRPOTrainer):
 
 
 def check_sound(checkpoint: Path) -> None:
-    """Raises TrainingDiverged for a checkpoint whose adapter is not finite: nothing can be learnt from there."""
+    """Raises TrainingDiverged for a checkpoint whose adapter is not finite: training cannot continue from it."""
     if all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint / WEIGHTS).values()):
         return
     raise TrainingDiverged(

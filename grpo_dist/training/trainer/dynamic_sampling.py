@@ -1,4 +1,4 @@
-"""Groups that teach nothing, replaced by groups of further prompts: DAPO's dynamic sampling."""
+"""DAPO's dynamic sampling: groups without a learning signal are replaced by groups of further prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scored:
     """One generation batch after scoring. Groups and table are those of all processes, in order."""
 
     output: dict[str, torch.Tensor]
-    """What TRL made of this process's share."""
+    """TRL's result for this process's share."""
     informative: list[bool]
     """Per group: whether rewards differ within it."""
     table: dict[tuple[str, ...], list[Any]]
@@ -36,12 +36,12 @@ class Scored:
 class DynamicSampling(GRPOTrainer):
     """Draws up to `max_num_gen_batches` generation batches per step (verl's name for it).
 
-    The first is TRL's own. Each group whose rewards are all alike gives its place to an informative one from later
-    batches, which hold only as many prompts as places are left; if those run out, it stays. So the shape of what is
-    trained on is always the same.
+    The first is TRL's own. Each group whose rewards are all equal is replaced by an informative one from later batches,
+    which hold only as many prompts as places are left; if there are too few, it stays. So the shape of the training
+    batch never changes.
 
-    `reward` and the other metrics of generation describe the first batch, so they compare with those of a run without;
-    the completions table shows what is trained on. Needs advantages that depend on their group alone.
+    `reward` and the other metrics of generation describe the first batch, so they are comparable with those of a run
+    without it; the completions table shows what is trained on. Advantages must depend on their group alone.
     """
 
     def __init__(self, *args: Any, max_num_gen_batches: int = 1, **kwargs: Any) -> None:
@@ -72,7 +72,7 @@ class DynamicSampling(GRPOTrainer):
             if seconds := later.get("perf/generation_seconds"):
                 metrics["perf/generation_seconds"][-1] += seconds[-1]
             if share := later.get("perf/replica_utilization"):
-                metrics["perf/replica_utilization"][-1:] = share  # of all batches up to now
+                metrics["perf/replica_utilization"][-1:] = share  # of all batches so far
             further += later["completions/mean_length"][-1] * len(batches[-1].informative) * self.num_generations
         self._metrics["train"] = metrics
         metrics["sampling/further_completion_tokens"].append(further)
@@ -100,7 +100,7 @@ class DynamicSampling(GRPOTrainer):
         }
 
     def _share(self, prompts: Iterator[dict[str, Any]], missing: int) -> list[dict[str, Any]]:
-        """This process's rows of the next batch: as many groups as are missing, and what divides over processes."""
+        """This process's rows of the next batch: as many groups as are missing, rounded to divide over processes."""
         processes = self.accelerator.num_processes
         stride = processes // gcd(self.num_generations, processes)
         drawn = list(islice(prompts, -(-missing // stride) * stride))
@@ -128,7 +128,7 @@ class DynamicSampling(GRPOTrainer):
                 column.extend(_value(batches[batch].table.get(name), row) for batch, row in rows)
 
     def _assembled(self, batches: list[Scored], places: list[Place]) -> dict[str, torch.Tensor]:
-        """This process's share of the groups in `places`, padded alike, with the number of tokens it now has."""
+        """This process's share of the groups in `places`, padded to equal length, with its new number of tokens."""
         own = batches[0].output
         if not any(batch for batch, _ in places):
             return own
@@ -173,7 +173,7 @@ def groups_that_differ(scores: torch.Tensor, weights: torch.Tensor, num_generati
     missing = scores.isnan().all(dim=1)
     low = rewards.masked_fill(missing, torch.inf).view(-1, num_generations).amin(dim=1)
     high = rewards.masked_fill(missing, -torch.inf).view(-1, num_generations).amax(dim=1)
-    # The same sum of weighted rewards may be rounded in two ways.
+    # Equal sums of weighted rewards may be rounded differently.
     return ((high > low) & ~torch.isclose(high, low)).tolist()
 
 
@@ -189,7 +189,7 @@ def further_prompts(dataset: Dataset, used: Sequence[Any], seed: int, global_ste
 
 
 def assign(informative: Sequence[Sequence[bool]]) -> list[Place]:
-    """Which group takes each place of the first batch: its own, unless it teaches nothing and a later one does.
+    """Which group takes each place of the first batch: its own, unless it is uninformative and a later one is not.
 
     Args:
         informative: per generation batch, per group.

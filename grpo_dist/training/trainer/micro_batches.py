@@ -1,4 +1,4 @@
-"""Less padding: micro-batches of completions of like length, cut to the longest of each."""
+"""Less padding: micro-batches of completions of similar length, each cut to its longest."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KNOWN = frozenset({*OF_PROMPT, *OF_COMPLETION, *OF_ROW})
 
 
 class TightMicroBatches(GRPOTrainer):
-    """Regroups and cuts what TRL has generated, scored, shuffled and split.
+    """Regroups and cuts the batches TRL has generated, scored, shuffled and split.
 
-    TRL pads all completions of a process to the longest. Cutting columns that hold padding alone changes no loss: they
-    are masked, and rotary embeddings see distances, not places. Nor does it matter which micro-batch of its optimizer
-    step a completion is in, unless a mean over the tokens of a micro-batch enters the loss. (The logged `entropy`, `kl`
-    and `clip_ratio` are such means, averaged over micro-batches: short completions weigh more in them here.) Each
-    process tidies its own, and runs as many forward passes as before.
+    TRL pads all completions of a process to the longest. Cutting columns that hold only padding does not change the
+    loss: they are masked, and rotary embeddings depend on distances, not positions. Nor does it matter which
+    micro-batch of its optimizer step a completion is in, unless a mean over the tokens of a micro-batch enters the
+    loss. (The logged `entropy`, `kl` and `clip_ratio` are such means, averaged over micro-batches: short completions
+    weigh more in them here.) Each process regroups its own batches and runs as many forward passes as before.
     """
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -41,13 +41,13 @@ class TightMicroBatches(GRPOTrainer):
         # it counts differently, one micro-batch is trained on twice and another one never.
         buffered = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is buffered:  # nothing new, or an evaluation
+        if self._buffered_inputs is buffered:  # no new batch, or an evaluation
             return inputs
         self._buffered_inputs = self._tidied(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _tidied(self, batches: list[Batch]) -> list[Batch]:
-        # vespo's weights take in the importance-sampling ratio of padding
+        # vespo's weights include the importance-sampling ratio of padding
         if self.loss_type == "vespo" or not batches[0].keys() <= KNOWN:
             return batches
         size = self._micro_batches_of_a_step(len(batches))
@@ -68,7 +68,7 @@ class TightMicroBatches(GRPOTrainer):
 
 
 def by_length(batches: list[Batch]) -> list[Batch]:
-    """The same rows in as many batches, longest first: what does not fit into memory fails at once."""
+    """The same rows in as many batches, longest first, so that a batch too large for memory fails at once."""
     if len(batches) == 1:
         return batches
     whole = {name: torch.cat([one[name] for one in batches]) if x.ndim else x for name, x in batches[0].items()}
@@ -92,6 +92,6 @@ def cut(batch: Batch, multiple: int) -> Batch:
 
 
 def _width(mask: torch.Tensor, multiple: int) -> int:
-    """Columns that are needed; one at least, where every completion of a batch is left out of the loss."""
+    """Number of columns needed; at least one, even if every completion of a batch is masked out of the loss."""
     longest = max(1, int(mask.sum(dim=1).max()))
     return min(mask.size(1), -(-longest // multiple) * multiple)

@@ -1,7 +1,4 @@
-"""TRL's trainer, with less work per step and checkpoints where a run directory has them.
-
-Completions from where the plan has them, and how long they took.
-"""
+"""TRL's trainer with less work per step, checkpoints in the run directory, and completions from the planned source."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ BESIDES_GENERATION = ("perf/sync_seconds", "perf/canary_seconds")
 
 
 class PlannedRollouts(GRPOTrainer):
-    """Generates with the model itself, on the run's servers, or on engines of its own; `perf/*` says what it took."""
+    """Generates with the model itself, on the run's servers, or on its own engines; `perf/*` records the cost."""
 
     def __init__(self, *, run: Run, train_dataset: Dataset, **arguments: Any) -> None:
         self.run = run
@@ -82,14 +79,14 @@ class PlannedRollouts(GRPOTrainer):
 
 
 def _bounded(build: type[VLLMGeneration], *arguments: Any, max_num_seqs: int | None = None, **keywords: Any) -> Any:
-    """With as many sequences at a time as were planned: TRL would run all of a step, which vLLM refuses beyond
+    """With the planned number of concurrent sequences: TRL would run all of a step, which vLLM refuses above
     `max_num_batched_tokens`."""
     bound = None if max_num_seqs is None else min(max_num_seqs, MOST_SEQUENCES)
     return build(*arguments, max_num_seqs=bound, **keywords)
 
 
 def _generation_of(run: Run) -> type[VLLMGeneration]:
-    """The class that stands in for TRL's; imported where it is needed, for the engine comes with it."""
+    """The class that replaces TRL's; imported only when needed, because it imports the engine."""
     mode = run.plan.topology.mode
     if mode == "transformers":
         return VLLMGeneration
@@ -119,19 +116,19 @@ class Trainer(
     DeferredScoring,
     PlannedRollouts,
 ):
-    """`GRPOTrainer` whose checkpoints lie under `checkpoints/` and are sealed when every process has written."""
+    """`GRPOTrainer` whose checkpoints are under `checkpoints/` and are sealed once every process has written."""
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         # TRL 1.16 generates inside this method. If the error comes from elsewhere, nothing is saved before the run
         # ends.
         try:
             return super().training_step(*arguments, **keywords)
-        except RolloutsGone:  # on every process alike, before anything of the step was computed
+        except RolloutsGone:  # on every process, before anything of the step is computed
             self._save_now()
             raise
 
     def _save_now(self) -> None:
-        """Keep the steps that are done; a checkpoint of this very step may stand already."""
+        """Save the steps that are done; a checkpoint of this step may already exist."""
         step = self.state.global_step
         if step and not is_complete(Path(self._get_output_dir(None)) / f"checkpoint-{step}"):
             self._save_checkpoint(self.model, None)
