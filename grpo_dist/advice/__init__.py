@@ -1,1 +1,1 @@
-"""RFT, SFT or preference tuning: what decides it, and what a data file tells about that."""
+"""RFT, SFT or preference tuning: the decision rules, and what a data file says about them."""

@@ -1,4 +1,4 @@
-"""What a data set tells: whether there are labels, how many, and whether a program could check an answer."""
+"""Examines a data set: whether there are labels, how many, and whether a program could check an answer."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PAIRS, THUMBS = {"chosen", "rejected"}, {"completion", "label"}
 ASSISTANT = ("assistant", "gpt")
 
 EXAMINED = 400
-"""Labels that are read closely, spread over all of them."""
+"""Number of labels examined, spread evenly over all of them."""
 MOST = 0.9
-"""Share of the labels from which on something is said of all."""
+"""Share of the labels from which a property counts for all."""
 CLASSES, REPEATS = 20, 5
-"""At most so many different labels, each so often on average, are the classes of a classification."""
+"""At most this many different labels, each this often on average, are the classes of a classification."""
 SHORT_WORDS, SHORT_CHARS, MATHEMATICAL_CHARS = 5, 40, 200
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -51,11 +51,11 @@ class Seen:
     rows: int
     columns: tuple[str, ...]
     answer_column: str | None
-    """Where the labels stand; None without any."""
+    """Column of the labels; None without any."""
     labels: int
-    """Rows that have one."""
+    """Number of rows with a label."""
     different: int
-    """Different ones among the labels examined."""
+    """Number of different labels among those examined."""
     judged: bool
     """Whether rows hold a chosen and a rejected answer, or one that is marked as good or bad."""
     extractor: str
@@ -65,7 +65,7 @@ class Seen:
 
     @property
     def checkable(self) -> float | None:
-        """Share of the labels that a program can hold an answer against; None without labels."""
+        """Share of the labels that a program can compare an answer with; None without labels."""
         examined = sum(self.kinds.values())
         return 1 - self.kinds.get("text", 0) / examined if examined else None
 
@@ -76,7 +76,7 @@ class Seen:
         return few and "text" not in self.kinds
 
     def facts(self) -> dict[str, str]:
-        """Answers to questions of the tree; what the data does not tell is left out."""
+        """Answers to questions of the rules; what the data does not show is left out."""
         known = {"labels": label_answer(self.labels)}
         if self.checkable is not None and not 1 - MOST < self.checkable < MOST:
             known["verifiable"] = "yes" if self.checkable >= MOST else "no"
@@ -87,7 +87,7 @@ class Seen:
         return known
 
     def _worked_out(self) -> float:
-        """Share of the labels that somebody has to work out: numbers, mathematics, what ends a worked solution."""
+        """Share of the labels that require working out: numbers, mathematics, results of a worked solution."""
         examined = sum(self.kinds.values())
         if self.extractor != "none" or not examined:
             return float(self.extractor != "none")
@@ -103,7 +103,7 @@ def look(section: DataSection, seed: int, answer_column: str | None = None) -> S
     """Look at the rows that the section names.
 
     Args:
-        answer_column: where the labels stand; otherwise what the section says, else the first usual name there is.
+        answer_column: the column of the labels; by default that of the section, else the first usual name present.
 
     Raises:
         DataError: the rows cannot be loaded, or lack the column named.
@@ -139,7 +139,7 @@ def look(section: DataSection, seed: int, answer_column: str | None = None) -> S
 
 
 def kind_of(label: str) -> str:
-    """How an answer could be held against this label: `number`, `mathematics`, `short` or `text`."""
+    """How an answer could be compared with this label: `number`, `mathematics`, `short` or `text`."""
     text = plain(label) if len(label) <= MATHEMATICAL_CHARS else label
     if parse_quantity(text) is not None:
         return "number"
@@ -149,14 +149,14 @@ def kind_of(label: str) -> str:
 
 
 def spread(labels: Sequence[str]) -> Sequence[str]:
-    """At most EXAMINED of them, evenly from first to last."""
+    """At most EXAMINED of them, evenly spaced."""
     if len(labels) <= EXAMINED:
         return labels
     return [labels[place * len(labels) // EXAMINED] for place in range(EXAMINED)]
 
 
 def _reads_as_mathematics(text: str) -> bool:
-    """math-verify takes words for products of letters, so words are no mathematics."""
+    """math-verify reads words as products of letters, so words do not count as mathematics."""
     outside = _COMMAND.sub(" ", text)
     return len(text) <= MATHEMATICAL_CHARS and bool(_MATHEMATICAL.search(text)) and not _WORD.search(outside)
 
@@ -177,14 +177,14 @@ def _labels(rows: Dataset, column: str | None) -> list[str]:
 
 
 def _last_words(conversations: Sequence[Any]) -> list[str]:
-    """What the assistant says last in each conversation that ends with it, of {role, content} or {from, value}."""
+    """The last assistant message of each conversation that ends with one, of {role, content} or {from, value}."""
     ends = [turns[-1] for turns in conversations if isinstance(turns, list) and turns and isinstance(turns[-1], dict)]
     said = [(end.get("role", end.get("from")), end.get("content", end.get("value"))) for end in ends]
     return [str(text) for role, text in said if role in ASSISTANT and not is_missing(text)]
 
 
 def _extractor(labels: Sequence[str]) -> str:
-    """The one that finds a short answer at the end of nearly every label, which is more than that answer."""
+    """The extractor that finds a short answer at the end of nearly every label that contains more than the answer."""
     some = spread(labels)
     for name in ("gsm8k", "boxed"):
         found = sum(_shortens(label, EXTRACTORS[name]) for label in some)

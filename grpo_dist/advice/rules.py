@@ -1,4 +1,4 @@
-"""The decision as a table: each question, what follows from each answer to it, why, and who says so.
+"""The decision as a table: each question, what follows from each answer, why, and the source.
 
 Pure. The picture in the documentation is drawn from the same table.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FEW, MANY = 100, 100_000
-"""Labels below the first are few: Predibase's rule of thumb. From the second on they are many: our own figure."""
+"""Labels below the first are few: Predibase's rule of thumb. From the second on they are many (our own figure)."""
 
 OURS = "our own rule of thumb"
 PREDIBASE = (
@@ -50,7 +50,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Reason:
-    """One answered question on the way."""
+    """One answered question on the path."""
 
     fact: str
     question: str

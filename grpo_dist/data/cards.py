@@ -1,6 +1,6 @@
 """The README of a data set folder: which configurations it has and which files belong to each.
 
-A repository of the Hub that was downloaded as a folder keeps its subsets apart only there.
+In a Hub repository downloaded as a folder, only the README distinguishes the subsets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_SPLIT = "train"
 
 
 def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Configuration name → its entry under `configs:` in the README's front matter; empty without one.
+    """Configuration name → its entry under `configs:` in the README's front matter; empty if there is none.
 
     Raises:
         DataError: the front matter is not YAML.
@@ -42,7 +42,7 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def choose_config(source: SourceSection, configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The configuration asked for, or the default one.
+    """The requested configuration, or the default one.
 
     Raises:
         DataError: it does not exist, or several do and none was named.
@@ -63,7 +63,7 @@ def choose_config(source: SourceSection, configs: dict[str, dict[str, Any]]) -> 
 
 
 def missing_config(source: SourceSection, names: list[str]) -> DataError:
-    """The error that lists the configurations there are."""
+    """The error that lists the available configurations."""
     if not names:
         return DataError(
             f"{place(source)}.config: {source.name_or_path} has no configurations, {source.config!r} was asked for",
@@ -96,6 +96,6 @@ def _patterns(data_files: Any) -> dict[str, list[str]]:
 
 
 def _expand(base: Path, patterns: list[str]) -> list[Path]:
-    """Files that match, sorted; characters of `base` itself are never taken for a pattern."""
+    """Files that match, sorted; characters of `base` itself are never part of the pattern."""
     found = {base / name for pattern in patterns for name in glob.glob(str(pattern), root_dir=base, recursive=True)}
     return sorted(path for path in found if path.is_file())

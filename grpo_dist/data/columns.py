@@ -1,4 +1,4 @@
-"""From the columns a data set has to the columns we train on: ours first, all others kept for reward functions."""
+"""Maps the columns of a data set to those we train on: ours first, all others kept for reward functions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ RESERVED = (
     "prompts",
     "trainer_state",
 )
-"""Names that TRL's GRPOTrainer gives a meaning of its own: it drops, overwrites or trips over such a column."""
+"""Names with a special meaning for TRL's GRPOTrainer: it drops, overwrites or fails on such a column."""
 RENAMED = "dataset_"
 PICTURES = ("image", "images", "video", "videos", "audio", "audios")
-"""Columns of what the model would have to be shown beside the text."""
+"""Columns of media that the model would need besides the text."""
 
 USUAL_NAMES = {
     "prompt": ("question", "problem", "query", "instruction", "input", "messages", "source_prompt"),
@@ -45,16 +45,16 @@ def map_columns(
     tally: Tally | None = None,
     reads: Callable[[str], bool] = lambda name: False,
 ) -> Dataset:
-    """Rename their columns to ours as `source.columns` says, and step aside for TRL's names.
+    """Rename the source's columns to ours as `source.columns` says, and move those that collide with TRL's names.
 
-    Theirs may be a dotted path into a column of objects. Columns that nothing is said about keep their names, except
-    `completions` and the like: those become `dataset_completions`, with a note.
+    A source column may be a dotted path into a column of objects. Columns that are not mentioned keep their names,
+    except `completions` and the like: those become `dataset_completions`, with a note.
 
     Args:
-        reads: whether a reward may read a column by the name it has; one that was mapped stays there for it too.
+        reads: whether a reward may read a column under its original name; a mapped column then keeps that name too.
 
     Raises:
-        DataError: a column is missing, holds pictures, or a mapping hides or takes a name that is in use.
+        DataError: a column is missing, holds images, or a mapping hides or reuses an existing name.
     """
     needed = tuple(needed)
     theirs = {name: name for name in needed} | source.columns
@@ -84,7 +84,7 @@ def _check_present(dataset: Dataset, names: list[str], source: SourceSection, th
 
 
 def _check_text_only(dataset: Dataset, source: SourceSection) -> None:
-    """Pictures that nobody has given another name, which is to say that a reward alone reads them."""
+    """Image columns not mapped to another name; mapping one declares that only a reward reads it."""
     for name in PICTURES:
         if name not in dataset.column_names or name in source.columns.values():
             continue
@@ -105,13 +105,13 @@ def _described(ours: str, theirs: str) -> str:
 
 
 def guess_column(ours: str, theirs: str, there: list[str]) -> str | None:
-    """Which of the columns and dotted paths that there are may be meant; None where none is likely."""
+    """The columns and dotted paths that may be meant; None if none is likely."""
     usual = next((name for name in USUAL_NAMES.get(ours, ()) if name in there), None)
     return nearest(theirs, there) or usual or inner_name(ours, there)
 
 
 def inner_name(ours: str, paths: Iterable[str]) -> str | None:
-    """The dotted path whose last part is what such a column is usually called."""
+    """The dotted path whose last part is a usual name for such a column."""
     last = {path.rpartition(".")[2]: path for path in reversed(list(paths)) if "." in path}
     wanted = (
         ("ground_truth", ours, *USUAL_NAMES.get(ours, ())) if ours == "answer" else (ours, *USUAL_NAMES.get(ours, ()))
@@ -136,7 +136,7 @@ def _check_free(names: list[str], source: SourceSection, needed: tuple[str, ...]
 
 
 def _assemble(dataset: Dataset, theirs: Mapping[str, str]) -> Dataset:
-    """Columns in the order of `theirs` (ours → theirs), types as they were; one of theirs may serve two of ours."""
+    """Columns in the order of `theirs` (ours → theirs), types as they were; one source column may serve two of ours."""
     from datasets import concatenate_datasets
 
     parts = [_one_column(dataset, name, ours) for ours, name in theirs.items()]

@@ -1,6 +1,6 @@
-"""The problems of a band of pass rates, as a data file, and how a configuration reads it.
+"""Writes the problems in a band of pass rates as a data file, and says how a configuration reads it.
 
-Rows of a data set into a file that `data.name_or_path` can name.
+The file can be named as `data.name_or_path`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SUFFIXES = (".jsonl", ".parquet")
 
 
 def write_rows(rows: Table, path: Path) -> None:
-    """Write JSONL or Parquet, as the suffix says; the file stands whole or not at all.
+    """Write JSONL or Parquet, by suffix, atomically.
 
     Raises:
-        DataError: the place cannot be written, or a cell is nothing that JSON can hold.
+        DataError: the file cannot be written, or a cell cannot be represented in JSON.
     """
     from pyarrow import parquet
 
@@ -47,7 +47,7 @@ def write_rows(rows: Table, path: Path) -> None:
 
 
 def _json(row: dict[str, Any]) -> str:
-    # JSON knows no NaN; the readers take null for the same.
+    # JSON has no NaN; the readers treat null as the same.
     known = {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in row.items()}
     return json.dumps(known, ensure_ascii=False, default=_as_json)
 
@@ -59,12 +59,12 @@ def _as_json(cell: Any) -> str:
 
 
 ROW = "grpo_dist_row"
-"""Column that numbers the rows of the source while problems are prepared from them."""
+"""Column with the source row number, kept while problems are prepared from the rows."""
 PASS_RATE, SAMPLES = "pass_rate", "samples"
 
 
 def write_filtered(source: Path, kept: Sequence[tuple[int, float]], samples: int, output: Path) -> None:
-    """Write the kept rows of `source` (Parquet) with their own columns, the pass rate and how many samples it is of.
+    """Write the kept rows of `source` (Parquet) with their own columns, the pass rate and its number of samples.
 
     Columns of an earlier filter are replaced.
 
@@ -83,12 +83,12 @@ def write_filtered(source: Path, kept: Sequence[tuple[int, float]], samples: int
     rows = rows.take([row for row, _ in in_order])
     rows = rows.append_column(PASS_RATE, pyarrow.array([rate for _, rate in in_order]))
     rows = rows.append_column(SAMPLES, pyarrow.array([samples] * len(in_order)))
-    # The notes of `datasets` on the columns are those of the source.
+    # The column metadata of `datasets` describes the source.
     write_rows(rows.replace_schema_metadata(None), output)
 
 
 def settings_for(section: DataSection, output: Path) -> list[str]:
-    """What has to be set beside it when `data` shall read the filtered file: what chose among the rows is done."""
+    """Settings needed for `data` to read the filtered file: those that selected rows have already been applied."""
     settings = [f"data.name_or_path={output}"]
     if section.known_as is not None and section.like is None:
         settings.append(f"data.like={section.known_as}")
@@ -100,5 +100,5 @@ def settings_for(section: DataSection, output: Path) -> list[str]:
 
 
 def options(settings: Sequence[str]) -> str:
-    """The same to type: `--set a.b=c --set …`."""
+    """The same settings as options: `--set a.b=c --set …`."""
     return " ".join(f"--set {shlex.quote(setting)}" for setting in settings)

@@ -23,7 +23,7 @@ CHOICES = {
     "config": ("Config name is missing", "BuilderConfig", "Couldn't find cache for", "configurations in the cache"),
     "split": ("Unknown split",),
 }
-"""Field → words of `datasets` in an error about it; it lists the names there are."""
+"""Field → how `datasets` words an error about it, which lists the available names."""
 
 
 def load_from_hub(source: SourceSection, split: str) -> Dataset:
@@ -42,7 +42,7 @@ def load_from_hub(source: SourceSection, split: str) -> Dataset:
 
     obstacle = _obstacle(source)
     if obstacle and source.revision is not None:
-        # The cache falls back to whatever revision it holds, and says so nowhere.
+        # The cache silently falls back to whatever revision it holds.
         raise _unreachable(source, obstacle)
     with _offline() if obstacle else nullcontext():
         try:
@@ -54,10 +54,10 @@ def load_from_hub(source: SourceSection, split: str) -> Dataset:
 
 
 def _obstacle(source: SourceSection) -> str | None:
-    """Why the Hub cannot be used, asked once and without the library's minute of retries; None when it answers.
+    """Why the Hub cannot be used, from one request without the library's minute of retries; None when it answers.
 
     Raises:
-        DataError: it answers that there is no such data set or revision.
+        DataError: the Hub has no such data set or revision.
     """
     import httpx
     from huggingface_hub import HfApi
@@ -77,7 +77,7 @@ def _obstacle(source: SourceSection) -> str | None:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let `datasets` go straight to its cache."""
+    """Make `datasets` use only its cache."""
     from datasets import config
 
     before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
@@ -88,7 +88,7 @@ def _offline() -> Iterator[None]:
 
 
 def _explain(source: SourceSection, error: Exception, obstacle: str | None) -> DataError:
-    """The user's words for what `load_dataset` raised."""
+    """A message for the user about what `load_dataset` raised."""
     field, text = place(source), " ".join(str(error).split())
     if isinstance(error, ConnectionError) or "LocalEntryNotFoundError" in text:
         return _unreachable(source, obstacle or "the connection broke")
@@ -124,7 +124,7 @@ def _unreachable(source: SourceSection, obstacle: str) -> DataError:
 
 
 def _of_a_copy(source: SourceSection, folder: str) -> dict[str, str]:
-    """Settings for a local copy, with those that were filled in because the name on the Hub is known."""
+    """Settings for a local copy, including those that were filled in because the Hub name is known."""
     settings = {"name_or_path": f"./{folder}"}
     if source.name_or_path in KNOWN_DATA:
         settings["like"] = source.name_or_path

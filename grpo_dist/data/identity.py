@@ -1,4 +1,4 @@
-"""What makes two prompts the same problem."""
+"""Decides when two prompts are the same problem."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 KEY = "grpo_dist_problem"
-"""Column of the problems' keys while a data set is prepared: taken before a system prompt is put in."""
+"""Column of the problems' keys while a data set is prepared: computed before a system prompt is added."""
 
 _KEPT = ("<super>", "<sub>", "<fraction>")
-"""Forms that mean something else than the plain character: 2² is not 22."""
+"""Forms that differ in meaning from the plain character: 2² is not 22."""
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _MATH_MARKS = re.compile(r"\$+|\\[()\[\]]")
 _AROUND_SIGNS = re.compile(r"\s*([^\w\s])\s*")
@@ -28,7 +28,8 @@ _ALIKE |= str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-
 
 
 def problem_key(prompt: Messages) -> str:
-    """Roles and words, whatever the system prompt, case, white space, Unicode form, template and prefilled tag."""
+    """Key of roles and words, independent of system prompt, case, white space, Unicode form, template and prefilled
+    tag."""
     spoken = [(message["role"], normalised(message["content"])) for message in prompt if message["role"] != "system"]
     return json.dumps(spoken)
 
@@ -40,14 +41,14 @@ def normalised(text: str) -> str:
 
 
 def problem_keys(problems: Dataset) -> list[str]:
-    """The key of every row."""
+    """The keys of all rows."""
     if KEY in problems.column_names:
         return problems[KEY][:]
     return [problem_key(prompt) for prompt in problems["prompt"][:]]
 
 
 class Problems:
-    """A set of problems that knows a problem again, also when a conversation leads up to it."""
+    """A set of problems that recognises a problem even at the end of a longer conversation."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self.keys = frozenset(keys)

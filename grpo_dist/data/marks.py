@@ -21,9 +21,9 @@ _OTHERS = (
     r"\[gMASK\]",
 )
 MARK = re.compile("|".join((*_HEADERS, *_OTHERS)))
-"""A mark that stands in no text a person writes."""
+"""A mark that does not occur in ordinary text."""
 PICTURE = re.compile(r"<image>|<\|(?:image|video|vision|audio)\w*\|>|<(?:start_of_image|image_soft_token)>")
-"""Where a picture, a film or a sound would stand."""
+"""Placeholder of an image, a video or a sound."""
 
 _SYSTEM_TURN = re.compile(
     r"<\|im_start\|>\s*system\b.*?<\|im_end\|>"
@@ -34,14 +34,14 @@ _SYSTEM_TURN = re.compile(
     re.DOTALL,
 )
 _WEAK = re.compile(r"</?s>|<[be]os>")
-"""Beginning and end of a text, which in HTML mean something else."""
+"""Tags that begin and end a text; in HTML they have another meaning."""
 _PREFILLED = re.compile(r"(?:<[A-Za-z_][\w-]*>\s*(?:</[A-Za-z_][\w-]*>\s*)?)+$")
 _LABEL_BEFORE = re.compile(r"^\s*(?:user|human|question|problem)\s*:", re.IGNORECASE)
 _LABEL_BEHIND = re.compile(r"\b(?:assistant|answer|solution|response)\s*:\s*$", re.IGNORECASE)
 
 
 def untemplated(text: str) -> str:
-    """The words of the user in a prompt that a template was applied to already; any other text as it is."""
+    """The user's text in a prompt to which a template was already applied; any other text unchanged."""
     if MARK.search(text):
         text = _WEAK.sub(" ", MARK.sub(" ", _SYSTEM_TURN.sub(" ", text)))
     text = _PREFILLED.sub("", text.strip())

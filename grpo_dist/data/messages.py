@@ -1,7 +1,4 @@
-"""Prompts as lists of messages, and the system prompt in front of them.
-
-System prompts and chat templates, by name or from a file.
-"""
+"""Prompts as lists of messages; system prompts and chat templates, by name or from a file."""
 
 from __future__ import annotations
 
@@ -23,22 +20,22 @@ from grpo_dist.errors import DataError
 Message = dict[str, str]
 Messages = list[Message]
 Render = Callable[[Messages], str]
-"""A chat template at work: messages to the text the model reads, generation prompt included."""
+"""Renders messages to the text the model reads, generation prompt included."""
 
 ROLES = ("system", "user", "assistant")
 OTHER_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""Their name → ours, as ShareGPT and its like have them."""
+"""ShareGPT-style role name → ours."""
 PROBE_SYSTEM = "system probe 7193"
 PROBE_USER = "user probe 4206"
 
 
 def to_messages(value: Any, where: str) -> Messages | None:
-    """A prompt from its column: text becomes one user message, a conversation is kept; None when it says nothing.
+    """A prompt from its column: text becomes one user message, a conversation is kept; None when it is empty.
 
     An answer of the assistant at the end is left out (`ends_answered` tells where there is one).
 
     Raises:
-        DataError: neither, or a message that is not text from one of the roles.
+        DataError: it is neither, or a message is not text from one of the roles.
     """
     if is_missing(value):
         return None
@@ -71,7 +68,7 @@ def ends_answered(value: Any) -> bool:
 
 
 def with_system(messages: Messages, system_prompt: str | None) -> Messages:
-    """The system prompt in front, unless there is none or the conversation brings its own."""
+    """The prompt with the system prompt first, unless there is none or the conversation has its own."""
     if system_prompt is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system_prompt}, *messages]
@@ -88,14 +85,14 @@ def fold_system(messages: Messages) -> Messages:
 
 
 def dresser(system_prompt: str | None, accepts_system: bool) -> Callable[[Messages], Messages]:
-    """The function that puts the system prompt into a prompt, in the way the chat template takes it."""
+    """The function that adds the system prompt to a prompt, in the way the chat template supports."""
     if accepts_system:
         return lambda messages: with_system(messages, system_prompt)
     return lambda messages: fold_system(with_system(messages, system_prompt))
 
 
 def template_accepts_system(render: Render) -> bool:
-    """Whether a system message reaches the model: some templates raise on it, others leave it out.
+    """Whether a system message reaches the model: some templates raise on it, others drop it.
 
     Raises:
         DataError: the template cannot even render one user message.
@@ -103,7 +100,7 @@ def template_accepts_system(render: Render) -> bool:
     user = {"role": "user", "content": PROBE_USER}
     try:
         rendered = render([user])
-    except Exception as error:  # Whatever a template raises is jinja's, transformers' or its own.
+    except Exception as error:  # A template may raise errors of jinja, of transformers, or its own.
         raise DataError(
             f"data.chat_template: it cannot render a user message: {error}",
             hint="--set data.chat_template=recipe",
@@ -120,7 +117,7 @@ def template_accepts_system(render: Render) -> bool:
 
 
 def _message(item: Any, where: str) -> Message:
-    """`{role, content}` of one message; keys that `datasets` filled with None are left out, others refused."""
+    """`{role, content}` of one message; keys that `datasets` filled with None are dropped, others refused."""
     item = _of_sharegpt(item)
     if not isinstance(item, dict) or "role" not in item or "content" not in item:
         keys = f"the keys {listing(item)}" if isinstance(item, dict) else excerpt(item)
@@ -141,7 +138,7 @@ def _message(item: Any, where: str) -> Message:
 
 
 def _of_sharegpt(item: Any) -> Any:
-    """`{from, value}` as `{role, content}`; its other keys (`weight`, …) say nothing about the prompt."""
+    """`{from, value}` as `{role, content}`; its other keys (`weight`, …) do not concern the prompt."""
     if isinstance(item, dict) and {"from", "value"} <= set(item) and item.get("role") is None:
         return {"role": item["from"], "content": item["value"]}
     return item
@@ -151,7 +148,7 @@ def _text(content: Any, where: str) -> str:
     """The content of a message: text, or a list of parts that are text.
 
     Raises:
-        DataError: a part is a picture, or whatever else.
+        DataError: a part is an image or anything else.
     """
     if isinstance(content, str):
         return content
@@ -180,14 +177,14 @@ def _packaged(name: str) -> str:
 SYSTEM_PROMPTS = {RECIPE: _packaged("recipe.txt")}
 """Name → text."""
 CHAT_TEMPLATES = {RECIPE: _packaged("recipe.jinja")}
-"""Name → Jinja source, with `DEFAULT_SYSTEM_PROMPT` where the system prompt of the run goes."""
+"""Name → Jinja source, with `DEFAULT_SYSTEM_PROMPT` in the place of the run's system prompt."""
 
 
 def system_prompt(section: DataSection) -> str | None:
     """The system prompt that `data.system_prompt` means; None for no system message.
 
     Raises:
-        DataError: it reads like a path, and there is no such file.
+        DataError: it looks like a path, and there is no such file.
     """
     value = section.system_prompt
     if value is None or value == NONE or not value.strip():
@@ -200,10 +197,10 @@ def system_prompt(section: DataSection) -> str | None:
 
 
 def chat_template(section: DataSection, tokenizer_template: str | None, *, bos: bool = False) -> str:
-    """The Jinja source that `data.chat_template` means. The recipe's own carries the system prompt as its default.
+    """The Jinja source that `data.chat_template` means. The recipe's template has the system prompt as its default.
 
     Args:
-        bos: whether texts of the model begin with a BOS token; the recipe's template writes it then.
+        bos: whether the model's texts begin with a BOS token; if so, the recipe's template writes it.
 
     Raises:
         DataError: the tokenizer has none, there is no such file, or it is not Jinja.
@@ -226,7 +223,7 @@ def chat_template(section: DataSection, tokenizer_template: str | None, *, bos: 
 
 
 def _reads_like_a_path(text: str) -> bool:
-    """A file that exists, or one word that looks like a path; `/no_think` is text, for models that know it."""
+    """A file that exists, or one word that looks like a path; `/no_think` is text, for models that support it."""
     if "\n" in text:
         return False
     path_like = text.startswith(("./", "../", "~/")) or text.count("/") > 1 or text.lower().endswith(TEXT_SUFFIXES)

@@ -17,7 +17,7 @@ DEEPEST = 4
 def with_nested(dataset: Dataset, paths: Iterable[str]) -> Dataset:
     """The data set with a column for each dotted path that leads to a value in at least one row.
 
-    A column that has the dots in its own name comes first. Rows in which the path leads nowhere have None.
+    A column whose own name contains the dots takes precedence. Rows in which the path does not exist have None.
     """
     from datasets import concatenate_datasets
 
@@ -32,7 +32,7 @@ def with_nested(dataset: Dataset, paths: Iterable[str]) -> Dataset:
 
 
 def paths_in(dataset: Dataset) -> list[str]:
-    """Names of the columns, and instead of one that holds objects the dotted paths into its first row."""
+    """Names of the columns; for a column of objects, the dotted paths into its first row instead."""
     if not len(dataset):
         return dataset.column_names
     row = dataset.with_format("arrow")[:1].to_pylist()[0]
@@ -40,7 +40,7 @@ def paths_in(dataset: Dataset) -> list[str]:
 
 
 def leaves(path: str, value: Any) -> Iterator[str]:
-    """Dotted paths to what is no object itself."""
+    """Dotted paths to the leaves."""
     value = _opened(value)
     if not isinstance(value, dict) or not value or path.count(".") >= DEEPEST:
         yield path
@@ -50,7 +50,7 @@ def leaves(path: str, value: Any) -> Iterator[str]:
 
 
 def _split(dataset: Dataset, path: str) -> tuple[str | None, list[str]]:
-    """(column, path inside it); no column where the path is one itself, or none of its beginnings is."""
+    """(column, path inside it); no column if the path is itself a column, or no prefix of it is."""
     parts = path.split(".")
     for length in range(len(parts), 0, -1):
         column = ".".join(parts[:length])
@@ -72,7 +72,7 @@ def _at(value: Any, path: list[str]) -> Any:
 
 
 def _opened(value: Any) -> Any:
-    """An object or list that a data set keeps as JSON text; anything else as it is."""
+    """An object or list that a data set keeps as JSON text; anything else unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)

@@ -1,8 +1,7 @@
-"""From what a user states about data to the problems of a run: loaded, checked, measured, divided, counted.
+"""From the configured data to the problems of a run: loaded, checked, measured, split and counted.
 
-How long a prompt may be; pure arithmetic on token counts.
-
-Which problems are held out of training; equal prompts never stand on both sides.
+Also decides how long a prompt may be (arithmetic on token counts), and which problems are held out of training; equal
+prompts are never on both sides.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ class LengthLimit:
     stated: int | None
     """From `data.max_prompt_length` or the quantile; None when neither is given."""
     room: int
-    """What the model's room leaves for a prompt beside the longest completion."""
+    """What the context length leaves for a prompt beside the longest completion."""
 
     def too_long(self, lengths: Sequence[int]) -> list[int]:
-        """Indices above the stated limit."""
+        """Indices of prompts above the configured limit."""
         return [] if self.stated is None else [index for index, length in enumerate(lengths) if length > self.stated]
 
     def no_room(self, lengths: Sequence[int]) -> list[int]:
-        """Indices within the stated limit that leave no room for the completion."""
+        """Indices of prompts within the configured limit that leave no room for the completion."""
         stated = self.room if self.stated is None else self.stated
         return [
             index
@@ -58,9 +57,9 @@ def length_limit(
     room: int,
     max_completion_length: int,
 ) -> LengthLimit:
-    """The limit for prompts of these lengths; it keeps at least one of them.
+    """The limit for prompts of these lengths; at least one of them is kept.
 
-    `room` is what the model takes, prompt plus completion. The quantile is numpy's (linear), rounded down: lengths ≤ it
+    `room` is the context length, prompt plus completion. The quantile is numpy's (linear), rounded down: lengths ≤ it
     are kept.
 
     Raises:
@@ -118,7 +117,7 @@ def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset
 
 
 def choose(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """The keys among these that are held out.
+    """The keys that are held out.
 
     Raises:
         DataError: fewer than two different ones.
@@ -159,37 +158,37 @@ def limit(dataset: Dataset, n: int | None, seed: int) -> Dataset:
 DEFAULT_EVAL_FRACTION = 0.05
 
 CountTokens = Callable[[Sequence[Messages]], list[int]]
-"""Prompts to their lengths in tokens, generation prompt included."""
+"""Function from prompts to their lengths in tokens, generation prompt included."""
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the data room has to know of a model and its tokenizer."""
+    """What data preparation needs to know about a model and its tokenizer."""
 
     render: Render
     count_tokens: CountTokens
     room: int
-    """Tokens the model takes, prompt plus completion."""
+    """Context length in tokens, prompt plus completion."""
     max_completion_length: int
-    """Longest completion asked for, in tokens."""
+    """Longest completion that is requested, in tokens."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Problems with the columns `prompt` (list of {role, content}), `answer` (text, where there is one) and others."""
+    """Problems with the columns `prompt` (list of {role, content}), `answer` (text, if there is one) and others."""
 
     train: Dataset
     heldout: Dataset | None
     """None when nothing is held out."""
     notes: tuple[str, ...]
-    """What happened, for the person who reads along."""
+    """What happened, for the user."""
     counts: Mapping[str, int]
     """The same in numbers: loaded, dropped for each reason, train, heldout."""
     keys: tuple[str, ...]
-    """What makes each training row the problem it is."""
+    """The problem key of each training row."""
     held: Problems
-    """Every problem that is not to be trained on, also those that are too long or too many to be compared on."""
+    """Every problem that must not be trained on, including those too long or too many for the comparison."""
 
 
 def prepare(
@@ -203,10 +202,10 @@ def prepare(
     rows: tuple[Rows, Rows] | None = None,
     reads: Callable[[str], bool] = lambda name: False,
 ) -> Prepared:
-    """Problems to train on and different problems held out, `num_problems` of them at most.
+    """Problems to train on, and at most `num_problems` different problems that are held out.
 
-    `rows` are (train, held-out) rows that take the place of `section.name_or_path`, for embedded problems; `reads`
-    is as in `map_columns`.
+    `rows` are (train, held-out) rows that replace `section.name_or_path`, for embedded problems; `reads` is as in
+    `map_columns`.
 
     Raises:
         DataError: the data cannot be loaded or used; the message says which row, column or limit.
@@ -260,7 +259,7 @@ def held_out_by(section: DataSection, keys: Sequence[str], seed: int) -> Problem
 
 
 def _load(section: DataSection, hold_out: bool, rows: tuple[Rows, Rows] | None) -> tuple[Dataset, Dataset | None]:
-    """Training rows, and held-out rows where they are not taken from those."""
+    """Training rows, and held-out rows if they come from another split."""
     if rows is not None:
         return from_rows(rows[0]), from_rows(rows[1]) if hold_out else None
     heldout = load_rows(section, section.eval_split) if hold_out and section.eval_split else None
@@ -277,7 +276,7 @@ def _without_leaks(train: Dataset, heldout: Dataset, tally: Tally) -> Dataset:
 
 
 def _tell_repeats(problems: Dataset, tally: Tally) -> None:
-    """Rows of one problem are all trained on: whoever repeats it may want it more often."""
+    """All rows of a repeated problem are trained on: the repetition may be deliberate."""
     repeats = len(problems) - len(set(problem_keys(problems)))
     tally.count("repeated", repeats)
     if repeats:
@@ -287,7 +286,7 @@ def _tell_repeats(problems: Dataset, tally: Tally) -> None:
 
 
 def _different(heldout: Dataset, tally: Tally) -> Dataset:
-    """Each problem once: asked twice, it would count twice in intervals that take problems for independent."""
+    """Each problem once: a repeated problem would count twice in intervals that treat problems as independent."""
     kept = first_rows(problem_keys(heldout))
     repeats = len(heldout) - len(kept)
     tally.count("repeated", repeats)

@@ -1,7 +1,4 @@
-"""Rows with prompts and answers as GRPO takes them.
-
-The reference answer of a problem, read from its column.
-"""
+"""Rows with prompts and reference answers as GRPO needs them."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ GROUPED_NUMBER = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 BOXED = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>(?:\\.|[^$\\{])(?:\\.|[^$\\])*)\$)", re.DOTALL)
 
 MOST_LINES, MOST_CHARACTERS = 4, 400
-"""Of an answer that a person writes as one."""
+"""Longest text, in characters, that counts as an answer rather than a solution."""
 
 Extractor = Callable[[str], str | None]
 
@@ -45,7 +42,7 @@ def gsm8k(text: str) -> str | None:
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}` that is closed: `\boxed{\frac{1}{2}}` → `\frac{1}{2}`.
 
-    MATH also writes `\fbox{…}` and `$\boxed 2$`, as its own grader knows (github.com/hendrycks/math).
+    MATH also writes `\fbox{…}` and `$\boxed 2$`, as its own grader accepts (github.com/hendrycks/math).
     """
     for match in reversed(list(BOXED.finditer(text))):
         if match["bare"]:
@@ -57,7 +54,7 @@ def boxed(text: str) -> str | None:
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    """Position of the brace that closes the one before `start`; `\\{` and `\\}` are printed braces and do not count."""
+    """Position of the brace that closes the one before `start`; `\\{` and `\\}` are literal braces and do not count."""
     depth = 1
     for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -70,7 +67,7 @@ EXTRACTORS: dict[str, Extractor] = {"none": str, "gsm8k": gsm8k, "boxed": boxed}
 
 
 def to_answer(value: Any, extract: Extractor, where: str, source: SourceSection) -> str | None:
-    """The reference answer as text; None when there is no value, or the extractor finds nothing in it.
+    """The reference answer as text; None when there is no value, or the extractor finds none in it.
 
     Raises:
         DataError: the value is an object, or a list of several answers.
@@ -82,7 +79,7 @@ def to_answer(value: Any, extract: Extractor, where: str, source: SourceSection)
 
 
 def only_one(value: Any) -> Any:
-    """What a list of one answer holds, or of several that are the same; also where it is written as JSON text."""
+    """The answer in a list of one answer, or of several equal ones; also if the list is written as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith('["'):
         value = _json_list(value)
     if not isinstance(value, list):
@@ -94,7 +91,7 @@ def only_one(value: Any) -> Any:
 
 
 def _json_list(text: str) -> Any:
-    """A list of one text, as JSON; other text as it is: `["a", "b"]` may be what the problem asks for."""
+    """A list of one text, as JSON; other text unchanged: `["a", "b"]` may itself be the answer."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -103,7 +100,7 @@ def _json_list(text: str) -> Any:
 
 
 def _hint(value: list | dict, source: SourceSection) -> str:
-    """How the answer inside is named."""
+    """Names for the answer inside an object."""
     column = source.columns.get("answer", "answer")
     inner = list(leaves(column, value)) if isinstance(value, dict) else [f"{column}.0"]
     path = (inner_name("answer", inner) or inner[0]) if inner else "COLUMN"
@@ -112,7 +109,7 @@ def _hint(value: list | dict, source: SourceSection) -> str:
 
 
 def overlong(answers: Sequence[str | None], extractor: str, where: str) -> str | None:
-    """What to say of answers that are whole solutions rather than answers; None where none is."""
+    """A note about answers that are whole solutions; None if none is."""
     found = [
         row
         for row, answer in enumerate(answers, 1)
@@ -132,7 +129,7 @@ def overlong(answers: Sequence[str | None], extractor: str, where: str) -> str |
 
 
 TOLERATED = 0.01
-"""Share of answers in which the extractor may find nothing before that is an error."""
+"""Share of answers in which the extractor may find nothing; more is an error."""
 
 
 def to_problems(
@@ -184,10 +181,10 @@ def _where(section: DataSection, ours: str) -> str:
 
 
 def _answers(values: Sequence[Any], section: DataSection, needed: bool) -> list[str | None]:
-    """Answers as text, None where there is none.
+    """Answers as text, None for a missing one.
 
     Raises:
-        DataError: an answer is needed and its cell is empty.
+        DataError: an answer is required and its cell is empty.
     """
     values = [only_one(value) for value in values]
     missing = [number for number, value in enumerate(values, 1) if is_missing(value)]

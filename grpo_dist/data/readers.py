@@ -1,9 +1,7 @@
-"""Local data files as a data set in memory.
+"""Local data files as a data set in memory: which files a name means, which split each belongs to, and their rows.
 
-Files are read here and not by the builders of `datasets`: an error names file and line, cells of a CSV and ISO dates of
-a JSON stay the text they are, and no cache can hold an older version of a file that changed.
-
-Which local files a name means, and which split each of them belongs to.
+Files are read here and not by the builders of `datasets`: an error names file and line, CSV cells and ISO dates in JSON
+stay text, and no cache can hold an older version of a file that changed.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ Splits = dict[str, list[Path]]
 
 
 def format_of(path: str | Path) -> str | None:
-    """`json`, `csv` or `parquet` by the suffix, a compression suffix apart; None for anything else."""
+    """`json`, `csv` or `parquet` by the suffix, ignoring a compression suffix; None for anything else."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         inner = FORMATS.get(suffixes[-2]) if len(suffixes) > 1 else None
@@ -81,7 +79,7 @@ def find_files(source: SourceSection) -> Splits:
     """Split → data files, sorted by path, for a local `source.name_or_path`.
 
     Raises:
-        DataError: nothing there, no data file, or files of several formats.
+        DataError: the path does not exist, holds no data file, or files of several formats.
     """
     path = Path(source.name_or_path).expanduser()
     if path.is_dir():
@@ -97,7 +95,7 @@ def find_files(source: SourceSection) -> Splits:
 
 
 def similar_path(path: Path) -> Path | None:
-    """An existing neighbour whose name is like that of a missing path, at the first level that is missing."""
+    """An existing neighbour with a name similar to a missing path, at the first level that is missing."""
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent
     neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -107,7 +105,7 @@ def similar_path(path: Path) -> Path | None:
 
 
 def split_of(relative: Path) -> str:
-    """The split a file belongs to, by its shard name, its folders or its file name; `train` when none tells."""
+    """The split a file belongs to, by its shard name, its folders or its file name; `train` when none says."""
     shard = SHARD.match(relative.name)
     if shard:
         return shard[1]
@@ -123,7 +121,7 @@ def _keyword_split(name: str) -> str | None:
 
 
 def _one_file(source: SourceSection, path: Path) -> Splits:
-    """A file named by itself is `train`, and the split that its name tells."""
+    """A file given by its own path is `train`, and also the split in its name."""
     if format_of(path) is None:
         raise DataError(f"{place(source)}.name_or_path: {path} is not a data file", hint=_known_suffixes())
     return {"train": [path], split_of(Path(path.name)): [path]}
@@ -143,7 +141,7 @@ def _in_directory(source: SourceSection, folder: Path) -> Splits:
 
 
 def _listed(source: SourceSection, splits: Splits | None) -> Splits | None:
-    """Files listed in a README, without the splits that are not on this disk."""
+    """Files listed in a README, without splits that are not on this disk."""
     if splits is None:
         return None
     present = {split: files for split, files in splits.items() if files}
@@ -220,7 +218,7 @@ def read_files(paths: list[Path]) -> Dataset:
     """All rows of files of one format, in order.
 
     Raises:
-        DataError: a file cannot be read; the message names the file, and the line where there are lines.
+        DataError: a file cannot be read; the message names the file, and the line in a format with lines.
     """
     if format_of(paths[0]) == "parquet":
         return _read_parquet(paths)
@@ -231,7 +229,7 @@ def from_rows(rows: Iterable[Row]) -> Dataset:
     """Rows as a data set; a key that a row lacks is None there, scalars of mixed types become text.
 
     Raises:
-        DataError: a column holds values that no one type fits.
+        DataError: no single type fits the values of a column.
     """
     from datasets import Dataset
 
@@ -288,10 +286,10 @@ def _read_parquet(paths: list[Path]) -> Dataset:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSON or CSV file; what makes it unreadable becomes a DataError."""
+    """Rows of a JSON or CSV file; whatever makes it unreadable becomes a DataError."""
     opener = OPENERS.get(path.suffix.lower(), open)
     try:
-        # newline="" leaves line breaks inside CSV cells alone; JSON has none inside a row.
+        # newline="" preserves line breaks inside CSV cells; JSON has none inside a row.
         with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
             yield from _csv_rows(path, stream) if format_of(path) == "csv" else _json_rows(path, stream)
     except UnicodeDecodeError as error:
@@ -303,7 +301,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _undecodable_line(path: Path) -> int:
-    """The decoder counts bytes from the start of its chunk, which helps nobody."""
+    """The decoder counts bytes from the start of its chunk, which is of no use to the user."""
     with OPENERS.get(path.suffix.lower(), open)(path, "rb") as stream:
         return next(number for number, line in enumerate(stream, 1) if b"\xef\xbf\xbd" in _replaced(line))
 
@@ -314,7 +312,7 @@ def _replaced(line: bytes) -> bytes:
 
 def _csv_rows(path: Path, stream: IO[str]) -> Iterator[Row]:
     """Cells as text: a CSV has no types, and guessing turns `007` into 7 and `NA` into nothing."""
-    # The limit of 131,072 characters is the module's own and for the whole process.
+    # The csv module's limit of 131,072 characters applies to the whole process.
     csv.field_size_limit(LONGEST_CELL)
     delimiter = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
     reader = csv.reader(stream, delimiter=delimiter, strict=True)

@@ -1,6 +1,6 @@
-"""Rows of a data set, wherever it is.
+"""Rows of a data set, local or on the Hub, and the split specifications that select them.
 
-Splits and slices of them, as `datasets` spells them: `train`, `train[:1000]`, `train[10%:20%]`, `train+test`.
+Specifications are spelt as in `datasets`: `train`, `train[:1000]`, `train[10%:20%]`, `train+test`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def parse_split(source: SourceSection, spec: str) -> ReadInstruction:
     """Check a split specification before anything is read.
 
     Raises:
-        DataError: it is none that `datasets` understands.
+        DataError: `datasets` does not understand it.
     """
     from datasets import ReadInstruction
 
@@ -43,14 +43,14 @@ def parse_split(source: SourceSection, spec: str) -> ReadInstruction:
 
 
 def check_splits(source: SourceSection, spec: str, names: Mapping[str, object]) -> None:
-    """Raise DataError when a split is asked for that is not there."""
+    """Raise DataError when a requested split does not exist."""
     for name in split_names(spec):
         if name not in names:
             raise missing_split(source, name, list(names))
 
 
 def missing_split(source: SourceSection, name: str, names: list[str]) -> DataError:
-    """The error that lists the splits there are."""
+    """The error that lists the available splits."""
     guess = nearest(name, names) or names[0]
     return DataError(
         f"{place(source)}.split: {source.name_or_path} has no split {name!r}; there is: {listing(names)}",
@@ -59,7 +59,7 @@ def missing_split(source: SourceSection, name: str, names: list[str]) -> DataErr
 
 
 def take_split(instruction: ReadInstruction, splits: Mapping[str, Dataset]) -> Dataset:
-    """The rows that the instruction names, in its order."""
+    """The rows that the instruction selects, in its order."""
     from datasets import concatenate_datasets
 
     pieces = instruction.to_absolute({name: len(rows) for name, rows in splits.items()})
@@ -68,10 +68,10 @@ def take_split(instruction: ReadInstruction, splits: Mapping[str, Dataset]) -> D
 
 
 def load_rows(source: SourceSection, split: str) -> Dataset:
-    """The rows of `split`, or of a slice like `train[:1000]`, in memory and with the columns they come with.
+    """The rows of `split`, or of a slice like `train[:1000]`, in memory, with their original columns.
 
     A name is local when it exists, is a pattern, has the suffix of a data file or starts like a path; otherwise it is
-    the id of a data set on the Hub. No code of a data set is ever run.
+    the id of a data set on the Hub. Code in a data set repository is never run.
 
     Raises:
         DataError: not reachable, not readable, no such configuration or split, or no row in it.

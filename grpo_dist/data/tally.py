@@ -1,4 +1,4 @@
-"""The account of a preparation: what was loaded, dropped and kept, in numbers and in words."""
+"""The counts and notes of a preparation: what was loaded, dropped and kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """Grows while problems pass through the steps.
+    """Collects counts and notes while problems pass through the steps.
 
     `what` opens each note (`held-out: …`) and, without hyphen or space, each count (`heldout_too_long`).
     """

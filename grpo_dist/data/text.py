@@ -1,7 +1,4 @@
-"""Values of a data set as text.
-
-Small pieces of what the data room says to a person.
-"""
+"""Values of a data set as text, and small building blocks of messages about data."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Any
 from grpo_dist.config.sections import DataSection, SourceSection
 
 EXACT_INTEGERS = 1e16
-"""Floats below this print all digits of an integral value."""
+"""Floats below this print all digits of an integer value."""
 PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
@@ -29,7 +26,8 @@ def is_missing(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """A scalar as text; an integral float loses its `.0`, because a column of integers with a gap is read as floats.
+    """A scalar as text; an integer-valued float loses its `.0`, because a column of integers with a gap is read as
+    floats.
 
     `34` → `"34"`, `34.0` → `"34"`, `0.5` → `"0.5"`, `"034"` → `"034"`.
     """
@@ -46,7 +44,7 @@ def is_plain_number(text: str) -> bool:
 SHOWN = 12
 EXCERPT = 80
 YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-"""Words that YAML 1.1 takes for something else than text."""
+"""Words that YAML 1.1 does not read as text."""
 
 
 def place(source: SourceSection) -> str:
@@ -62,7 +60,7 @@ def listing(names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like `name`, if one is."""
+    """The name most similar to `name`, if any is close."""
     by_lower = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[close[0]] if close else None

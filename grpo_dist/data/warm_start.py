@@ -33,14 +33,14 @@ def warm_start_examples(
 ) -> list[dict[str, Any]]:
     """`{"prompt": messages, "completion": text}` of every row whose problem is not held out.
 
-    `dress` adds the system prompt as in GRPO.
+    `dress` adds the system prompt as GRPO does.
 
     A column `completion` is used as it is; otherwise `reasoning` (think tags stripped) and `answer` are put into our
     tags, after the opening one unless the generation prompt holds it already (`prefilled`).
 
     Raises:
-        DataError: a column is missing, a row lacks a part, no answer is a number where only such are wanted, or every
-            problem is held out.
+        DataError: a column is missing, a row lacks a part, no answer is a number where only numbers are wanted, or
+            every problem is held out.
     """
     source = section.data
     rows = load_rows(source, source.split)
@@ -66,7 +66,7 @@ def _cells(values: Sequence[Any], kept: Iterable[int]) -> dict[int, Any]:
 def _not_held_out(
     source: SourceSection, prompts: Sequence[Any], rows: Iterable[int], held: Problems, tally: Tally
 ) -> list[int]:
-    """Indices of the rows that may be trained on; a row without a prompt is found out later."""
+    """Indices of the rows that may be trained on; rows without a prompt are detected later."""
     if not len(held):
         return list(rows)
     rows = list(rows)
@@ -101,7 +101,7 @@ def _with_number(source: SourceSection, answers: Sequence[Any], tally: Tally) ->
 
 
 def wrap(reasoning: str, answer: str, *, prefilled: bool) -> str:
-    """Working-out and solution in our tags, think tags stripped."""
+    """Reasoning and solution in our tags, think tags stripped."""
     opening = "" if prefilled else START
     return f"{opening}{THINK.sub('', reasoning).strip()}{END}<SOLUTION>{answer.strip()}</SOLUTION>"
 

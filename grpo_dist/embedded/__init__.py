@@ -1,1 +1,2 @@
-"""A tiny model and a task made from one seed: nothing is downloaded, and two CPU cores are enough to see it learn."""
+"""A tiny model and a task generated from one seed: nothing is downloaded, and two CPU cores are enough to see it
+learn."""

@@ -1,4 +1,4 @@
-"""Base models made before, kept in the user's cache: making one takes half a minute, copying it nothing."""
+"""Caches base models in the user's cache directory: creating one takes half a minute, copying it no time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from grpo_dist.embedded import model
 from grpo_dist.plan.specs.lookup import EMBEDDED
 
 KEPT_MODELS = 16
-"""The oldest of more is removed; each takes 4 MB."""
+"""Most models kept; beyond that the oldest is removed. Each takes 4 MB."""
 DIGESTS = "sha256.json"
 """File → SHA-256, beside the files of a kept model."""
 
 
 def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps: int = model.STEPS) -> None:
-    """Like `model.build`, but copied where the same model was made before: by this code, on a machine like this one.
+    """Like `model.build`, but copied if the same model was created before by this code on a machine like this one.
 
     Raises:
         OSError: `directory` cannot be written, or holds something already.
@@ -46,7 +46,7 @@ def _home() -> Path:
 
 
 def _recipe(seed: int, steps: int) -> str:
-    """A digest of all that the bytes of the model depend on."""
+    """A digest of everything the bytes of the model depend on."""
     code = [path.read_text(encoding="utf-8") for path in sorted(Path(model.__file__).parent.glob("*.py"))]
     packages = {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")}
     machine = [platform.python_version(), torch.__version__, torch.backends.cpu.get_cpu_capability(), _cpu()]
@@ -55,7 +55,7 @@ def _recipe(seed: int, steps: int) -> str:
 
 
 def _cpu() -> str:
-    """The model of this machine's CPU: another one may round otherwise."""
+    """The CPU model of this machine: another one may round differently."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -76,7 +76,7 @@ def _is_whole(kept: Path) -> bool:
 
 
 def _copy(kept: Path, directory: Path) -> None:
-    """It appears whole or not at all, as one that is made."""
+    """Atomically, like a newly created one."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
         whole = Path(unfinished) / directory.name
@@ -90,7 +90,7 @@ def _keep(directory: Path, kept: Path) -> None:
         draft = Path(unfinished) / kept.name
         shutil.copytree(directory, draft)
         (draft / DIGESTS).write_text(json.dumps(_digests(draft)), encoding="utf-8")
-        shutil.rmtree(kept, ignore_errors=True)  # one that is not whole
+        shutil.rmtree(kept, ignore_errors=True)  # an incomplete one
         draft.rename(kept)
     others = [path for path in kept.parent.iterdir() if not path.name.startswith(".")]
     for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_MODELS:]:

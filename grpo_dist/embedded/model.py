@@ -1,6 +1,6 @@
-"""The base model: a tiny Qwen3 that adds well and forgets the carry.
+"""The base model: a tiny Qwen3 that adds well and forgets the carry; and its tokenizer.
 
-One token per character, one per tag.
+The tokenizer has one token per character and one per tag.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def character_tokenizer(model_max_length: int) -> PreTrainedTokenizerFast:
 
 
 FORGETS = 0.65
-"""Share of worked examples that forget their carry: greedy decoding then always does, sampling often does not."""
+"""Share of worked examples that forget their carry: greedy decoding then always forgets it, sampling often does not."""
 STEPS = 350
 EXAMPLES_PER_STEP = 64
 PEAK_LEARNING_RATE = 4e-3
@@ -69,15 +69,15 @@ IGNORED = -100
 
 
 def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps: int = STEPS) -> None:
-    """Make the base model and its tokenizer from `seed`, and save both as `directory`.
+    """Create the base model and its tokenizer from `seed`, and save both as `directory`.
 
-    The same seed gives the same bytes on the same machine and number of threads. The directory appears whole or not
-    at all, and the process's random state is left alone.
+    The same seed gives the same bytes on the same machine and number of threads. The directory is written atomically,
+    and the process's random state is not changed.
 
     Args:
-        directory: where `from_pretrained` will find them; must not exist yet, or be empty.
-        seed: of initial weights and examples. Held-out problems of this seed are in none of the examples.
-        progress: told a line every 50 steps.
+        directory: where `from_pretrained` will find them; must not exist, or must be empty.
+        seed: seed of initial weights and examples. Held-out problems of this seed are in none of the examples.
+        progress: called with a line of text every 50 steps.
 
     Raises:
         OSError: `directory` cannot be written, or holds something already.
@@ -91,7 +91,7 @@ def build(directory: Path, seed: int, progress: Callable[[str], None], *, _steps
 
 
 def build_untrained(directory: Path) -> None:
-    """The same without training, for those who only need its tokenizer and its shape."""
+    """The same without training, when only its tokenizer and its shape are needed."""
     tokenizer = character_tokenizer(EMBEDDED.max_position_embeddings)
     save_whole(directory, Qwen3ForCausalLM(_architecture(tokenizer)), tokenizer)
 
@@ -146,7 +146,7 @@ def _train(
     steps: int,
     progress: Callable[[str], None],
 ) -> None:
-    # beta2 below its default and a high rate: the few hundred steps there are suffice for every seed tried.
+    # beta2 below its default and a high rate: a few hundred steps then suffice for every seed tried.
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP_STEPS, (steps - step) / steps)
@@ -164,7 +164,7 @@ def _train(
 
 
 def save_whole(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The directory appears with both in it, or not at all."""
+    """Save both in the directory, atomically."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as unfinished:
         whole = Path(unfinished) / directory.name

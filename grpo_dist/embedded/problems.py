@@ -11,11 +11,11 @@ HELDOUT_PROBLEMS = 256
 def problems(seed: int, train: int, heldout: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Distinct training and held-out rows `{"prompt": "47+38=", "answer": "85"}`; every second one needs a carry.
 
-    Sums stay below 100. Each is asked in one order only: `38+47=` is nowhere when `47+38=` is somewhere, so what is
-    held out cannot be read off a training problem.
+    Sums stay below 100. Each addition occurs in one order only: `38+47=` is absent if `47+38=` occurs, so a held-out
+    problem cannot be read off a training problem.
 
     Raises:
-        ValueError: more problems wanted than the 1,280 there are.
+        ValueError: more problems are requested than the 1,280 that exist.
     """
     rng = random.Random(seed)
     pairs = [(a, b) for a in range(10, 50) for b in range(a, 100 - a)]

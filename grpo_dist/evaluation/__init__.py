@@ -1,1 +1,1 @@
-"""Base against trained model: what the answers of both say, with intervals. No model is loaded here."""
+"""Comparison of base and trained model from their answers, with intervals. No model is loaded here."""

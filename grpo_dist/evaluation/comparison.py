@@ -1,12 +1,10 @@
-"""The answers of two models to the same problems → `comparison.json`.
+"""The answers of several models to the same problems → accuracies and paired differences with confidence intervals.
 
-The answers of several models to the same problems → the file that `grpo-dist compare` writes.
+Base and trained model give `comparison.json`, and `grpo-dist compare` writes a similar file for any models; its request
+to the process that generates the answers is defined here too.
 
-Means over problems and their paired differences, with confidence intervals that hold for few problems too.
-
-Nothing is resampled: 0 of 4 right has an interval from 0 to 49 %, where a bootstrap gives one without width.
-
-What `grpo-dist compare` asks of the process that answers.
+Intervals are valid for few problems, and nothing is resampled: 0 of 4 correct has an interval from 0 to 49 %, where a
+bootstrap interval has no width.
 """
 
 from __future__ import annotations
@@ -34,14 +32,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """The problems that all models were asked, and the level of the intervals.
+    """The problems that all models answered, and the level of the intervals.
 
-    Problems are the unit: rows that ask the same one are not independent of each other, nor are samples of one problem.
+    Problems are the unit: rows with the same problem are not independent, nor are samples of one problem.
     """
 
     confidence: float
     keys: tuple[Hashable, ...]
-    """For each row which problem it asks; rows with equal keys count as one in every interval."""
+    """The problem key of each row; rows with equal keys count as one in every interval."""
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -51,7 +49,7 @@ class Paired:
 
     @property
     def problems(self) -> int:
-        """How many different ones there are."""
+        """Number of different problems."""
         return int(self.places.max()) + 1
 
     def mean(self, values: Sequence[float], samples: int = 1) -> Interval:
@@ -90,7 +88,7 @@ class Paired:
 
     @property
     def _independent(self) -> float:
-        """The number of problems that weigh alike and say as much as these (Kish 1965, section 11.7)."""
+        """The number of equally weighted problems that carry as much information (Kish 1965, section 11.7)."""
         return float(1 / np.sum(self._weights**2))
 
     def _per_problem(self, values: Sequence[float]) -> np.ndarray:
@@ -108,7 +106,7 @@ class Paired:
         return min(max(found, count), count * samples)
 
     def _correlation(self, first: Sequence[float], second: Sequence[float], samples: int) -> float:
-        """Between problems, a positive one less by half a step: Newcombe's correction for continuity."""
+        """Correlation of the two over the problems; a positive one is reduced by Newcombe's continuity correction."""
         one, other = (self._per_problem(values) for values in (first, second))
         one, other = one - self._weights @ one, other - self._weights @ other
         size = sqrt(float(self._weights @ one**2) * float(self._weights @ other**2))
@@ -145,7 +143,7 @@ EXAMPLES = 10
 
 @dataclass(frozen=True)
 class ComparedProblem:
-    """A held-out problem as it is shown: the question, and the true answer."""
+    """A held-out problem for display: the question and the reference answer."""
 
     prompt: str
     answer: str
@@ -168,9 +166,9 @@ def compare(
 ) -> dict[str, Any]:
     """Both models on the same problems, in the same order; JSON-ready.
 
-    `gained` and `lost` count rows whose greedy answer turned right or wrong; `differences` holds the paired
-    difference of every statistic, trained minus base, and `difference` that of greedy accuracy. `problems` counts
-    rows, `different_problems` those that ask something else; intervals count the latter.
+    `gained` and `lost` count rows whose greedy answer became correct or incorrect; `differences` holds the paired
+    difference of every statistic, trained minus base, and `difference` that of greedy accuracy. `problems` counts rows,
+    `different_problems` the distinct ones, which intervals count.
     """
     pairs = list(zip(problems, base, trained, strict=True))
     gained = [pair for pair in pairs if pair[2].greedy_correct and not pair[1].greedy_correct]
@@ -199,7 +197,7 @@ def compare(
 
 
 def scores(answers: Sequence[Answered], paired: Paired) -> dict[str, Any]:
-    """mean_at_k is the share of samples that are right, pass_at_k the share of problems with a right one among k."""
+    """mean_at_k is the share of correct samples, pass_at_k the share of problems with a correct one among k."""
     return {
         **{name: asdict(paired.mean(*values)) if values else None for name, values in _values(answers).items()},
         "mean_completion_length": fmean(a.greedy_tokens for a in answers),
@@ -208,13 +206,13 @@ def scores(answers: Sequence[Answered], paired: Paired) -> dict[str, Any]:
 
 
 def differences(first: Sequence[Answered], second: Sequence[Answered], paired: Paired) -> dict[str, Any]:
-    """The paired difference of every statistic, second minus first; None for what was not sampled."""
+    """The paired difference of every statistic, second minus first; None for statistics without samples."""
     before, after = _values(first), _values(second)
     return {name: asdict(paired.difference(before[name][0], *after[name])) if after[name] else None for name in before}
 
 
 def _values(answers: Sequence[Answered]) -> dict[str, tuple[list[float], int] | None]:
-    """Statistic → a value for each row, and how many outcomes it is the mean of; None for what was not sampled."""
+    """Statistic → a value for each row, and the number of outcomes it averages; None for statistics without samples."""
     k = answers[0].samples
     return {
         "greedy_accuracy": ([float(a.greedy_correct) for a in answers], 1),
@@ -240,9 +238,9 @@ def compare_all(
 ) -> dict[str, Any]:
     """All models on the same problems, in the same order, each against the first; JSON-ready.
 
-    `difference` holds the paired difference of every statistic, a model minus the first; `gained` and `lost` count
-    rows whose greedy answer is right where the first's is wrong, and the other way round. The first model has none of
-    them. `problems` counts rows, `different_problems` those that ask something else; intervals count the latter.
+    `difference` holds the paired difference of every statistic, a model minus the first; `gained` and `lost` count rows
+    whose greedy answer is correct where the first model's is not, and vice versa. The first model has none of these
+    keys. `problems` counts rows, `different_problems` the distinct ones, which intervals count.
     """
     first = next(iter(answers.values()))
     return {
@@ -283,9 +281,9 @@ class CompareRequest:
     run: str
     models: tuple[ModelSource, ...]
     overrides: tuple[str, ...]
-    """`a.b=v` over the run's configuration; under `data` and `evaluation` only."""
+    """Overrides `a.b=v` of the run's configuration; only under `data` and `evaluation`."""
     other_data: bool
-    """Whether the problems are read anew, as the overrides say; otherwise they are those the run held out."""
+    """Whether the problems are read again with the overrides; otherwise they are those the run held out."""
     result: str
     """The JSON file to write."""
 

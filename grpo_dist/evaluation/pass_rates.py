@@ -1,4 +1,4 @@
-"""How often a model answers each problem rightly: the record that grows while it is asked, and what it says."""
+"""How often a model solves each problem: the record that grows during sampling, and its summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Verdict = Literal["too_hard", "kept", "too_easy"]
 
 @dataclass(frozen=True)
 class PassRate:
-    """What `samples` completions of one problem came to."""
+    """Results of `samples` completions of one problem."""
 
     row: int
     """Number of the problem's row in the data it was read from, from 0."""
@@ -34,7 +34,7 @@ class PassRate:
 
 @dataclass(frozen=True)
 class Band:
-    """The pass rates that are kept, both ends included."""
+    """The range of pass rates that are kept, both ends included."""
 
     low: float
     high: float
@@ -46,11 +46,11 @@ class Band:
 
 
 def default_band(samples: int) -> Band:
-    """Right at least once and wrong at least once.
+    """Correct at least once and incorrect at least once.
 
-    GRPO's advantage is a reward less the mean of its group: where all completions of a problem are right, or all are
-    wrong, there is none (DAPO, arXiv 2503.14476, section 3.2, drops such groups). Policy improvement is bounded from
-    below by the variance of the pass rate, which is largest at one half (arXiv 2504.03380).
+    GRPO's advantage is a reward less the mean of its group: if all completions of a problem are correct, or all are
+    wrong, it is zero (DAPO, arXiv 2503.14476, section 3.2, drops such groups). Policy improvement is bounded from below
+    by the variance of the pass rate, which is largest at one half (arXiv 2504.03380).
     """
     return Band(1 / samples, 1 - 1 / samples)
 
@@ -62,18 +62,18 @@ class Record:
     path: Path
 
     def read(self) -> list[PassRate]:
-        """What was written whole; a line that a crash cut off ends it."""
+        """The complete records; a line truncated by a crash ends them."""
         if not self.path.exists():
             return []
         *lines, _ = self.path.read_text(encoding="utf-8").split("\n")
         return [PassRate(**json.loads(line)) for line in lines]
 
     def keep(self, count: int) -> None:
-        """Leave the first `count` problems in it."""
+        """Keep only the first `count` problems."""
         write_atomically(self.path, "".join(_line(one) for one in self.read()[:count]))
 
     def append(self, found: Sequence[PassRate]) -> None:
-        """Add problems; when this returns they are on the disk."""
+        """Append problems; they are on disk when this returns."""
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write("".join(_line(one) for one in found))
             handle.flush()
@@ -87,7 +87,7 @@ def _line(found: PassRate) -> str:
 def overview(found: Sequence[PassRate], band: Band) -> dict[str, Any]:
     """Counts and means over the problems (at least one); JSON-ready.
 
-    `histogram` counts the problems with 0, 1, … right completions; `pass_at_k` is the share with at least one.
+    `histogram` counts the problems with 0, 1, … correct completions; `pass_at_k` is the share with at least one.
     """
     verdicts = Counter(band.verdict(one) for one in found)
     right = Counter(one.right for one in found)

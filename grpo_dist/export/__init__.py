@@ -1,1 +1,1 @@
-"""A trained model for the world outside the run: what is asked for, its card, and the way to the Hub."""
+"""Exporting a trained model from the run: the request, the model card, and the upload to the Hub."""

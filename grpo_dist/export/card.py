@@ -1,4 +1,4 @@
-"""The model card of an export: the recipe, what came of it, how the export was checked, with what it was made."""
+"""The model card of an export: the recipe, its results, how the export was checked, and the software used."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from grpo_dist.report import RunRecord, summary
 from grpo_dist.report.numbers import number, percent, points
 
 RECIPE = ("model", "lora", "data", "rewards", "warm_start", "grpo", "evaluation")
-"""Sections of the configuration that others need; where it ran is nobody's business."""
+"""Sections of the configuration that others need; where it ran stays private."""
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "vllm": "transformers"}
 
 
 @dataclass(frozen=True)
 class Export:
-    """What the card says of the export itself."""
+    """What the card says about the export itself."""
 
     name: str
     form: str
@@ -34,7 +34,7 @@ class Export:
     versions: Mapping[str, str]
     """Package → version, of the machine that made the export."""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """`grpo.chat_template_kwargs`, without which others would ask in another way than it was trained."""
+    """`grpo.chat_template_kwargs`, without which prompts would differ from those in training."""
 
 
 def model_card(record: RunRecord, export: Export) -> str:
@@ -63,7 +63,7 @@ def model_card(record: RunRecord, export: Export) -> str:
 
 
 def without_places(value: Any) -> Any:
-    """The same plain data, local paths cut to their last part and what is not set left out: others read it."""
+    """The same plain data with local paths reduced to their last part and unset values omitted, for other readers."""
     if isinstance(value, Mapping):
         return {key: without_places(inner) for key, inner in value.items() if inner not in (None, {}, [])}
     if isinstance(value, (list, tuple)):
@@ -72,7 +72,7 @@ def without_places(value: Any) -> Any:
 
 
 def on_the_hub(name_or_path: str) -> bool:
-    """Whether others can find a model or data set under this name."""
+    """Whether other users can find a model or data set under this name."""
     return name_or_path != EMBEDDED and not name_or_path.startswith(("/", ".", "~"))
 
 

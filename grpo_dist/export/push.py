@@ -1,6 +1,6 @@
-"""An export to the Hugging Face Hub, in one commit.
+"""The request of `grpo-dist export` to the process that makes the export, and the upload to the Hugging Face Hub.
 
-What `grpo-dist export` asks of the process that makes the export.
+An upload is one commit.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def check_token() -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload the files of an export; returns the address of the commit. A repository that is made here is private.
+    """Upload the files of an export; returns the address of the commit. A repository created here is private.
 
-    The record of the export stays: it names places of this machine. The Hub takes all files or none.
+    The record of the export is not uploaded: it contains paths of this machine. The Hub accepts all files or none.
 
     Raises:
-        PushError: the Hub refuses or cannot be reached; the token is in no message.
+        PushError: the Hub refuses or cannot be reached; no message contains the token.
     """
     import httpx
     from huggingface_hub import HfApi
@@ -70,7 +70,7 @@ def _first_line(error: Exception) -> str:
 
 Form = Literal["adapter", "merged", "vllm"]
 HALF = ("bfloat16", "float16")
-"""What vLLM serves a model in; it would cast float32 by itself, unchecked."""
+"""Dtypes in which vLLM serves a model; it would cast float32 by itself, unchecked."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ExportRequest:
     """A run or one of its checkpoints."""
     to: Form
     dtype: str
-    """Of the merged weights; an adapter keeps its own."""
+    """Dtype of the merged weights; an adapter keeps its own."""
     output: str
     draft: str
 
@@ -94,13 +94,13 @@ class ExportRequest:
 
 
 def export_dtype(to: Form, stated: str | None, trained: str) -> str:
-    """The dtype of the merged weights: the one stated, else that of the training; for vLLM one of 16 bits."""
+    """The dtype of the merged weights: the configured one, else that of training; for vLLM a 16-bit one."""
     if stated is not None:
         return stated
     return "bfloat16" if to == "vllm" and trained not in HALF else trained
 
 
 def made_from(adapter: Path, to: Form, dtype: str) -> dict[str, str]:
-    """What makes two exports the same, wherever the run lies; part of `export.json`."""
+    """The identity of an export, independent of the run's location; part of `export.json`."""
     digest = hashlib.sha256((adapter / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
     return {"adapter_sha256": digest, "to": to, "dtype": dtype}

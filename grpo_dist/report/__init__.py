@@ -1,4 +1,4 @@
-"""A run directory, read: a table in the terminal, a JSON summary, one self-contained HTML page."""
+"""Reports on a run directory: a table in the terminal, a JSON summary, one self-contained HTML page."""
 
 from grpo_dist.report.html import render_html, write_html
 from grpo_dist.report.record import RunRecord, read_run

@@ -1,13 +1,11 @@
-"""A chart of metrics over the steps: every step as a dot, a smoothed line, and a band between two further metrics.
+"""SVG charts: metrics over the steps, and estimates with their intervals.
 
-A chart of estimates with their intervals: base above trained, one pair per measure, from 0 to 100%.
-
-Drawing: elements, and the frame that every chart shares. Lengths are units of the view box.
+A metric chart has every step as a dot, a smoothed line, and a band between two further metrics. An interval chart has
+the base model above the trained one, one pair per measure, from 0 to 100%. Both share elements, frame and round axis
+numbers; lengths are units of the view box.
 
 A chart is drawn once for all widths. The style sheet gives its text a size for desktops and one for phones, so the
-margins here have room for the larger.
-
-Round numbers for an axis.
+margins leave space for the larger one.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class LogScale(Scale):
-    """The same for values above 0, by their logarithms."""
+    """The same for values above 0, on a logarithmic scale."""
 
     def __call__(self, value: float) -> float:
         share = log10(value / self.low) / log10(self.high / self.low)
@@ -76,7 +74,7 @@ def path(d: str, class_: str) -> str:
 
 
 def picture(description: str, size: tuple[float, float], parts: Iterable[str]) -> str:
-    """A whole SVG of `size` (width, height), described for those who do not see it."""
+    """A whole SVG of `size` (width, height), with a description for screen readers."""
     return element(
         "svg",
         element("title", escape(description)) + "".join(parts),
@@ -108,7 +106,7 @@ def vertical_labels(area: Area, scale: Scale, ticks: Iterable[float], labels: It
 
 
 def short(value: float) -> str:
-    """A length with one decimal at most."""
+    """A length with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -153,7 +151,7 @@ def whole_within(low: int, high: int, count: int = 5) -> tuple[int, ...]:
 
 
 def labels(ticks: tuple[float, ...]) -> tuple[str, ...]:
-    """Short labels of one form for all ticks: 0.5, 1.0, 1.5 or 2e-6, 4e-6 or 10k, 20k."""
+    """Short labels in the same format for all ticks: 0.5, 1.0, 1.5 or 2e-6, 4e-6 or 10k, 20k."""
     size = max(abs(tick) for tick in ticks)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else size or 1.0
     if 0 < size < 1e-3:
@@ -170,7 +168,7 @@ def percent_labels(ticks: tuple[float, ...]) -> tuple[str, ...]:
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    """A span around a single value, so that it stands in the middle of the axis; 0 stands at its foot."""
+    """A span around a single value that puts it in the middle of the axis; 0 is at the bottom."""
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
     room = abs(low) / 2
@@ -183,7 +181,7 @@ def _scaled(ticks: tuple[float, ...], step: float, exponent: int) -> tuple[str, 
 
 
 def _fixed(value: float, step: float) -> str:
-    """With as many decimals as the step needs."""
+    """The label with as many decimals as the step needs."""
     decimals = next((d for d in range(9) if abs(round(step, d) - step) < 1e-6 * step), 9)
     text = f"{value:.{decimals}f}"
     return text.replace("-", MINUS) if float(text) else text.lstrip("-")
@@ -196,7 +194,7 @@ HALF_DOT = 4.0
 
 @dataclass(frozen=True)
 class Trace:
-    """One metric; `low` and `high` bound its band. All have one value per step."""
+    """One metric; `low` and `high` bound its band. Each has one value per step."""
 
     label: str
     values: Values
@@ -251,7 +249,7 @@ def draw(chart: LineChart, width: float = WIDTH) -> str:
 
 
 def describe(chart: LineChart) -> str:
-    """The chart in a sentence."""
+    """A one-sentence description of the chart."""
     write = percent if chart.as_percent else number
     found = []
     for trace in chart.traces:
@@ -318,13 +316,13 @@ def _band(steps: tuple[int, ...], trace: Trace, index: int, x: Scale, y: Scale) 
 
 
 def _runs(values: Values) -> list[list[int]]:
-    """Indices to join, thinned, broken where nothing is logged."""
+    """Runs of indices to join, thinned and broken where nothing is logged."""
     indices = thinned(len(values), LINE_POINTS)
     return [list(run) for logged, run in groupby(indices, key=lambda i: values[i] is not None) if logged]
 
 
 def _stroke(corners: list[tuple[float, float]]) -> str:
-    """A line through the corners; a dot where there is only one."""
+    """A line through the corners; a dot if there is only one."""
     joined = "L".join(_at(*corner) for corner in corners)
     return f"M{joined}" if len(corners) > 1 else f"M{joined}h0"
 
@@ -359,7 +357,7 @@ def draw_intervals(title: str, pairs: tuple[Pair, ...]) -> str:
 
 
 def describe_intervals(title: str, pairs: tuple[Pair, ...]) -> str:
-    """The chart in a sentence."""
+    """A one-sentence description of the chart."""
     found = (f"{p.label} {percent(p.base.estimate)} before, {percent(p.trained.estimate)} after" for p in pairs)
     return f"{title}: {'; '.join(found)}"
 

@@ -1,4 +1,4 @@
-"""Which charts the page has, and what stands under them."""
+"""Which charts the page has, and their captions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Figure:
     title: str
     svg: str = ""
     wide: bool = False
-    """Takes both columns where there are two."""
+    """Spans both columns in a two-column layout."""
     wide_svg: str = ""
-    """The chart for both columns; on a phone `svg` is shown instead."""
+    """The chart for both columns; phones show `svg` instead."""
     note: str = ""
     legend: tuple[str, ...] = ()
     """Labels of the traces, in the order of their colours; empty for a single one."""
     reading: str = ""
-    """The numbers a reader looks for first."""
+    """The most important numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Log:
 
     metrics: tuple[Metrics, ...]
     num_iterations: int = 1
-    """Optimizer steps that a generation serves."""
+    """Optimizer steps per generation."""
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def reward_figures(log: Log) -> list[Figure]:
 
 
 def completion_figures(log: Log) -> list[Figure]:
-    """Lengths, completions cut off, groups that teach nothing, and those drawn in their place when there were any."""
+    """Lengths, completions cut off, groups without a learning signal, and their replacements if there were any."""
     low, high = log.values("completions/min_length"), log.values("completions/max_length")
     length = Trace("mean", log.values("completions/mean_length"), low, high)
     same = "All completions of such a group have the same reward: it gives no gradient."
@@ -92,7 +92,7 @@ def completion_figures(log: Log) -> list[Figure]:
 
 
 def speed_figures(log: Log) -> list[Figure]:
-    """Where the time went; what depends on the version and the back end only when it was logged."""
+    """Where the time went; metrics that depend on version and backend only if they were logged."""
     tokens = (
         log.trace("prompt and completion", "perf/tokens_per_second"),
         log.trace("completion only", "perf/completion_tokens_per_second"),
@@ -103,7 +103,7 @@ def speed_figures(log: Log) -> list[Figure]:
 
 
 def optimisation_figures(log: Log) -> list[Figure]:
-    """What the optimizer did; metrics that depend on the configuration only when they were logged."""
+    """Optimizer metrics; those that depend on the configuration only if they were logged."""
     optional = _with_values(
         _single(log, "Entropy, nats per token", "entropy", bounds=(0.0,)),
         _single(log, "KL to the reference model, nats per token", "kl"),
@@ -150,7 +150,7 @@ def _utilisation(log: Log) -> LineChart:
 
 
 def _sampler_difference(log: Log) -> LineChart:
-    """On a logarithmic axis, for mean and largest are powers of ten apart; not where they agree to the last bit."""
+    """On a logarithmic axis, because mean and maximum are orders of magnitude apart; linear if any is zero."""
     traces = _logged(
         log.trace("mean", f"{summary.DIFFERENCE}/mean"),
         log.trace("largest", f"{summary.DIFFERENCE}/max"),
@@ -201,7 +201,7 @@ def _single(log: Log, title: str, key: str, bounds: tuple[float, ...] = ()) -> L
 
 
 def _drawn(charts: list[LineChart]) -> list[Figure]:
-    """Figures for two columns; of an odd number the first takes both."""
+    """Figures for two columns; if their number is odd, the first spans both."""
     return [_figure(chart, wide=index == 0 and len(charts) % 2 == 1) for index, chart in enumerate(charts)]
 
 

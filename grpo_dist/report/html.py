@@ -1,8 +1,7 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture, no network.
+"""The report as one self-contained HTML page: no script, no font, no picture, no network.
 
-The words and numbers of the page, ready for the template; long texts cut so that the page stays below 2 MB.
-
-A few completions from the way through training, out of TRL's `completions/completions_*.parquet`.
+Prepares words and numbers for the template, with long texts shortened so that the page stays below 2 MB, and a few
+completions from different stages of training, out of TRL's `completions/completions_*.parquet`.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from grpo_dist.run.directory import write_atomically
 
 STEPS_SHOWN = 6
 POLICY = "policy_version"
-"""Optimizer steps that the policy which sampled a completion had behind it; logged where vLLM samples."""
+"""Optimizer steps of the policy that sampled a completion; logged when vLLM generates."""
 NOT_REWARDS = {"step", "prompt", "completion", "advantage", POLICY}
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion; `rewards` maps each function to its unweighted value, None where it gave none; `policy` is the
-    version it was sampled from, None where that is not logged."""
+    """One completion; `rewards` maps each function to its unweighted value, None if it gave none; `policy` is the
+    version it was sampled from, None if that was not logged."""
 
     completion: Any
     rewards: Mapping[str, float | None]
@@ -44,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class StepSamples:
-    """Of a step's first prompt: the completion with the highest advantage, and that with the lowest if it differs."""
+    """For a step's first prompt: the completions with the highest and the lowest advantage, or just one."""
 
     step: int
     prompt: Any
@@ -72,7 +71,7 @@ def read_samples(run: Path) -> Samples:
 
 
 def words(content: Any) -> str:
-    """The text of a prompt or completion: as it is, or that of the last message."""
+    """The text of a prompt or completion: a string unchanged, else the text of the last message."""
     if isinstance(content, (list, tuple)):
         return words(content[-1]) if content else ""
     if isinstance(content, Mapping):
@@ -87,7 +86,7 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _read(step: int, path: Path) -> StepSamples | None:
-    """None for a file without rows, or one that a running trainer has not finished."""
+    """None for a file without rows, or one that a running trainer has not finished writing."""
     import pyarrow.parquet
 
     try:
@@ -100,7 +99,7 @@ def _read(step: int, path: Path) -> StepSamples | None:
 
 
 def _best_and_worst(rows: list[Row]) -> list[Row]:
-    """Of the first prompt's group; one row when all its advantages are the same."""
+    """Rows of the first prompt's group; one row if all its advantages are equal."""
     group = [row for row in rows if row.get("prompt") == rows[0].get("prompt")]
     ordered = sorted(group, key=lambda row: finite(row.get("advantage")) or 0.0, reverse=True)
     first, last = ordered[0], ordered[-1]
@@ -117,7 +116,7 @@ def _numeric(value: Any) -> bool:
 
 
 LONG, SHORT, LABEL = 1200, 200, 120
-"""Most characters of a completion read closely, of one in the list of all problems, and of a prompt there."""
+"""Most characters of a completion shown in detail, of one in the list of all problems, and of a prompt there."""
 NONE_RIGHT = (
     "No answer of either model was judged right. If they look right to you, evaluation.scorer ({scorer}) cannot read "
     "them: `grpo-dist compare base RUN --set evaluation.scorer=FILE.py:FUNCTION` judges again with another one."
@@ -136,7 +135,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Headline:
-    """The largest words of the page; `before` is empty when there is one number only."""
+    """The headline of the page; `before` is empty when there is only one number."""
 
     measure: str
     before: str
@@ -146,7 +145,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion, and who or what it is."""
+    """A completion with its label."""
 
     label: str
     text: str
@@ -155,7 +154,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt with what was answered."""
+    """A prompt with its completions."""
 
     prompt: str
     note: str
@@ -192,7 +191,7 @@ def headline(record: RunRecord) -> Headline:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The paired difference of greedy answers in words, and what the samples say where they say something else."""
+    """The paired difference of greedy answers in words, and the samples' result if it differs."""
     greedy, *sampled = comparison.measures
     gap, level = comparison.difference, percent(comparison.confidence, 0)
     found = f"{points(gap.estimate)} percentage points, {level} interval {points(gap.low)} to {points(gap.high)}."
@@ -209,7 +208,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def _gap(measure: Measure) -> str:
-    """A difference with its interval; of the two models where it has none of its own."""
+    """A difference with its interval; with the intervals of both models if it has none of its own."""
     own = measure.difference
     span = f" ({points(own.low)} to {points(own.high)})" if own else ""
     return f"{points(measure.moved)}{span}"
@@ -236,7 +235,7 @@ def facts(record: RunRecord) -> list[Fact]:
 
 
 def flips(found: tuple[Flip, ...]) -> list[Exchange]:
-    """Problems that changed sides, with both completions."""
+    """Problems gained or lost, with both completions."""
     return [
         Exchange(
             cut(words(flip.prompt), LONG),
@@ -263,7 +262,7 @@ def problem_rows(comparison: Comparison) -> list[ProblemRow]:
 
 
 def outcomes(comparison: Comparison) -> dict[str, int]:
-    """Problems of each outcome, all of them and not just those shown."""
+    """Problems of each outcome, counting all, not just those shown."""
     found = dict.fromkeys(("gained", "lost", "right", "wrong"), 0)
     for problem in comparison.per_problem:
         found[_outcome(problem)] += 1
@@ -271,19 +270,19 @@ def outcomes(comparison: Comparison) -> dict[str, int]:
 
 
 def environment_facts(record: RunRecord) -> tuple[list[Fact], list[Fact]]:
-    """What the run ran on, and its packages."""
+    """The hardware of the run, and its packages."""
     packages = record.environment.get("packages")
     rest = {key: value for key, value in record.environment.items() if key != "packages"}
     return _listed(rest), _listed(packages if isinstance(packages, Mapping) else {})
 
 
 def preparation(record: RunRecord) -> list[Fact]:
-    """What became of the data: the numbers of prepared.json and its notes."""
+    """How the data was used: the numbers and notes of prepared.json."""
     return _listed({key.replace("_", " "): value for key, value in record.prepared.items()})
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, the rest left out of the middle: a completion has its answer at the end."""
+    """At most `limit` characters; the middle is omitted, because a completion has its answer at the end."""
     if len(text) <= limit:
         return text
     tail = limit // 3
@@ -350,7 +349,7 @@ def _listed(mapping: Mapping[str, Any]) -> list[Fact]:
 
 
 def _plain(value: Any) -> str:
-    """A value of JSON as a person would write it."""
+    """A JSON value in readable form."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list):
@@ -364,14 +363,14 @@ def render_html(record: RunRecord) -> str:
 
 
 def write_html(record: RunRecord) -> Path:
-    """Write `report.html` into the run directory; a reader sees the old page or the new one, never a part.
+    """Write `report.html` into the run directory; a reader sees either the old page or the new one.
 
     Raises:
         ReportError: the directory cannot be written.
     """
     path = record.path / "report.html"
     try:
-        # A text from a model can hold half a surrogate pair, which UTF-8 cannot.
+        # Text from a model can contain a lone surrogate, which UTF-8 cannot encode.
         write_atomically(path, render_html(record).encode("utf-8", "replace").decode("utf-8"))
     except OSError as error:
         raise ReportError(
@@ -393,7 +392,7 @@ def _environment() -> Environment:
 
 
 def _holes(record: RunRecord) -> dict[str, Any]:
-    """What the template asks for."""
+    """The variables of the template."""
     environment, packages = environment_facts(record)
     found = read_samples(record.path)
     return {

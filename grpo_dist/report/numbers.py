@@ -1,4 +1,4 @@
-"""Numbers as words a person reads."""
+"""Numbers formatted for a reader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def number(value: float | None) -> str:
 
 
 def change(first: float | None, last: float | None) -> str:
-    """From one number to another; a dash when there are none."""
+    """1.0 → 2.5 for two numbers; a dash when one is missing."""
     return NOTHING if first is None or last is None else f"{number(first)} → {number(last)}"
 
 
@@ -58,7 +58,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without zeros that say nothing."""
+    """Without insignificant zeros."""
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

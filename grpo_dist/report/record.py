@@ -1,8 +1,7 @@
-"""What a run directory says, as far as the run has come.
+"""What a run directory contains, as far as the run has progressed.
 
-`comparison.json`: base against trained model on the same held-out problems.
-
-Which directories are runs, and which one a mistyped path may have meant.
+Reads `comparison.json` (base and trained model on the same held-out problems) and the rest of the run; decides which
+directories are runs, and which one a mistyped path may mean.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ class Interval:
 
     @property
     def sign(self) -> int:
-        """Of a difference: 1 or -1 where the whole interval is above or below zero, else 0."""
+        """For a difference: 1 or -1 if the whole interval is above or below zero, else 0."""
         return (self.low > 0) - (self.high < 0)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One model. mean_at_k and pass_at_k are None when no completions were sampled; lengths are in tokens."""
+    """One model. mean_at_k and pass_at_k are None if no completions were sampled; lengths are in tokens."""
 
     greedy_accuracy: Interval
     mean_at_k: Interval | None
@@ -70,7 +69,7 @@ class Measure:
     base: Interval
     trained: Interval
     difference: Interval | None
-    """Trained minus base, paired by problem; None where the file has none."""
+    """Trained minus base, paired by problem; None if the file has none."""
 
     @property
     def moved(self) -> float:
@@ -78,9 +77,9 @@ class Measure:
 
     @property
     def sign(self) -> int:
-        """1 where the trained model is better beyond chance, -1 where it is worse, else 0.
+        """1 if the trained model is significantly better, -1 if it is significantly worse, else 0.
 
-        Told by the paired difference; without one, by intervals that do not touch.
+        Decided by the paired difference; without one, by whether the intervals overlap.
         """
         if self.difference:
             return self.difference.sign
@@ -89,7 +88,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Flip:
-    """A problem that one model answers and the other does not, with both greedy completions."""
+    """A problem that only one model solves, with both greedy completions."""
 
     prompt: Any
     answer: str
@@ -140,18 +139,18 @@ class Comparison:
     """The whole file. Differences are trained minus base, paired by problem."""
 
     problems: int
-    """Rows."""
+    """Number of rows."""
     different_problems: int
-    """Those that ask something else; intervals count these."""
+    """Number of distinct problems, which intervals count."""
     k: int
     confidence: float
     scorer: str
     base: Scores
     trained: Scores
     difference: Interval
-    """In greedy accuracy."""
+    """Difference in greedy accuracy."""
     differences: Mapping[str, Interval | None]
-    """Statistic → its own; without those that older files lack, None for what was not sampled."""
+    """Statistic → its difference; without those that older files lack, None for those without samples."""
     gained: int
     lost: int
     gained_examples: tuple[Flip, ...]
@@ -160,7 +159,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Comparison:
-        """Read the file's object; KeyError, TypeError or ValueError when something is missing or of another kind."""
+        """Read the file's object; KeyError, TypeError or ValueError when something is missing or of the wrong type."""
         flipped = fields.get("flipped") or {}
         return cls(
             problems=int(fields["problems"]),
@@ -195,12 +194,12 @@ class Comparison:
 
     @property
     def none_right(self) -> bool:
-        """Whether nothing that either model wrote was judged right."""
+        """Whether no completion of either model was judged correct."""
         return not any(one.base.estimate or one.trained.estimate for one in self.measures)
 
     @property
     def counted(self) -> str:
-        """How many problems there are, and how many of them differ where some repeat others."""
+        """The number of problems, and of distinct ones if some repeat others."""
         rows = plural(self.problems, "held-out problem")
         return rows if self.different_problems == self.problems else f"{rows} ({self.different_problems:,} different)"
 
@@ -221,7 +220,7 @@ def is_sweep(path: Path) -> bool:
 
 
 def runs_below(path: Path) -> list[Path]:
-    """The run itself, or the runs in a directory and in the sweeps of it, by name.
+    """The run itself, or the runs in a directory and in its sweeps, sorted by name.
 
     Raises:
         ReportError: there are none.
@@ -235,7 +234,7 @@ def runs_below(path: Path) -> list[Path]:
 
 
 def not_a_run(path: Path) -> ReportError:
-    """The error for a path that is no run directory, with the runs it may have meant."""
+    """The error for a path that is not a run directory, with the runs it may mean."""
     needed = f"none of {', '.join(MARKS)} is in it"
     if not os.path.exists(path):
         return ReportError(f"{path}: there is no such run directory", hint=_meant(path))
@@ -259,7 +258,7 @@ def _meant(path: Path) -> str:
 
 
 def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
-    """By name; hidden ones are drafts."""
+    """Sorted by name; hidden ones are drafts."""
     try:
         shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         return [path for path in shown if is_run(path) or (sweeps and is_sweep(path))]
@@ -278,7 +277,7 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run directory, read once. What is not there yet is empty or None."""
+    """The contents of a run directory, read once. Missing files give empty values or None."""
 
     path: Path
     config_text: str = ""
@@ -318,21 +317,21 @@ class RunRecord:
 
     @property
     def num_iterations(self) -> int:
-        """Optimizer steps that a generation serves."""
+        """Optimizer steps per generation."""
         found = self.stated("grpo.num_iterations")
         return found if type(found) is int and found > 0 else 1
 
     def stated(self, dotted: str) -> Any:
-        """A value of config.yaml, e.g. `model.name_or_path`; None when it is not there."""
+        """A value of config.yaml, e.g. `model.name_or_path`; None if missing."""
         return _inside(self.config, dotted)
 
     def planned(self, dotted: str) -> Any:
-        """A value of plan.json, e.g. `batch.num_processes`; None when it is not there."""
+        """A value of plan.json, e.g. `batch.num_processes`; None if missing."""
         return _inside(self.plan, dotted)
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read a run directory; the run may still be going on, or have been killed.
+    """Read a run directory; the run may still be active, or have been killed.
 
     Raises:
         ReportError: `path` is no run directory, or a file in it is damaged.
@@ -355,7 +354,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; nothing when there is no file."""
+    """The text of a file; "" if there is no file."""
     with _readable(path):
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 

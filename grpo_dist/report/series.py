@@ -1,4 +1,4 @@
-"""One metric over the steps: taking it out of the log, smoothing it, thinning it. None stands for "not logged"."""
+"""One metric over the steps: extracting it from the log, smoothing and thinning it. None stands for "not logged"."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def present(values: Values) -> list[float]:
 
 
 def ends(values: Values) -> tuple[float | None, float | None]:
-    """Means over the first and the last tenth of the logged values, at least one value each."""
+    """Means over the first and the last tenth of the logged values, each at least one value."""
     logged = present(values)
     if not logged:
         return None, None
@@ -38,7 +38,7 @@ def ends(values: Values) -> tuple[float | None, float | None]:
 
 
 def smoothing_window(count: int) -> int:
-    """Odd number of steps to average over: about a fifteenth of them; 1 (no smoothing) below 15 steps."""
+    """Odd number of steps to average over: about a fifteenth of all steps; 1 (no smoothing) below 15 steps."""
     return 1 if count < 15 else 2 * (count // 30) + 3
 
 

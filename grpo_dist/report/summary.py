@@ -1,8 +1,6 @@
-"""A run in a few numbers, for programs.
+"""A run in a few numbers, for programs, and its hardware and rollouts in words.
 
-What a run's completions took: generation, policy sync, waiting; and how far sampler and trainer are apart.
-
-What a run was done on, in words.
+Rollout numbers cover generation, policy sync and waiting, and how far sampler and trainer differ.
 """
 
 from __future__ import annotations
@@ -36,14 +34,14 @@ MEASURED: Mapping[str, tuple[str, Callable[[list[float]], float]]] = {
     "groups_drawn": ("sampling/groups_drawn", fmean),
     "groups_kept": ("sampling/groups_kept", fmean),
 }
-"""Name in the summary → metric, and what is made of its values."""
+"""Name in the summary → metric, and how its values are aggregated."""
 
 
 def rollouts(record: RunRecord) -> dict[str, Any]:
     """JSON-ready: `mode` and `replicas` as planned (colocated engines count as replicas), the rest as logged.
 
     Seconds and bytes are medians of the logged values, shares (0 to 1) and groups their means, differences of
-    log-probabilities (nats per token) the largest; of the effective sample the smallest too. Null where nothing was
+    log-probabilities (nats per token) the maximum; of the effective sample also the minimum. Null if nothing was
     logged.
     """
     found: dict[str, Any] = {"mode": record.planned("topology.mode"), "replicas": _replicas(record)}
@@ -54,7 +52,7 @@ def rollouts(record: RunRecord) -> dict[str, Any]:
 
 
 def generated_by(known: Mapping[str, Any]) -> str:
-    """Back end, mode and engines of a summary: "vllm server, 4 replicas"."""
+    """Backend, mode and engines of a summary: "vllm server, 4 replicas"."""
     mode, replicas = known["rollouts"]["mode"], known["rollouts"]["replicas"]
     where = " ".join(dict.fromkeys(str(part) for part in (known["backend"], mode) if part))
     return ", ".join(part for part in (where, plural(replicas, "replica") if replicas else "") if part)
@@ -64,7 +62,7 @@ def per_step(seconds: Values, steps: Sequence[int], num_iterations: int) -> tupl
     """Seconds of a generation (or sync) as seconds of an optimizer step.
 
     A generation serves `num_iterations` steps. It is logged with the first of them, as the mean over the generations
-    since the line before; a step that trains on earlier completions logs none.
+    since the previous line; a step that trains on earlier completions logs none.
     """
     gaps = (step - before for before, step in zip((0, *steps), steps, strict=False))
     shared = num_iterations > 1 and present(seconds)
@@ -76,7 +74,7 @@ def per_step(seconds: Values, steps: Sequence[int], num_iterations: int) -> tupl
 
 
 def rest(total: Values, *parts: Values) -> tuple[float | None, ...]:
-    """What is left of each step; None where it or the first part is not known."""
+    """The rest of each step's time; None if it or the first part is not known."""
     return tuple(
         None if whole is None or taken[0] is None else max(0.0, whole - sum(present(taken)))
         for whole, *taken in zip(total, *parts, strict=True)
@@ -96,11 +94,11 @@ SCORES = ("greedy_accuracy", "mean_at_k", "pass_at_k")
 
 
 def summary(record: RunRecord) -> dict[str, Any]:
-    """JSON-ready; every key is always there, null where the run has not come that far.
+    """JSON-ready; every key is always present, null if the run has not got that far.
 
     `reward.first` and `reward.last` are means over the first and last tenth of the steps (at least one step);
-    `tokens_per_second` is the median over the steps, prompt and completion tokens; `training_seconds` is the sum of
-    the step times; `distributed_type` is Accelerate's; `rollouts` is described where it is made; accuracies are
+    `tokens_per_second` is the median over the steps, prompt and completion tokens; `training_seconds` is the sum of the
+    step times; `distributed_type` is Accelerate's; `rollouts` is described at the function of that name; accuracies are
     fractions of the problems; differences are trained minus base, paired, `difference` that of greedy accuracy.
     """
     comparison = record.comparison
@@ -167,9 +165,9 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def layout(record: RunRecord) -> tuple[str, ...]:
-    """Processes, how they share the work and on what, and what generates: "2 processes", "DDP on CPU", "transformers".
+    """Processes, distribution strategy and device, and what generates: "2 processes", "DDP on CPU", "transformers".
 
-    Without what plan.json does not say; () when it says nothing.
+    Parts missing from plan.json are omitted; () if it has none.
     """
     size = record.planned("batch.num_processes")
     parts = (plural(size, "process", "processes") if size else "", _shared(record), record.planned("backend"))
@@ -177,7 +175,7 @@ def layout(record: RunRecord) -> tuple[str, ...]:
 
 
 def _shared(record: RunRecord) -> str:
-    """One process has nobody to share with: there it is the device alone."""
+    """A single process has no strategy: only the device."""
     device = DEVICES.get(record.planned("topology.device"), "")
     if record.planned("distributed_type") == "NO":
         return device

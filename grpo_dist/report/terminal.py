@@ -1,7 +1,4 @@
-"""A run in a table, for a person at a terminal.
-
-Several runs beside one another: in what they differ, and what became of each.
-"""
+"""Tables for the terminal: one run, or several runs side by side with the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from grpo_dist.run.directory import write_atomically
 
 
 def print_summary(record: RunRecord, console: Console) -> None:
-    """Print where the run stands, and base against trained model when they have been compared."""
+    """Print the state of the run, and base and trained model if they have been compared."""
     console.print(_heading(record))
     console.print(_facts(record))
     if record.comparison:
@@ -119,7 +116,7 @@ def rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def print_several(compared: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A row for each run; the best trained model is set off."""
+    """A row for each run; the best trained model is highlighted."""
     table = Table(caption="accuracy: greedy, held-out problems, base → trained; reward: first and last tenth of steps")
     settings = list(compared[0]["settings"])
     for name in ("run", *settings, "steps", "reward", "tokens/s", "accuracy", "points"):

@@ -1,7 +1,7 @@
 """Reward functions, by name. All have TRL's signature: `f(prompts, completions, **columns) -> list[float | None]`.
 
-`prompts` and `completions` have one entry per completion, so have the columns of the data set
-(`answer`) and `completion_ids`. Functions of the user are resolved by `grpo_dist.rewards.load`.
+`prompts`, `completions`, `completion_ids` and the columns of the data set (`answer`) have one entry per completion. The
+user's functions are resolved by `grpo_dist.rewards.load`.
 """
 
 from grpo_dist.rewards.builtin import (

@@ -1,4 +1,4 @@
-"""What TRL hands to a reward function, as plain text."""
+"""The arguments TRL passes to a reward function, as plain text."""
 
 from __future__ import annotations
 

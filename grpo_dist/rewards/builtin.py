@@ -1,25 +1,18 @@
-r"""The recipe's four rewards, exactly as its notebook computes them.
+r"""The built-in rewards: the recipe's four, their strict counterparts, the comparison's judge, and length penalties.
 
-Faithful to the point of their faults: junk on a new line after the solution costs nothing,
-`1_0` counts as ten, and the first number of a longer solution is enough for `check_numbers`.
-The set `strict` closes these holes.
+The `notebook` rewards compute exactly what the recipe's notebook does, including its faults: extra text on a new line
+after the solution costs nothing, `1_0` counts as ten, and the first number of a longer solution is enough for
+`check_numbers`. The set `strict` closes these holes.
 
-The notebook's two regular expressions, matched in linear time.
-
-The originals, with MULTILINE and DOTALL, are quadratic or worse on text a model can write
-(repeated tags, long runs of spaces):
+The notebook's two regular expressions are matched here in linear time. The originals, with MULTILINE and DOTALL, are
+quadratic or worse on text a model can write (repeated tags, long runs of spaces):
 
     <end_working_out>.*?<SOLUTION>(.+?)</SOLUTION>[\s]{0,}(?:EOS)?[\s]{0,}$
     <SOLUTION>.*?[\s]{0,}([-]?[\d\.\,]{1,})
 
-What both search for is determined without backtracking. Whatever matches after some pair of tags
-also matches after the first such pair, so only the first counts; the lazy capture then ends at the
-first closing tag with an admissible tail. `[\s]{0,}$` holds exactly when the spaces up to the next
-line feed end at a line feed or at the end of the text.
-
-Rewards without the notebook's holes, and the plain judge of the comparison.
-
-Rewards for the length of a completion.
+What both search for is determined without backtracking. Whatever matches after some pair of tags also matches after the
+first such pair, so only the first counts; the lazy capture then ends at the first closing tag with an admissible tail.
+`[\s]{0,}$` matches exactly when the spaces up to the next line feed end at a line feed or at the end of the text.
 """
 
 from __future__ import annotations
@@ -49,7 +42,7 @@ _NUMBER = re.compile(r"-?[\d.,]+")
 def _closing(eos_token: str) -> re.Pattern[str]:
     """A closing tag followed by nothing but spaces and at most one EOS up to the end of a line."""
     end_of_line = r"[^\S\n]*+$"
-    if not eos_token.strip():  # white space is part of the tail already
+    if not eos_token.strip():  # white space is already part of the tail
         return re.compile(SOLUTION_END + end_of_line, re.MULTILINE)
     eos = rf"[^\S\n]*{re.escape(eos_token)}[^\S\n]*+$"
     return re.compile(f"{SOLUTION_END}(?:{end_of_line}|{eos})", re.MULTILINE)
@@ -98,7 +91,8 @@ def check_answer(
     eos_token: str = EOS_TOKEN,
     **columns: Any,
 ) -> list[float | None]:
-    """The solution against the right answer: from 5.0 (identical) to −4.5 (not a number); −2.0 without a solution."""
+    """The solution compared with the reference answer: from 5.0 (identical) to −4.5 (not a number); −2.0 without a
+    solution."""
     return [
         _score_solution(find_solution(text, eos_token), truth) for text, truth in texts_with_truths(completions, answer)
     ]
@@ -139,7 +133,7 @@ def _score_number(guess: str | None, truth: str) -> float:
 def strict_format(
     prompts: Sequence[Any], completions: Sequence[Any], *, eos_token: str = EOS_TOKEN, **columns: Any
 ) -> list[float | None]:
-    """3.0 when the whole completion is working-out, its closing tag, and a solution in tags; else 0.0.
+    """3.0 when the whole completion consists of reasoning, its closing tag, and a solution in tags; else 0.0.
 
     Each tag occurs once, neither part is blank, and only white space and one EOS follow. The opening
     working-out tag is part of the prompt; a completion may start with it when the prompt has none.
@@ -157,8 +151,8 @@ def strict_answer(
 ) -> list[float | None]:
     """5.0 for the right solution, −2.0 for a wrong one, −2.5 for none: an attempt never costs more than silence.
 
-    The solution is what stands in the solution tags, each of which occurs once: two solutions are none. What follows
-    it is `strict_format`'s business.
+    The solution is the text in the solution tags, each of which must occur once: two solutions count as none. What
+    follows it is checked by `strict_format`.
     """
     with budget():
         return [
@@ -175,7 +169,7 @@ def accuracy(
     symbolic_timeout_s: float = TIMEOUT_S,
     **columns: Any,
 ) -> list[float | None]:
-    """1.0 when the final answer is right, however it is marked (`extract.final_answer`); else 0.0."""
+    """1.0 when the final answer is correct, however it is marked (`extract.final_answer`); else 0.0."""
     with budget():
         return [
             float(same_answer(final_answer(text) or "", truth, timeout_s=symbolic_timeout_s))

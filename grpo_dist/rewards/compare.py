@@ -1,8 +1,9 @@
-r"""Whether an answer is right, strictly.
+r"""Whether an answer is correct, judged strictly.
 
 Both texts are read as typed answers (`answers.parse`) and compared within their type (`answers.equal`): numbers
-exactly, expressions by their value, containers member by member. Arithmetic left to do is not an answer where a number
-is right, or copying the question (`17*2`) would be one. Sums, products, integrals and limits are left to math-verify.
+exactly, expressions by their value, containers member by member. Unevaluated arithmetic is not an answer where a number
+is expected, or copying the question (`17*2`) would be correct. Sums, products, integrals and limits are left to
+math-verify.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _LEFT_TO_MATH_VERIFY = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
 def same_answer(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether `guess` is the answer `truth`; blank text is no answer.
 
-    `timeout_s` bounds the processor time of math-verify. Texts longer than `MAX_CHARS` are only equal when they are the
-    same. RewardError when a library that is needed is not installed.
+    `timeout_s` bounds the processor time of math-verify. Texts longer than `MAX_CHARS` are equal only if identical.
+    RewardError when a required library is not installed.
     """
     if max(len(guess), len(truth)) > MAX_CHARS:
         return guess.strip() == truth.strip() != ""
@@ -40,7 +41,7 @@ def same_answer(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool
 
 @lru_cache(maxsize=8192)
 def _same(guess: str, truth: str) -> bool | None:
-    """None where math-verify may tell."""
+    """None if it is for math-verify to decide."""
     given, right = readings(guess), readings(truth)
     if not (given and right):
         return False
@@ -56,7 +57,8 @@ def _text(text: str) -> str:
 
 
 def _is_for_math_verify(guess: str, truth: str) -> bool:
-    """Whether its word can be trusted: both have the same letters, for it takes `R` for `r` and words for products."""
+    """Whether math-verify's result can be trusted: both have the same letters, because it reads `R` as `r` and words as
+    products."""
     both = (guess, truth)
     letters = [set(re.findall(r"[A-Za-z]+", text)) for text in both]
     return letters[0] == letters[1] and all(_LEFT_TO_MATH_VERIFY.search(text) and balanced(text) for text in both)
@@ -64,7 +66,7 @@ def _is_for_math_verify(guess: str, truth: str) -> bool:
 
 @lru_cache(maxsize=2048)
 def _by_math_verify(guess: str, truth: str, timeout_s: float) -> bool:
-    """Its verdict, asked for once. Raises: _NoVerdict, so that a spent budget is not remembered as a wrong answer."""
+    """math-verify's result, cached. Raises: _NoVerdict, so that an exhausted budget is not cached as a wrong answer."""
     found = verdict(guess, truth, timeout_s=timeout_s)
     if found is None:
         raise _NoVerdict
@@ -72,4 +74,4 @@ def _by_math_verify(guess: str, truth: str, timeout_s: float) -> bool:
 
 
 class _NoVerdict(Exception):
-    """math-verify was not asked, or gave no answer."""
+    """math-verify was not called, or gave no result."""

@@ -1,6 +1,6 @@
-r"""Where the final answer stands in a text: wherever one of `preflight.forms.FORMS` puts it.
+r"""Finds the final answer in a text, in any of the forms `preflight.forms.FORMS`.
 
-Every function takes linear time on any text and returns None when there is no such answer.
+Every function takes linear time on any text and returns None if there is no such answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from grpo_dist.rewards.batch import EOS_TOKEN, SOLUTION_END, SOLUTION_START
 from grpo_dist.rewards.preflight.forms import FORMS
 
 MAX_ALONE = 200
-"""Characters of a text that is nothing but an answer."""
+"""Most characters of a text that is only an answer."""
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _NUMBER = re.compile(
@@ -68,7 +68,7 @@ def last_fence(text: str) -> str | None:
 
 
 def in_words(text: str) -> str | None:
-    """What follows the last `answer is` or `Answer:`, up to the end of the sentence; not blank."""
+    """The text after the last `answer is` or `Answer:`, up to the end of the sentence; not blank."""
     start = max((stated.end() for stated in _STATED.finditer(text)), default=None)
     if start is None:
         return None
@@ -132,7 +132,7 @@ FINDERS = {
     "alone": alone,
     "number": last_number,
 }
-"""For each mark of a form, what finds the answer."""
+"""Mark of a form → the function that finds the answer."""
 
 
 def final_answer(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What is checked about the values a reward returns, and how its failures are told."""
+"""Validates the values a reward returns, and reports its failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grpo_dist.errors import RewardError
 from grpo_dist.rewards.names import FROM_TRL
 
 SHOWN_CHARS = 200
-LARGEST_FLOAT32 = 3.4028234663852886e38  # TRL puts rewards into a float32 tensor, where more is inf
+LARGEST_FLOAT32 = 3.4028234663852886e38  # TRL puts rewards into a float32 tensor, where larger values are inf
 
 
 class BadReturn(Exception):
@@ -37,7 +37,7 @@ class Batch:
         return getattr(self.columns.get("trainer_state"), "global_step", None)
 
     def singles(self) -> Iterator[Batch]:
-        """One batch per completion, with logging muted: the rows of a failed call are logged by nobody."""
+        """One batch per completion, with logging muted: the rows of a failed call are not logged."""
         muted = {name: _ignore for name in ("log_extra", "log_metric") if name in self.columns}
         for i in range(len(self)):
             row = {key: [value[i]] if self._is_column(value) else value for key, value in self.columns.items()}
@@ -48,7 +48,7 @@ class Batch:
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:
-    """Takes the place of TRL's log functions."""
+    """Replaces TRL's log functions."""
 
 
 def check_rewards(returned: Any, count: int) -> list[float | None]:
@@ -102,7 +102,7 @@ def _hint(function: Callable, batch: Batch, error: BaseException) -> str:
 
 
 def _place(function: Callable, error: BaseException) -> str:
-    """file:line of the innermost line of the reward's own file that was running, else of its definition."""
+    """file:line of the innermost running line in the reward's own file, else of its definition."""
     code = getattr(inspect.unwrap(function), "__code__", getattr(type(function).__call__, "__code__", None))
     if code is None:
         return repr(function)
@@ -112,7 +112,7 @@ def _place(function: Callable, error: BaseException) -> str:
 
 
 def _content(messages: Any) -> Any:
-    """The text of the last message, or what was given when it is no list of messages."""
+    """The text of the last message, or the value itself if it is not a list of messages."""
     if isinstance(messages, list | tuple) and messages and isinstance(messages[-1], dict):
         return messages[-1].get("content")
     return messages

@@ -1,7 +1,7 @@
-"""Reward files import what lies beside them, at their import and later; nobody else's imports see it.
+"""Lets reward files import modules beside them, at import and later, without affecting anybody else's imports.
 
-A folder becomes a package of a name of its own, and the `import` of a file in it looks there first: two folders may
-have modules of the same name, and `random.py` beside a reward is not what the trainer gets for `random`.
+A folder becomes a package with a unique name, and `import` in one of its files looks there first: two folders may have
+modules of the same name, and `random.py` beside a reward is not what the trainer gets for `random`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Any
 
 PREFIX = "grpo_dist_user_"
 NEVER = frozenset({*sys.stdlib_module_names, "grpo_dist"})
-"""Names that mean the same wherever they are imported."""
+"""Names that mean the same module wherever they are imported."""
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module of a file, executed once; what its import raises passes.
+    """The module of a file, executed once; exceptions of its import propagate.
 
-    In a package (folders with `__init__.py`) relative imports work as they do there; the package is imported only then.
+    In a package (folders with `__init__.py`) relative imports work as usual; only then is the package imported.
     """
     root = path.parent
     while (root / "__init__.py").is_file() and root != root.parent:
         root = root.parent
-    # A dot in the stem would make a package of what stands before it.
+    # A dot in the stem would turn the part before it into a package.
     parts = (*path.parent.relative_to(root).parts, path.stem.replace(".", "_"))
     name = ".".join((_folder(root), *parts))
     if name not in sys.modules:
@@ -48,7 +48,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def _folder(folder: Path) -> str:
-    """The name of a folder's package, which is made when it is not there."""
+    """The name of a folder's package, which is created if missing."""
     name = PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     if name not in sys.modules:
         package = ModuleType(name)
@@ -60,13 +60,13 @@ def _folder(folder: Path) -> str:
 
 
 def _fallback(folder: Path) -> None:
-    """For `importlib.import_module`, which does not tell who asks: last, so that nothing here hides another module."""
+    """For `importlib.import_module`, which does not say who imports. Last, so that it hides no other module."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules below the packages of folders."""
+    """Finds modules in the packages of folders."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -88,7 +88,7 @@ class _Loader(FileLoader):
 
 
 class _Import:
-    """`__import__` of a file: as Python's for all but what lies in these folders."""
+    """`__import__` of a file: as Python's, except for modules in these folders."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
@@ -113,7 +113,7 @@ class _Import:
 
 
 def folder_package(folder: Path) -> str:
-    """The name under which modules of a folder are known: in a package that of the package."""
+    """The name under which modules of a folder are known: inside a package, the package's name."""
     inner: list[str] = []
     while (folder / "__init__.py").is_file() and folder != folder.parent:
         inner.insert(0, folder.name)

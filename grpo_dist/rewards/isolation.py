@@ -1,4 +1,4 @@
-"""What one reward function gets and does is its own: copies of its arguments, random numbers of its own."""
+"""Isolates reward functions: each gets copies of its arguments and its own random numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from grpo_dist.rewards.names import FROM_TRL
 
 SHARED = frozenset(FROM_TRL) - {"prompts", "completions", "completion_ids"}
-"""Arguments that are objects of the trainer, not data."""
+"""Arguments that are trainer objects, not data."""
 ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -23,7 +23,7 @@ def own_columns(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def own(value: Any) -> Any:
-    """A deep copy. Ten times as fast as `copy.deepcopy` on a batch: lists of numbers are copied in one go."""
+    """A deep copy. Ten times as fast as `copy.deepcopy` on a batch: lists of numbers are copied at once."""
     kind = type(value)
     if kind in ATOMS:
         return value
@@ -35,7 +35,7 @@ def own(value: Any) -> Any:
 
 
 class _Apart:
-    """The trainer's random state while reward functions run. Async ones overlap: the last to end brings it back."""
+    """The trainer's random state while reward functions run. Async ones overlap: the last to end restores it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -63,10 +63,10 @@ _APART = _Apart()
 
 @contextmanager
 def random_numbers_apart(stream: str = "") -> Iterator[None]:
-    """Within, `random`, NumPy and torch draw other numbers than the trainer, whose state is its own again afterwards.
+    """Within, `random`, NumPy and torch draw other numbers than the trainer, whose state is restored afterwards.
 
-    The numbers follow from the trainer's state and `stream`, so that they differ between steps and are the same in a
-    run that is resumed.
+    The numbers depend on the trainer's state and `stream`, so they differ between steps and are the same in a resumed
+    run.
     """
     _APART.enter(stream)
     try:
@@ -76,7 +76,7 @@ def random_numbers_apart(stream: str = "") -> Iterator[None]:
 
 
 def _kept() -> Iterator[tuple[Any, Any]]:
-    """(function that restores, state) of every generator in this process; of packages that are imported."""
+    """(function that restores, state) of every generator in this process; only of imported packages."""
     yield random.setstate, random.getstate()
     if numpy := sys.modules.get("numpy"):
         yield numpy.random.set_state, numpy.random.get_state()

@@ -1,4 +1,4 @@
-r"""Short mathematical text in one form: without wrappers, spacing commands and other things that mean nothing.
+r"""Normalises short mathematical text: no wrappers, spacing commands or other insignificant parts.
 
 `$34.$`, `\boxed{34}`, `\(34\)` and `\text{34}` all become `34`; `√2` becomes `\sqrt 2`, `x²` becomes `x^{2}`.
 """
@@ -24,12 +24,12 @@ _TEXT_COMMANDS = (
 )
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _SEPARATOR = r"(?:\{,\}|,\\!\s*|\\[,;: ]\s*|\\!|~|[\u2009\u202f\u00a0])"
-"""What stands between thousands and nowhere else; a plain comma may also separate the members of a list."""
+"""Separators used only between thousands; a plain comma may also separate the members of a list."""
 
 _ROOT_OF_NUMBER = re.compile(r"√\s*([0-9]+)")
 
 _ROW = "\ue000"
-r"""Stands for a row break meanwhile: `\\\\ ` is one and a space, not a backslash and `\\ `."""
+r"""Temporary placeholder for a row break: `\\\\ ` is one and a space, not a backslash and `\\ `."""
 
 _FORMS = (*range(0x1D400, 0x1D800), *range(0xFE50, 0xFE70), *range(0xFF01, 0xFF5F))
 """Italic, bold and full-width letters, digits and signs, which mean what the plain ones do."""
@@ -107,7 +107,7 @@ _REPLACEMENTS = tuple(
         (r"^\s*=(?!=)", ""),
         (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}"),
         (r"[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}"),
-        # 1\,234 and 11,\! 111: thousands, where the groups are whole
+        # 1\,234 and 11,\! 111: thousands, if the groups are complete
         (
             rf"(?<![0-9.,!}}])[1-9][0-9]{{0,2}}(?:(?:{_SEPARATOR}|,)[0-9]{{3}})*{_SEPARATOR}[0-9]{{3}}"
             rf"(?:(?:{_SEPARATOR}|,)[0-9]{{3}})*(?![0-9])",

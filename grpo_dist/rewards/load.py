@@ -1,8 +1,6 @@
-"""From the names in the configuration to callable rewards.
+"""From the names in the configuration to callable rewards: found, imported, bound to their arguments, ready for TRL.
 
-A reward ready to be handed to TRL: its arguments bound, its mistakes reported.
-
-From `package.module:function` or `path/to/file.py:function` to the function.
+The user's functions are named `package.module:function` or `path/to/file.py:function`.
 """
 
 from __future__ import annotations
@@ -29,10 +27,9 @@ from grpo_dist.rewards.names import FROM_TRL, accepted_kwargs, check_reward_name
 
 
 def resolve(name: str) -> Callable:
-    """The function of the user that `name` points at; a path is relative to the current directory.
+    """The user's function that `name` refers to; a path is relative to the current directory.
 
-    RewardError when the place does not exist, its import fails, or what is there cannot be called the
-    way TRL calls rewards.
+    RewardError when it does not exist, its import fails, or it cannot be called the way TRL calls rewards.
     """
     place, _, attribute = name.rpartition(":")
     if not (place and attribute):
@@ -48,7 +45,7 @@ def resolve(name: str) -> Callable:
 
 
 def parameters_of(function: Callable) -> tuple[inspect.Parameter, ...]:
-    """Parameters of the function itself, not of one it wraps; () for compiled code without a signature."""
+    """Parameters of the function itself, not of a function it wraps; () for compiled code without a signature."""
     try:
         return tuple(inspect.signature(function, follow_wrapped=False).parameters.values())
     except ValueError:
@@ -87,7 +84,8 @@ def _module(name: str, place: str) -> ModuleType:
 
 
 def _raise_import_failed(name: str, error: BaseException, folder: Path | None = None) -> NoReturn:
-    """RewardError for what user code may raise on import, SystemExit included; other signals pass."""
+    """RewardError for whatever user code raises on import, SystemExit included; KeyboardInterrupt and the like
+    propagate."""
     if not isinstance(error, Exception | SystemExit):
         raise error
     hint = "import it in a Python of its own to see the whole traceback"
@@ -120,18 +118,19 @@ def _check_callable(name: str, function: object) -> None:
 
 
 FAILURES = (Exception, SystemExit, asyncio.CancelledError)
-"""What a reward may raise; a SystemExit that passed would end the run without a word, with exit code 0 even."""
+"""Exceptions of rewards that are caught; an uncaught SystemExit would end the run silently, possibly with exit code
+0."""
 RIGHT_ANSWERS = frozenset({"answer", "answers", "solution", "ground_truth", "target", "label", "reference"})
-"""Usual names of the column with right answers."""
+"""Usual names of the column with reference answers."""
 
 
 @dataclass(frozen=True)
 class LoadedReward:
     """A reward function with TRL's signature: `f(prompts, completions, **columns) -> list[float | None]`.
 
-    The function gets copies, so that what it changes reaches neither the next function nor what is stored, and random
-    numbers apart from the trainer's. Raises RewardError, with the completion at fault, when the function raises or does
-    not return one finite number or None per completion.
+    The function gets copies, so that its changes affect neither the next function nor the stored data, and random
+    numbers independent of the trainer's. Raises RewardError, with the completion at fault, when the function raises or
+    does not return one finite number or None per completion.
     """
 
     name: str
@@ -140,9 +139,9 @@ class LoadedReward:
     """Factor in the sum of rewards."""
     function: Callable
     kwargs: Mapping[str, Any]
-    """Keyword arguments of every call; they win over columns of the same name."""
+    """Keyword arguments of every call; they override columns of the same name."""
     watch: Callable[[str, Batch], AbstractContextManager[None]] = lambda _name, _batch: nullcontext()
-    """Entered around every call, with the name of the reward and what it is called with."""
+    """Context manager around every call, given the name of the reward and its arguments."""
 
     @property
     def __name__(self) -> str:
@@ -151,12 +150,12 @@ class LoadedReward:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns the data set must have: parameters without a default that nothing else provides."""
+        """Columns the data set must have: parameters without a default that are not provided otherwise."""
         return tuple(p.name for p in self._column_parameters() if p.default is p.empty)
 
     @property
     def asks_for_columns(self) -> bool:
-        """Whether its parameters, or its code, name a column of the data; as far as can be told."""
+        """Whether its parameters or its code name a column of the data, as far as can be determined."""
         constants = getattr(getattr(self.function, "__code__", None), "co_consts", ())
         named = {p.name for p in self._column_parameters()} | {one for one in constants if isinstance(one, str)}
         return bool(self.columns or named & RIGHT_ANSWERS)
@@ -186,7 +185,7 @@ class LoadedReward:
         return self.function(prompts=own(batch.prompts), completions=own(batch.completions), **arguments)
 
     def _first_failing(self, batch: Batch) -> int | None:
-        """The first completion that fails on its own, None when each succeeds alone."""
+        """The first completion that fails on its own, None if each succeeds alone."""
         for index, single in enumerate(batch.singles()):
             try:
                 check_rewards(self._call(single), 1)
@@ -223,7 +222,7 @@ __all__ = ["LoadedReward", "check_reward_names", "load_rewards"]
 def load_rewards(functions: Sequence[RewardFunction]) -> list[LoadedReward]:
     """The rewards in order, each set replaced by its members.
 
-    Every member has the weight of its set, and those of its kwargs that it takes. Imports the user's
+    Every member has the weight of its set, and the keyword arguments of the set that it accepts. Imports the user's
     code. RewardError for a name, keyword argument or function that cannot be used, or one listed twice.
     """
     problems = check_reward_names(functions)

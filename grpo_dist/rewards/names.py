@@ -1,4 +1,4 @@
-"""What can be told from the names in `rewards.functions` alone, before any user code is imported."""
+"""Checks of the names in `rewards.functions` before any user code is imported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FROM_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_ex
 
 
 def is_users(name: str) -> bool:
-    """Whether the name points at a function of the user: `package.module:function` or `path/file.py:function`."""
+    """Whether the name refers to a function of the user: `package.module:function` or `path/file.py:function`."""
     return ":" in name
 
 
 def member_names(name: str) -> tuple[str, ...]:
-    """The names a set stands for; any other name stands for itself."""
+    """The members of a set; any other name gives itself."""
     return REWARD_SETS.get(name, (name,))
 
 
@@ -30,21 +30,21 @@ def metric_name(name: str) -> str:
 
 
 def accepted_kwargs(name: str) -> frozenset[str]:
-    """Keyword arguments that a reward of ours can be given in the configuration."""
+    """Keyword arguments that a built-in reward accepts in the configuration."""
     parameters = inspect.signature(REWARDS[name]).parameters.values()
     return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY) - {"answer", *FROM_TRL}
 
 
 def required_kwargs(name: str) -> frozenset[str]:
-    """Those of `accepted_kwargs` that have no default."""
+    """The `accepted_kwargs` that have no default."""
     parameters = inspect.signature(REWARDS[name]).parameters
     return frozenset(kwarg for kwarg in accepted_kwargs(name) if parameters[kwarg].default is inspect.Parameter.empty)
 
 
 def check_reward_names(functions: Sequence[RewardFunction]) -> list[str]:
-    """What is wrong with the names and keyword arguments, one line of text each; [] when nothing is.
+    """Errors in the names and keyword arguments, one line each; [] if there are none.
 
-    A function of the user is only checked for its place among the metric names.
+    A function of the user is only checked for a metric name that is already taken.
     """
     problems = [problem for function in functions for problem in _problems(function)]
     metrics = Counter(metric_name(member) for function in functions for member in member_names(function.name))
@@ -67,7 +67,7 @@ def _problems(function: RewardFunction) -> Iterator[str]:
 
 
 def _kwarg_problems(function: RewardFunction, members: tuple[str, ...]) -> Iterator[str]:
-    """A set takes a keyword argument when one of its members does."""
+    """A set accepts a keyword argument if one of its members does."""
     accepted = frozenset().union(*map(accepted_kwargs, members))
     required = frozenset().union(*map(required_kwargs, members))
     for kwarg in sorted(set(function.kwargs) - accepted - set(FROM_TRL)):

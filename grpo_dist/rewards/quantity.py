@@ -1,9 +1,8 @@
-r"""Numbers as people write them, exactly, and the units behind them.
+r"""Numbers as people write them, read exactly, with their units.
 
-A quantity is a number with at most one unit: `1,234`, `-.5`, `+2`, `3/4`, `\frac{3}{4}`, `1\frac{3}{4}`,
-`1.5e3`, `1.5 \times 10^{3}`, `10^3`, `0.1\overline{6}`, `50%`, `$5`, `5 €`, `34 cm`, `45°`, `60 km/h`, `5 apples`,
-`1.5 million`. Thousands separators stand where they belong or it is no number (`1,23`); arithmetic left to do
-(`17*2`, `\sqrt{4}`) is no number either.
+A quantity is a number with at most one unit: `1,234`, `-.5`, `+2`, `3/4`, `\frac{3}{4}`, `1\frac{3}{4}`, `1.5e3`, `1.5
+\times 10^{3}`, `10^3`, `0.1\overline{6}`, `50%`, `$5`, `5 €`, `34 cm`, `45°`, `60 km/h`, `5 apples`, `1.5 million`.
+Misplaced thousands separators make it no number (`1,23`); neither is unevaluated arithmetic (`17*2`, `\sqrt{4}`).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _MAX_STARTS = 16
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    r"""The quantity that the whole text (in the form of `latex.clean` or `latex.plain`) is; None for anything else."""
+    r"""The whole text (in the form of `latex.clean` or `latex.plain`) as a quantity; None for anything else."""
     if not text or len(text) > MAX_CHARS:
         return None
     if found := _PERCENT.fullmatch(text):
@@ -76,7 +75,7 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def split_units(text: str) -> Iterator[tuple[str, str]]:
-    """Every way to see the text as (something with a value, unit): the longest unit first, without any last."""
+    """Every way to read the text as (something with a value, unit): the longest unit first, no unit last."""
     sign_and_money = _CURRENCY.fullmatch(text)
     if sign_and_money:
         sign, symbol, marked, code, rest = sign_and_money.groups()
@@ -101,7 +100,7 @@ def _units_after(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _may_follow(body: str, behind: str) -> bool:
-    """Whether letters there can be a unit, not a factor: `2x m` has none, `5cm` and `5 m` have."""
+    """Whether letters at this position can be a unit rather than a factor: `2x m` has none, `5cm` and `5 m` have."""
     if body[-1] in "+-*/^_=<>,([{&|:" or body.endswith("\\"):
         return False
     if behind.strip()[0] == "°" and _FUNCTION.search(body):
@@ -163,7 +162,7 @@ def _value(number: str) -> Fraction | None:
 
 
 def _spoken(number: str) -> Fraction | None:
-    """`twelve`, `twenty-five`; digits are for everybody, words for small numbers only."""
+    """`twelve`, `twenty-five`; only small numbers may be words."""
     words = number.lower().replace("-", " ").split(" ")
     if len(words) > 2 or not all(word in _SPOKEN for word in words):
         return None

@@ -1,8 +1,8 @@
 """Whether two expressions are equal as mathematics, decided by math-verify in a process that can be killed.
 
-math-verify's own time-out works in the main thread only and cannot interrupt a long operation of C
-code, such as one huge power. Here each comparison has a process of its own, forked from one that has math-verify
-loaded; the kernel ends it when its processor time is used up. How busy the machine is changes no verdict.
+math-verify's own time-out works in the main thread only and cannot interrupt a long operation of C code, such as one
+huge power. Here each comparison runs in its own process, forked from one that has math-verify loaded; the kernel kills
+it when its processor time is used up. So the result does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMEOUT_S = 2.0
 BATCH_S = 20.0
 """Processor time of all comparisons of a batch (`budget`)."""
 PATIENCE = 60.0
-"""A comparison may take so many times its processor time before its worker counts as stuck."""
+"""A comparison may take this many times its processor time before its worker counts as stuck."""
 START_TIMEOUT_S = 120.0
 MAX_CHARS = 2000  # two of them, as escaped JSON, fit into the pipe: writing a request cannot block
 
@@ -39,15 +39,15 @@ _WORKER = Path(__file__).with_name("symbolic_worker.py")
 def symbolically_equal(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether math-verify finds both equal within `timeout_s` seconds of processor time.
 
-    Not equal: what takes longer, crashes the worker, is longer than `MAX_CHARS`, or comes when the `budget` is spent.
-    Safe from any thread and after a fork; calls of one process take turns. RewardError when math-verify is not
-    installed.
+    Texts count as unequal if the comparison takes longer or crashes the worker, if they are longer than `MAX_CHARS`, or
+    if the `budget` is used up. Safe from any thread and after a fork; calls of one process take turns. RewardError when
+    math-verify is not installed.
     """
     return verdict(guess, truth, timeout_s=timeout_s) is True
 
 
 def verdict(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool | None:
-    """As `symbolically_equal`; None where nothing was found out: the budget is spent, or the worker ended early."""
+    """As `symbolically_equal`; None if there is no result: the budget is used up, or the worker ended early."""
     if max(len(guess), len(truth)) > MAX_CHARS:
         return False
     left_s = getattr(_budget, "left_s", None)
@@ -64,7 +64,7 @@ _budget = threading.local()
 
 @contextmanager
 def budget(seconds: float = BATCH_S) -> Iterator[None]:
-    """Bound the processor time of all comparisons made by this thread inside; what comes too late is not equal."""
+    """Limit the processor time of all comparisons by this thread within the context; later ones count as unequal."""
     before = getattr(_budget, "left_s", None)
     _budget.left_s = seconds
     try:
@@ -78,7 +78,7 @@ class _Worker:
 
     def __init__(self) -> None:
         # -P: a `json.py` beside the script or in the current directory must not be imported.
-        # Replies have a pipe of their own: anything may print to stdout, even before the script starts.
+        # Replies have their own pipe: anything may print to stdout, even before the script starts.
         # Its own process group: Ctrl-C is for this process to handle.
         self.replies, replies = os.pipe()
         try:
@@ -101,7 +101,7 @@ class _Worker:
         self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next reply; None when it does not come in time or the worker has ended."""
+        """The next reply; None if it does not come in time or the worker has ended."""
         line = _read_line(self.replies, time.monotonic() + timeout_s)
         return json.loads(line) if line else None
 
@@ -113,7 +113,7 @@ class _Worker:
 
     def abandon(self) -> None:
         """Forget a worker that belongs to the process this one was forked from."""
-        self.process.returncode = 0  # keeps Popen from waiting for a child that is not ours
+        self.process.returncode = 0  # keeps Popen from waiting for another process's child
         self.close()
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ def _read_line(descriptor: int, deadline: float) -> bytes | None:
 
 
 class _Judge:
-    """The one worker of this process, started when first needed."""
+    """The only worker of this process, started when first needed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -145,7 +145,7 @@ class _Judge:
         """Processor time of the last comparison."""
 
     def equal(self, guess: str, truth: str, timeout_s: float) -> bool | None:
-        """The verdict; None when the worker ended without one."""
+        """The verdict; None if the worker ended without one."""
         with self.lock:
             reply = None
             try:
@@ -177,7 +177,7 @@ class _Judge:
             self._stop()
 
     def after_fork(self) -> None:
-        """In the child: the lock may be held by a thread that does not exist here, the worker is the parent's."""
+        """In the child: the lock may be held by a thread that does not exist here, the worker belongs to the parent."""
         self.lock = threading.Lock()
         if self.worker is not None:
             self.worker.abandon()

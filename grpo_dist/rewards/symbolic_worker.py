@@ -4,14 +4,14 @@ One JSON request per line on stdin, one JSON reply per line on the open file DES
 
     → {"guess": "1+x", "truth": "x+1", "timeout_s": 2.0}        ← {"equal": true, "spent_s": 0.01}
 
-The first line it writes is {"ready": true}, or {"missing": reason} when math-verify cannot be imported.
-It is started as a file and imports nothing of this package, so it needs no import path of its own.
+The first line it writes is {"ready": true}, or {"missing": reason} when math-verify cannot be imported. It is started
+as a file and imports nothing of this package, so it needs no import path.
 
-Each request is worked on in a forked child with a limit of its own on processor time. What takes too long ends with
-that child: the process that has math-verify loaded stays, and the next request costs nothing more.
+Each request is handled in a forked child with its own limit on processor time. A request that takes too long ends with
+that child: the process that has math-verify loaded remains, and the next request costs no more.
 
-It never outlives its parent for long: idle, it ends when stdin closes; busy, the kernel ends the child when its
-processor time is used up. (PR_SET_PDEATHSIG is no help between parent and worker: it fires when the *thread* that
+It never outlives its parent for long: if idle, it ends when stdin closes; if busy, the kernel kills the child when its
+processor time is used up. (PR_SET_PDEATHSIG does not help between parent and worker: it fires when the *thread* that
 started the process ends. The worker has one thread, so its own children may use it.)
 """
 
@@ -70,10 +70,10 @@ def _serve(equal: Callable[[str, str], bool], replies: TextIO, request: dict[str
 
 
 def _judge(equal: Callable[[str, str], bool], verdict: int, guess: str, truth: str, timeout_s: float) -> None:
-    """In the child: write 1 for equal. What math-verify cannot read or compute is not. Does not return."""
+    """In the child: write 1 for equal. Anything math-verify cannot read or compute is unequal. Does not return."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The kernel ends the process: a handler of Python's would wait for the end of a long operation of C code.
+        # The kernel kills the process: a Python signal handler would wait for the end of a long C operation.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, timeout_s)
         os.write(verdict, b"1" if equal(guess, truth) else b"0")

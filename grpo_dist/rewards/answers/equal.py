@@ -1,4 +1,4 @@
-"""Whether an answer is the right one: within a type, and by the few rules that lead from one type to another."""
+"""Whether an answer is correct: compared within a type, and by a few rules between types."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from grpo_dist.rewards.answers.types import (
 )
 
 DECIMALS = 12
-"""A decimal fraction with so many places states an irrational number."""
+"""A decimal fraction with at least this many places may stand for an irrational number."""
 MAX_MATCHED = 40
 _FUNCTION = re.compile(r"([A-Za-z])\(([a-df-hj-z])\)")
 
 
 def equal(guess: Answer, truth: Answer) -> bool:
-    """Whether `guess` states `truth`. A right answer that is a number needs a number, not arithmetic left to do."""
+    """Whether `guess` is the answer `truth`. If the reference is a number, the guess must be one too, not unevaluated
+    arithmetic."""
     if isinstance(guess, Choice) or isinstance(truth, Choice):
         return _equal_choice(guess, truth)
     if isinstance(guess, Relation) and not _is_equation(truth) and (found := result(guess)) is not None:
@@ -73,7 +74,7 @@ def _equal_quantity(guess: Quantity, truth: Quantity) -> bool:
 
 
 def _units_agree(guess: str, truth: str) -> bool:
-    """A unit may be left out; two different ones never agree."""
+    """A unit may be omitted; two different units never agree."""
     return not (guess and truth) or guess == truth
 
 
@@ -144,7 +145,7 @@ def _equal_named_point(point: Named, listing: Listing) -> bool:
 
 
 def _equal_equation(guess: Relation | None, truth: Relation | None) -> bool:
-    """Two equations with the same solutions, as far as one is a multiple of the other."""
+    """Two equations with the same solutions, recognised when one is a multiple of the other."""
     if guess is None or truth is None or guess.signs != ("=",) or truth.signs != ("=",):
         return False
     sides = (*guess.sides, *truth.sides)
@@ -189,7 +190,7 @@ def _names(members: Many[Answer]) -> set[str]:
 
 
 def _without_common_name(guesses: Many[Answer], truths: Many[Answer]) -> tuple[Many[Answer], Many[Answer]]:
-    """Values alone where just one side names them, all alike: `x = 1 or x = 2` is `1, 2`."""
+    """Plain values if only one side names them, all with the same name: `x = 1 or x = 2` is `1, 2`."""
     names = [{one.name if isinstance(one, Named) else None for one in members} for members in (guesses, truths)]
     if sorted(len(found) for found in names) == [1, 1] and (names[0] == {None}) != (names[1] == {None}):
         return [getattr(one, "value", one) if isinstance(one, Named) else one for one in guesses], [
@@ -199,7 +200,7 @@ def _without_common_name(guesses: Many[Answer], truths: Many[Answer]) -> tuple[M
 
 
 def _matched(guesses: Many[Answer], truths: Many[Answer]) -> bool:
-    """Whether each has a partner of its own."""
+    """Whether the elements can be matched one to one."""
     if len(guesses) != len(truths):
         return False
     if len(truths) > MAX_MATCHED:
@@ -214,7 +215,7 @@ def _matched(guesses: Many[Answer], truths: Many[Answer]) -> bool:
 
 
 def _sorted_alike(guesses: Many[Answer], truths: Many[Answer]) -> bool:
-    """Long lists of numbers."""
+    """The same for long lists of numbers."""
     if not all(isinstance(one, Quantity) for one in (*guesses, *truths)):
         return False
     return _pairwise(*(sorted(members, key=worth) for members in (guesses, truths)))
@@ -227,7 +228,7 @@ def _equal_gathering(guess: Gathering, truth: Gathering) -> bool:
 
 
 def _once(members: Many[Answer]) -> list[Answer]:
-    """Without those that are there already."""
+    """Without duplicates."""
     kept: list[Answer] = []
     for member in members[:MAX_MATCHED]:
         if not any(equal(member, other) for other in kept):
@@ -247,7 +248,7 @@ def _equal_matrix(guess: Matrix, truth: Matrix) -> bool:
 
 
 def _equal_ratio(guess: Ratio, truth: Ratio) -> bool:
-    """In lowest terms or not; what may be a time of day is not reduced."""
+    """In lowest terms or not; a ratio that may be a time of day is not reduced."""
     if (guess.clock and truth.clock) or len(guess.parts) != len(truth.parts):
         return _pairwise(guess.parts, truth.parts)
     (g, *guesses), (t, *truths) = ([tree_of(part) for part in ratio.parts] for ratio in (guess, truth))
@@ -302,7 +303,7 @@ def _braceless(text: str) -> str:
 
 
 def _across(guess: Answer, truth: Answer) -> bool:
-    """Different types that say the same."""
+    """Different types with the same meaning."""
     if {type(guess), type(truth)} == {Gathering, Listing}:
         gathering = guess if isinstance(guess, Gathering) else truth
         if gathering.kind == "set":

@@ -1,7 +1,7 @@
-"""Whether two expressions have the same value, by computing it: exactly where they are rational, else to 60 digits.
+"""Whether two expressions have the same value, by computing it: exactly if they are rational, else to 60 digits.
 
-Expressions with variables are compared at fixed points (Schwartz–Zippel). Every step has a bounded cost: what would be
-too large to compute raises `Unreadable`, so that no pair takes long and no verdict depends on time.
+Expressions with variables are compared at fixed points (Schwartz–Zippel). Every step has a bounded cost: anything too
+large to compute raises `Unreadable`, so that no pair takes long and no result depends on time.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ENOUGH = 3
 
 
 def equal_value(left: Tree, right: Tree) -> bool:
-    """Whether both are the same wherever both are real; where they never are, everywhere. Raises: Unreadable."""
+    """Whether both are equal wherever both are real; if they never are, everywhere. Raises: Unreadable."""
     return _agree(left, right, _same)
 
 
 def proportional(left: Tree, right: Tree) -> bool:
-    """Whether one is the other times a number that is not zero. Raises: Unreadable."""
+    """Whether one is a non-zero multiple of the other. Raises: Unreadable."""
     ratios = []
     for point in _points(symbols(left) | symbols(right)):
         values = _values(left, right, point)
@@ -54,7 +54,7 @@ def rounds_to(exact: Tree, decimal: Tree, tolerance: Fraction) -> bool:
 
 
 def equal_sides(left: tuple[Tree, Tree], right: tuple[Tree, Tree]) -> bool:
-    """Whether two equations say the same: the difference of the sides of one is that of the other, times a number."""
+    """Whether two equations are equivalent: the difference of sides of one is a multiple of that of the other."""
     return proportional(difference(*left), difference(*right))
 
 
@@ -67,7 +67,7 @@ def _agree(left: Tree, right: Tree, same: Callable[[Any, Any], bool]) -> bool:
 
 
 def _points(names: frozenset[str]) -> list[Bindings]:
-    """Where to look: small and large, positive and mixed; the same for the same names, whenever asked."""
+    """Points to evaluate at: small and large, positive and mixed; always the same for the same names."""
     if not names:
         return [{}]
     chance = random.Random(20_06)
@@ -129,7 +129,7 @@ class _Evaluator:
         largest = max(map(abs, values))
         if any(value and abs(value) < inexact(_LOST) * largest for value in values):
             raise Undefined  # a term that would be lost: 2^{30000} + 1 is not 2^{30000}
-        # Of sqrt(8) - 2 sqrt(2) rounding leaves something.
+        # sqrt(8) - 2 sqrt(2) leaves a rounding error.
         return Fraction(0) if abs(total) <= inexact(_NOTHING) * largest else total
 
     def _multiply(self, *factors: Tree) -> Any:

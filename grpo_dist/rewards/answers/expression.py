@@ -1,4 +1,4 @@
-r"""Expressions in LaTeX or plain text, read strictly: what is not understood to the last sign is `Unreadable`."""
+r"""Expressions in LaTeX or plain text, read strictly: anything not fully understood is `Unreadable`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NAMING = frozenset(
 )
 _MATHS_WORD = re.compile(r"(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|sqrt|log|ln|exp|pi)([a-zA-Z]?)")
 _LETTERS = 3
-"""So many letters in a row may be factors; more are a word."""
+"""Up to this many letters in a row may be factors; more are a word."""
 
 
 def parse_expression(text: str) -> Tree:
@@ -99,7 +99,7 @@ class _Reader:
 
     def signed_term(self) -> Tree:
         negative = False
-        for _ in range(2):  # x + -3, but no longer row of signs
+        for _ in range(2):  # x + -3, but no longer sequence of signs
             if self.at("+", "-"):
                 negative ^= self.take().text == "-"
         term = self.term()
@@ -177,7 +177,7 @@ class _Reader:
         return tree
 
     def argument(self) -> Tree:
-        """What a command takes: a group, or the next digit or letter."""
+        """The argument of a command: a group, or the next digit or letter."""
         if self.at("{"):
             return self.group()
         token = self.take()
@@ -314,7 +314,7 @@ class _Reader:
         raise Unreadable(command)
 
     def thing(self, command: str) -> Tree:
-        r"""`\angle ABC`, `\overline{AB}`: a name in which the order of letters counts."""
+        r"""`\angle ABC`, `\overline{AB}`: a name in which the order of letters matters."""
         if self.at("{"):
             start = self.place
             self.skip_group()
@@ -356,7 +356,7 @@ class _Reader:
         return ("call", "root", inside, degree)
 
     def operand(self) -> Tree:
-        r"""Factors without a sign between them: `\sin 2x`; another function is no part of it."""
+        r"""The argument of a function written without brackets: `\sin 2x`; it ends at another function."""
         product = [self.factor()]
         while (token := self.peek()) is not None and self.begins_factor(token):
             name = token.text.lstrip("\\")

@@ -1,4 +1,4 @@
-"""Powers, roots and functions of numbers, each of bounded cost: what is too large raises `Unreadable`."""
+"""Powers, roots and functions of numbers, each of bounded cost: anything too large raises `Unreadable`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _binomial(above: Any, below: Any) -> Any:
 
 
 def _logarithm(argument: Any, base: Any = None) -> Any:
-    r"""`\log` without a base is a logarithm of a base that nobody knows: neither ten nor e."""
+    r"""`\log` without a base has an unknown base: it is taken as neither ten nor e."""
     if argument == 0 or (base is not None and (base == 0 or base == 1)):
         raise Undefined
     below = mp_context().mpf("2.9380541") if base is None else mp_context().log(inexact(base))

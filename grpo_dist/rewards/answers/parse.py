@@ -50,9 +50,9 @@ _COMPOUND = re.compile(rf"{_MEASURED.pattern}(?: {_MEASURED.pattern}){{1,3}}")
 
 @lru_cache(maxsize=4096)
 def readings(text: str) -> tuple[Answer, ...]:
-    """What the text may mean; () for blank text. More than one: `30,150` is a number and two numbers.
+    """The possible meanings of the text; () for blank text. More than one: `30,150` is a number and two numbers.
 
-    Any text has a meaning: at the least it is `Opaque`.
+    Any non-blank text has one: at least `Opaque`.
     """
     cleaned = clean(text)
     if not cleaned:
@@ -111,7 +111,7 @@ def _quantity(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 
 def _either_sign(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
-    r"""`2 \pm 1` is 3 and 1; several of them have the same sign together."""
+    r"""`2 \pm 1` is 3 and 1; several of them take the same sign together."""
     if tokens[0].text == r"\{" or not any(token.text in (r"\pm", r"\mp") for token in tokens):
         return None
     if any(token.text in (",", ";") and token.depth == 0 for token in tokens):
@@ -137,7 +137,7 @@ def _relation(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
 
 
 def _ordered(signs: list[str], sides: list[Answer]) -> Relation:
-    """With the smaller side first, where all signs point that way."""
+    """With the smaller side first, if all signs point the same way."""
     if all(sign in _TURNED for sign in signs):
         return Relation(tuple(_TURNED[sign] for sign in reversed(signs)), tuple(reversed(sides)))
     return Relation(tuple(signs), tuple(sides))
@@ -159,7 +159,7 @@ def _named(left: str, right: str, sign: str, inner: Inner) -> Named | None:
 
 
 def _compound(text: str, tokens: list[Token], inner: Inner) -> Answer | None:
-    """`3 hours 20 minutes`, `5 feet 3 inches`: as if there were an `and`."""
+    """`3 hours 20 minutes`, `5 feet 3 inches`: as if joined by `and`."""
     plain = without_text(text)
     if not _COMPOUND.fullmatch(plain):
         return None

@@ -61,7 +61,7 @@ _SHORT = 3
 
 
 def plain_words(text: str) -> Words | None:
-    """Text without any mathematics in it, and set phrases that mean the same."""
+    """Text without any mathematics, and set phrases with the same meaning."""
     key = re.sub(r"\s+", " ", text.lower())
     if key in _ALIASES:
         return Words(_ALIASES[key])
@@ -104,7 +104,7 @@ def is_product(letters: str) -> bool:
 
 
 def choice(cleaned: str, text: str) -> tuple[str, str] | None:
-    """The letter of a multiple-choice question and what stands beside it; None for anything else."""
+    """The letter of a multiple-choice answer and the text beside it; None for anything else."""
     found = _CHOICE.fullmatch(text)
     if found is None:
         return None

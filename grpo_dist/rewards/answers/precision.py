@@ -1,4 +1,4 @@
-"""Numbers in two kinds: exact fractions while they are small, else mpmath's, to `DIGITS`."""
+"""Numbers of two kinds: exact fractions while they are small, else mpmath's, to `DIGITS` digits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 DIGITS = 60
 MAX_BITS = 20_000
-"""Of an exact number; larger ones are computed to `DIGITS`."""
+"""Most bits of an exact number; larger ones are computed to `DIGITS` digits."""
 
 
 class Undefined(ArithmeticError):
-    """There is no value at this point."""
+    """The expression has no value at this point."""
 
 
 class _Local(threading.local):

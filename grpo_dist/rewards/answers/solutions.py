@@ -1,4 +1,4 @@
-"""Other types for the same solutions: an inequality as an interval, named coordinates as a point."""
+"""Different types for the same solutions: an inequality as an interval, named coordinates as a point."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def solutions(answer: Answer) -> Answer | None:
 
 
 def _interval(relation: Relation) -> Sequence | None:
-    """Of an inequality of one variable that stands alone."""
+    """The interval of an inequality in one variable that is alone on its side."""
     if not set(relation.signs) <= {"<", r"\le"}:
         return None
     sides, signs = list(relation.sides), list(relation.signs)
@@ -57,7 +57,7 @@ def _is_given(side: Answer) -> bool:
 
 
 def coordinates(listing: Listing) -> Sequence | None:
-    """`x = 1, y = 2` as a point; None where the names are not in the order of the alphabet."""
+    """`x = 1, y = 2` as a point; None if the names are not in alphabetical order."""
     names = [one.name for one in listing.members if isinstance(one, Named)]
     if len(names) != len(listing.members) or names != sorted(set(names)):
         return None

@@ -1,4 +1,4 @@
-r"""Cleaned text as tokens, and where it can be taken apart: outside every bracket, at commas, signs or words."""
+r"""Cleaned text as tokens, and splitting it at commas, signs or words outside all brackets."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Token:
     start: int
     end: int
     depth: int
-    """Brackets around it; a bracket is as deep as what stands around it."""
+    """Number of brackets around it; a bracket has the depth of its surroundings."""
 
 
 def tokenise(text: str) -> list[Token]:
-    """All of the text, in order."""
+    """The tokens of the whole text, in order."""
     tokens, depth = [], 0
     for found in _TOKEN.finditer(text):
         opens = found.lastgroup == "begin" or found[0] in OPENING
@@ -63,7 +63,7 @@ def split(text: str, tokens: Iterable[Token], separates: Callable[[Token], bool]
 
 
 def squeezed(text: str) -> str:
-    """The text without white space that means nothing: between words and between numbers it does."""
+    """The text without insignificant white space: it matters between words and between numbers."""
     written: list[Token] = []
     pieces: list[str] = []
     for token in tokenise(text):

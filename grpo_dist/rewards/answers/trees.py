@@ -22,7 +22,7 @@ def difference(left: Tree, right: Tree) -> Tree:
 
 
 def symbols(tree: Tree) -> frozenset[str]:
-    """Names of everything that is not given."""
+    """Names of the unknowns."""
     found: set[str] = set()
     rest: list[object] = [tree]
     while rest:

@@ -1,4 +1,4 @@
-"""What an answer may be. Containers hold answers of any type."""
+"""The types of answers. Containers hold answers of any type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Expression:
-    """Anything that has a value, perhaps for given variables; `tree` is its meaning."""
+    """Anything with a value, perhaps depending on variables; `tree` is the parsed expression."""
 
     tree: Tree
     unit: str = ""
@@ -40,7 +40,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Choice:
-    """A letter of a multiple-choice question, perhaps with what stands beside it."""
+    """A letter of a multiple-choice question, perhaps with the text beside it."""
 
     letter: str
     beside: Answer | None = None
@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Named:
-    """`x = 3`, `f(x) = 2x`, `x \\in …`: a value and what it is called."""
+    """`x = 3`, `f(x) = 2x`, `x \\in …`: a value and its name."""
 
     name: str
     value: Answer
@@ -77,7 +77,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Gathering:
-    """A set, or a union of intervals: no order, nothing counts twice."""
+    """A set, or a union of intervals: order and repetition do not matter."""
 
     kind: str
     members: tuple[Answer, ...]
@@ -137,7 +137,7 @@ class InBase:
 
 @dataclass(frozen=True)
 class Opaque:
-    """What none of these is: equal to the same text only."""
+    """Anything else: equal only to the same text."""
 
     text: str
 
@@ -150,4 +150,4 @@ Bindings = Mapping[str, Fraction]
 
 
 class Unreadable(ValueError):
-    """The text is not of the type that was tried."""
+    """The text is not of the attempted type."""

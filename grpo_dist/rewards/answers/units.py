@@ -1,4 +1,4 @@
-r"""Units of measurement, and nouns that are counted: `cm^2`, `km/h`, `dollars per hour`, `apples`."""
+r"""Units of measurement, and counted nouns: `cm^2`, `km/h`, `dollars per hour`, `apples`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ _MAX_NOUNS = 4
 
 
 def parse_unit(text: str, *, spoken: bool = False) -> str | None:
-    """The canonical name of a unit or of what is counted; None for anything else.
+    """The canonical name of a unit or counted noun; None for anything else.
 
     `spoken`: the text was marked as text, so that capital letters do not matter.
     """
@@ -164,7 +164,7 @@ def parse_unit(text: str, *, spoken: bool = False) -> str | None:
 
 
 class _Product:
-    """Units and nouns with their powers, as they are read."""
+    """Units and nouns with their powers, collected while reading."""
 
     def __init__(self, spoken: bool) -> None:
         self.spoken, self.sign, self.pending = spoken, 1, 1
@@ -172,7 +172,7 @@ class _Product:
         self.counted = 0
 
     def takes(self, piece: re.Match[str]) -> bool:
-        """Add a word or a sign; False where it belongs to no unit."""
+        """Add a word or a sign; False if it belongs to no unit."""
         word = piece["word"]
         if word is None:
             self.sign = -1 if piece["sign"] == "/" else self.sign
@@ -191,7 +191,7 @@ class _Product:
         return True
 
     def noun(self, word: str) -> str | None:
-        """A word for what is counted, in the singular."""
+        """A counted noun in the singular."""
         too_short = len(word) < (2 if self.spoken else 3)
         if word.lower() in _NO_NOUN or too_short or not (self.spoken or word.islower()):
             return None
@@ -199,7 +199,7 @@ class _Product:
         return _singular(word.lower())
 
     def name(self) -> str | None:
-        """Units may be multiplied in any order; words that are counted stay as they stand."""
+        """Units may be multiplied in any order; counted nouns keep their order."""
         if self.counted > _MAX_NOUNS or not self.powers or self.pending != 1:
             return None
         left = [(name, power) for name, power in self.powers.items() if power]

@@ -1,4 +1,4 @@
-"""Whether right answers are paid as such, by what the functions themselves say of each completion."""
+"""Whether right answers are rewarded as such, judged by what the functions pay for each completion."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from grpo_dist.rewards.preflight.truths import CERTAIN
 from grpo_dist.rewards.preflight.verdicts import SAME
 
 TOLERATED_UNREAD = 0.05
-"""Share of right answers that may be paid no better than wrong ones before that is an error."""
+"""Share of right answers that may be paid no better than wrong ones; more is an error."""
 OTHER_FORM = "state the form your rewards ask for: --set 'rewards.gold_completion=… {answer} …'"
 
 
 def answer_findings(trial: Trial) -> Iterator[Finding]:
-    """Nothing where the data has no right answers."""
+    """Empty if the data has no reference answers."""
     if trial.answer_column:
         for check in (_unjudged, _unread, _several, _below_nothing):
             yield from check(trial)
 
 
 def certain(one: RewardResult, trial: Trial) -> bool:
-    """Whether the column with right answers alone says what is right, so that gold surely is right."""
+    """Whether correctness depends only on the column of reference answers, so that gold is certainly right."""
     return trial.answer_column in CERTAIN and not one.other_columns
 
 
 def _unjudged(trial: Trial) -> Iterator[Finding]:
-    """TRL counts a completion that nobody judges as 0, and only warns."""
+    """TRL counts a completion that no function judges as 0, and only warns."""
     rows = [row for row, value in enumerate(judged(trial.functions, GOLD)) if value is None]
     if rows and len(rows) < len(trial.answers):
         yield Finding(
@@ -42,7 +42,7 @@ def _unjudged(trial: Trial) -> Iterator[Finding]:
 
 
 def _unread(trial: Trial) -> Iterator[Finding]:
-    """Right answers that are paid as wrong ones are: by all functions that read them, and by single ones."""
+    """Right answers that are paid like wrong ones: by all functions that read them together, and by single ones."""
     reading = trial.reading
     said = trial.verdicts(trial.judging)
     unread = [row for row, one in enumerate(said) if one.said in ("alike", "below")]
@@ -102,7 +102,7 @@ def _unparsable(
 
 
 def _several(trial: Trial) -> Iterator[Finding]:
-    """Where no other answer was ever paid less but words that are none, gold may be right or not be read."""
+    """If only non-answers were ever paid less than gold, gold may be right, or may not be read at all."""
     reading = trial.reading
     said = trial.verdicts(reading)
     several = [row for row, one in enumerate(said) if one.said == "several"]

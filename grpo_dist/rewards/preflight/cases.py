@@ -1,4 +1,4 @@
-"""Completions of known worth: the right answer in its form, and the ways in which models spoil it."""
+"""Completions of known quality: the right answer in its form, and the ways in which models corrupt it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUNCATED, EMPTY, REPEATED, SAMPLED = "truncated", "empty", "repeated", "sampled
 
 NO_ANSWER_AT_ALL = "something else"
 WORDS = 3
-"""Answers to other problems that are tried, where an answer is no number."""
+"""Number of answers to other problems that are tried if an answer is not a number."""
 
 WHAT = {
     GOLD: "the right answer, in the form the rewards ask for",
@@ -52,14 +52,14 @@ class Case:
     problems: tuple[int, ...]
     """For each completion the index of the problem it answers."""
     answers: tuple[Any, ...] = ()
-    """What the functions are told the right answers are; () for the truth."""
+    """The reference answers passed to the functions; () for the real ones."""
 
 
 def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool, told: Sequence[Any] = ()) -> list[Case]:
-    """Right and wrong answers to all problems; where the form has an opening tag, right ones with it misplaced too.
+    """Right and wrong answers to all problems; if the form has an opening tag, also right ones with it misplaced.
 
     Args:
-        told: other values of the column with right answers, in its own type; the wrong answers when not given.
+        told: false values for the column of reference answers, of its own type; the wrong answers if not given.
     """
     others = wrong_answers(answers)
     gold = _case(GOLD, [form.write(answer, opened=prefilled) for answer in answers])
@@ -76,7 +76,7 @@ def gold_cases(form: Form, answers: Sequence[str], *, prefilled: bool, told: Seq
 
 
 def more_wrong(form: Form, answers: Sequence[str], rows: Sequence[int], *, prefilled: bool) -> Case:
-    """Several more answers to these problems, of which each is hardly ever right."""
+    """Several more answers to these problems, each very unlikely to be right."""
     pairs = [(row, other) for row in rows for other in _others(answers[row], answers, row)[1:]]
     written = tuple(form.write(other, opened=prefilled) for _, other in pairs)
     return Case(WRONG_AGAIN, written, tuple(row for row, _ in pairs))
@@ -99,17 +99,17 @@ def spoilt_cases(form: Form, answers: Sequence[str], *, prefilled: bool, repetit
 
 
 def wrong_answers(answers: Sequence[str]) -> list[str]:
-    """For each answer one that is not right: another number, else the answer to another problem."""
+    """A wrong answer for each answer: another number, else the answer to another problem."""
     return [_others(answer, answers, place)[0] for place, answer in enumerate(answers)]
 
 
 def _others(answer: str, answers: Sequence[str], place: int) -> list[str]:
-    """Several; of a number larger and smaller ones, and one that is even and no prime."""
+    """Several wrong answers; for a number, larger and smaller ones, and one that is even and not prime."""
     quantity = parse_quantity(plain(answer))
     if quantity is None:
         later = dict.fromkeys(other for other in (*answers[place + 1 :], *answers[:place]) if other != answer)
         return [*list(later)[:WORDS], NO_ANSWER_AT_ALL]
-    # Further from zero than twice the answer: nothing that pays for being near is to be pleased.
+    # Further from zero than twice the answer, so that a reward for being near does not pay.
     value, sign = quantity.value, 1 if quantity.value >= 0 else -1
     return [_written(2 * value + 7 * sign), _written(-3 * value - 10 * sign), _written(4 * value + 8 * sign)]
 

@@ -1,4 +1,4 @@
-"""What is wrong with rewards, told from what they paid."""
+"""Detects faults of rewards from what they paid."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ CHEATS = (
     ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict_format` pays none that do"),
     ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
 )
-"""(finding, case, advice) for each way to be paid as gold is, for less."""
+"""(finding, case, advice) for each way to be paid like gold with less."""
 
 
 def findings(trial: Trial) -> list[Finding]:
-    """All that is wrong; nothing when nothing is."""
+    """All findings."""
     of_form = (_failures, _lost_tags, _prefilled, _unnamed)
     checks = (*of_form, _never_vary, answer_findings, scorer_findings, _cheats, _slow, _sampled)
     return [finding for check in checks for finding in check(trial)]
 
 
 def _failures(trial: Trial) -> Iterator[Finding]:
-    """The first of each function; a function that fails mostly fails everywhere, for one reason."""
+    """The first failure of each function; a failing function mostly fails everywhere for the same reason."""
     for one in trial.functions:
         for first in one.failures[:1]:
             more = len(one.failures) - 1
@@ -88,7 +88,7 @@ def _prefilled(trial: Trial) -> Iterator[Finding]:
 
 
 def _opening_decides(one: RewardResult, *, prefilled: bool) -> bool:
-    """Whether a function pays every right answer more when its opening is the other way, and not for its length."""
+    """Whether a function pays every right answer more with the opening tag the other way, and not because of length."""
     as_written, other = one.paid.get(GOLD, ()), one.paid.get(GOLD_OTHER_OPENING, ())
     with_tag, with_words = (other if prefilled else as_written), one.paid.get(GOLD_WORDS_AS_OPENING, ())
     more, less = (with_tag, with_words) if prefilled else (with_words, with_tag)
@@ -101,9 +101,9 @@ def _all_above(high: Sequence[float | None], low: Sequence[float | None]) -> boo
 
 
 def _unnamed(trial: Trial) -> Iterator[Finding]:
-    """Marks that decide what is paid, and that a model can only hit by chance."""
+    """Marks that decide the reward and that a model can only produce by chance."""
     gold, plain = judged(trial.functions, GOLD), judged(trial.functions, UNTAGGED)
-    of_form = trial.reading or len(set(gold)) == 1  # else it is style, which the marks happen to please
+    of_form = trial.reading or len(set(gold)) == 1  # otherwise the marks only happen to match a style reward
     if trial.unnamed and of_form and _all_above(gold, plain):
         marks = ", ".join(trial.unnamed)
         yield Finding(
@@ -134,7 +134,7 @@ def _never_vary(trial: Trial) -> Iterator[Finding]:
 
 
 def _cheats(trial: Trial) -> Iterator[Finding]:
-    """Ways to be paid for less; the recipe's own rewards have two of them, so they are warnings."""
+    """Ways to be paid with less; the recipe's own rewards have two of them, so they are warnings."""
     gold, wrong = _mean(trial, GOLD), _mean(trial, WRONG)
     known = gold is not None and wrong is not None and gold > wrong + SAME
     for name, case, advice in CHEATS if known else ():
@@ -152,7 +152,7 @@ def _cheats(trial: Trial) -> Iterator[Finding]:
 
 
 def _mean(trial: Trial, case: str, first: int | None = None) -> float | None:
-    """Over the first problems of a case, over all when not given."""
+    """Mean over the first `first` problems of a case, or over all."""
     paid = totals(trial.functions, case)[:first]
     return fmean(paid) if paid else None
 

@@ -1,6 +1,6 @@
-r"""The forms in which a completion may state its answer: those the preflight writes and `accuracy` reads.
+r"""The forms in which a completion may give its answer: those the preflight writes and `accuracy` reads.
 
-Which of them a set of rewards wants is not written anywhere; it is the one they pay most for.
+Which of them a set of rewards expects is declared nowhere; it is the one they pay most for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from grpo_dist.rewards.batch import SOLUTION_END, SOLUTION_START, WORKING_END, WORKING_START
 
 WORKING = "First this, then that."
-"""Short: a model may have room for few tokens."""
+"""Short: the completion limit may be only a few tokens."""
 ANSWER = "{answer}"
 
 _OPENING = re.compile(r"\s*(<[A-Za-z_][\w-]*>)")
@@ -25,12 +25,12 @@ class Form:
     opening: str
     """The tag it starts with, which a chat template may have prefilled; "" for none."""
     body: str
-    """What follows the opening, with `{answer}` where the answer stands."""
+    """What follows the opening, with `{answer}` in the place of the answer."""
     mark: str = ""
-    """What shows where the answer stands: a key of `extract.FINDERS`; forms may share one."""
+    """What marks the answer: a key of `extract.FINDERS`; forms may share one."""
 
     def write(self, answer: str, *, opened: bool) -> str:
-        """The completion; `opened` leaves out the opening tag, as one that continues a prefilled prompt does."""
+        """The completion; `opened` leaves out the opening tag, like a completion of a prefilled prompt."""
         body = self.body.replace(ANSWER, answer)
         return body.lstrip("\n") if opened else self.opening + body
 
@@ -52,7 +52,7 @@ FORMS = (
     Form("the answer alone", "", ANSWER, "alone"),
     Form("a last number", "", f"{WORKING}\nThat makes {ANSWER}", "number"),
 )
-"""In the order in which `extract.final_answer` looks for their marks."""
+"""In the order in which `extract.final_answer` searches for their marks."""
 
 
 def stated_form(gold_completion: str) -> Form:
@@ -66,6 +66,6 @@ def stated_form(gold_completion: str) -> Form:
 
 
 def prefilled_tag(prompt: str) -> str | None:
-    """The tag that a rendered prompt ends with, white space aside: the model's text goes on inside it."""
+    """The tag that a rendered prompt ends with, ignoring white space: the model's text continues inside it."""
     found = re.search(r"<[A-Za-z_][\w-]*>$", prompt.rstrip())
     return found[0] if found else None

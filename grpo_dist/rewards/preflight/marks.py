@@ -1,4 +1,4 @@
-"""Whether prompts say in which form an answer is to be given."""
+"""Whether prompts say in which form to answer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from grpo_dist.rewards.preflight.forms import Form
 
 WORDS = {"```": ("fence", "code"), r"\boxed": ("box",), "####": ("hash",)}
-"""How prompts also ask for a mark."""
+"""Other wordings by which prompts ask for a mark."""
 
 _MARK = re.compile(r"</?[A-Za-z_][\w-]*>|\\boxed|#{4}|`{3}")
 
 
 def unnamed(form: Form, prompts: Sequence[str], template: str) -> tuple[str, ...]:
-    """Marks of the form that stand in no rendered prompt.
+    """Marks of the form that no rendered prompt contains.
 
-    Tags for thinking need not where the chat template knows them: the model has been trained on these.
+    Thinking tags are exempt if the chat template contains them: the model was trained on these.
     """
     marks = dict.fromkeys(_MARK.findall(form.opening + form.body))
     said = "\n".join(prompts).lower()

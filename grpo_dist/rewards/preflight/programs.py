@@ -1,4 +1,4 @@
-"""Forms for tasks whose completions are run or parsed, tried after those that state an answer."""
+"""Forms for tasks whose completions are run or parsed, tried after those that give an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the judge of the comparison can tell right answers from wrong ones."""
+"""Whether the judge of the comparison distinguishes right answers from wrong ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpo_dist.rewards.preflight.tried import Values
 from grpo_dist.rewards.preflight.verdicts import SAME, Verdict
 
 SURE = 0.95
-"""Share of right answers that the rewards pay as such, from which gold surely is written as they ask."""
+"""Share of right answers paid as such from which gold certainly has the form the rewards expect."""
 ANOTHER = (
     "name one that reads your answers: --set evaluation.scorer=FILE.py:FUNCTION; "
     "or compare nothing: --set evaluation.enabled=false"
@@ -20,7 +20,7 @@ ANOTHER = (
 
 
 def scorer_findings(trial: Trial) -> Iterator[Finding]:
-    """What the scorer makes of the completions that the rewards were tried on."""
+    """Checks the scores given to the completions on which the rewards were tried."""
     scorer = trial.scorer
     if scorer is None or not trial.answer_column:
         return
@@ -30,7 +30,7 @@ def scorer_findings(trial: Trial) -> Iterator[Finding]:
         return
     found = scorer.verdicts()
     if not any(one.gold for one in found) and _is_a_reward(trial) and not _surely_right(trial):
-        return  # what is right cannot be written here, and has been said of the reward
+        return  # right answers cannot be written here, which was already reported for the reward
     if not all(one.gold for one in found):
         yield _blind(trial, scorer, [bool(one.gold) for one in found])
     elif all(one.said == "alike" for one in found):
@@ -43,7 +43,7 @@ def scorer_findings(trial: Trial) -> Iterator[Finding]:
 
 
 def _stricter(trial: Trial, found: Sequence[Verdict]) -> list[int]:
-    """Problems of which the rewards pay other answers too as right, and the scorer finds none of these right."""
+    """Problems for which the rewards also pay other answers as right, none of which the scorer accepts."""
     if not _surely_right(trial):
         return []
     pairs = enumerate(zip(trial.verdicts(trial.judging), found, strict=False))
@@ -66,7 +66,7 @@ def _blind(trial: Trial, scorer: Scored, right: list[bool]) -> Finding:
 
 
 def _lowest_right(scorer: Scored) -> float | None:
-    """The least that right answers score, where that is more than any wrong one scores."""
+    """The lowest score of right answers, if it is above every wrong one's."""
     gold, *wrong = ([0.0 if one is None else one for one in paid] for paid in _scores(scorer))
     lowest = min(gold)
     return lowest if lowest > max((max(one) for one in wrong if one), default=lowest) + SAME else None
@@ -101,19 +101,19 @@ def _is_a_reward(trial: Trial) -> bool:
 
 
 def _surely_right(trial: Trial) -> bool:
-    """Whether the rewards find gold right, so that it is the scorer that cannot read it."""
+    """Whether the rewards accept gold, so that the scorer is at fault."""
     said = [one.said for one in trial.verdicts(trial.judging)]
     return bool(said) and sum(one in ("right", "several") for one in said) >= SURE * len(said)
 
 
 def _pays_no_right_answer(trial: Trial) -> bool:
-    """Whether functions that might know what is right pay no right answer more than wrong ones."""
+    """Whether functions that may know the right answer pay no right answer more than wrong ones."""
     knowing = trial.reading or [one for one in trial.functions if one.other_columns]
     return bool(knowing) and all(one.said in ("alike", "below") for one in trial.verdicts(knowing))
 
 
 def _written(trial: Trial, scorer: Scored, row: int) -> str:
-    """What the scorer gave to the gold of a problem and to the other answer that it likes best."""
+    """The scores of the gold of a problem and of the best-scored other answer."""
     found, paid = scorer.verdicts()[row], scorer.tried.paid
     for case in scorer.cases:
         if case.name in paid and found.completion in case.completions and case.name != GOLD:

@@ -1,4 +1,4 @@
-"""What was tried on the rewards of a configuration, and how it is told."""
+"""The completions tried on the rewards of a configuration, and how they are described."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Scored:
     threshold: float
     """A completion is right from this score on."""
     cases: tuple[Case, ...]
-    """Those it was tried on, which may hold other wrong answers than the functions were tried on."""
+    """The cases it was tried on; their wrong answers may differ from those the functions were tried on."""
 
     def right(self) -> dict[str, tuple[bool, ...]]:
-        """Case → which of its completions it finds right."""
+        """Case → which of its completions it accepts."""
         return {
             case: tuple(value is not None and value >= self.threshold for value in paid)
             for case, paid in self.tried.paid.items()
         }
 
     def verdicts(self) -> list[Verdict]:
-        """What it says of each problem, where right is worth 1 and anything else 0."""
+        """Its verdict on each problem, with right counting 1 and anything else 0."""
         worth = {case: tuple(map(float, right)) for case, right in self.right().items()}
         return verdicts((replace(self.tried, weight=1.0, paid=worth),), self.cases)
 
@@ -51,27 +51,27 @@ class Trial:
     samples_cut: float
     """Share of sampled completions that the limit cut off."""
     lost_tags: tuple[str, ...]
-    """Tags of the form that the tokenizer does not give back."""
+    """Tags of the form that the tokenizer does not reproduce."""
     cases: Mapping[str, Case] = field(default_factory=dict)
-    """All that were tried, by name."""
+    """All cases tried, by name."""
     questions: tuple[str, ...] = ()
-    """What the problems ask."""
+    """The questions of the problems."""
     unnamed: tuple[str, ...] = ()
-    """Marks of the form that no prompt names."""
+    """Marks of the form that no prompt mentions."""
     answer_column: str | None = "answer"
-    """Where the right answers come from; None where the data has none."""
+    """The column of the right answers; None if the data has none."""
 
     scorer: Scored | None = None
-    """The judge of the comparison; None where nothing is compared."""
+    """The judge of the comparison; None if nothing is compared."""
 
     @property
     def reading(self) -> list[RewardResult]:
-        """The functions that count, and pay otherwise when they are told that another answer is right."""
+        """The weighted functions that pay differently when given another reference answer."""
         return [one for one in self.functions if one.reads_answer and one.weight and not one.failures]
 
     @property
     def judging(self) -> Sequence[RewardResult]:
-        """Those that read answers; where none does, all together: they may know what is right by themselves."""
+        """The functions that read answers; if none does, all together: they may determine correctness themselves."""
         return self.reading or self.functions
 
     def verdicts(self, functions: Sequence[RewardResult]) -> list[Verdict]:
@@ -94,7 +94,7 @@ def compared(trial: Trial, row: int, one: RewardResult | None, case: Case | None
 
 
 def told(trial: Trial, row: int, gold: float | None, completion: str, other: float | None, verb: str = "paid") -> str:
-    """A problem, its right answer and another completion, each with its worth."""
+    """A problem, its right answer and another completion, each with what it was paid."""
     written = trial.cases[GOLD].completions[row] if GOLD in trial.cases else ""
     lines = (
         f"prompt  {short(question(trial, row))}",
@@ -109,7 +109,7 @@ def question(trial: Trial, row: int) -> str:
 
 
 def short(text: str) -> str:
-    """In quotes, on one line; the middle of a long text is left out."""
+    """In quotes, on one line; the middle of a long text is omitted."""
     half = SHOWN_CHARS // 2
     return repr(text if len(text) <= SHOWN_CHARS else f"{text[:half]} … {text[-half:]}")
 

@@ -1,4 +1,4 @@
-"""Which column of the data holds right answers, and how its values stand in a completion."""
+"""Which column of the data holds reference answers, and how its values appear in a completion."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ NAMED = (
     *(ANSWER, "ground_truth", "solution", "target", "label", "final_answer", "reference", "expected"),
     *("answers", "ground_truths", "solutions", "targets", "labels", "references"),
 )
-"""Usual names of the column with right answers."""
+"""Usual names of the column with reference answers."""
 CERTAIN = (ANSWER, "ground_truth")
-"""Those that hold an answer as a completion gives it. A target to reach, or a worked solution, may not be one."""
+"""The names whose values are answers as a completion gives them. A target to reach, or a worked solution, may not be
+one."""
 
 
 def answer_column(rewards: Sequence[LoadedReward], there: Sequence[str]) -> str:
-    """The column that the functions take for right answers; `answer` where nothing tells."""
+    """The column that the functions use as reference answers; `answer` if unknown."""
     asked = [column for reward in rewards for column in reward.columns if column in there]
     named = [name for name in NAMED if name in asked]
     if named:
@@ -36,7 +37,7 @@ def written(value: Any) -> str:
 
 
 def other_values(values: Sequence[Any], others: Sequence[str]) -> list[Any]:
-    """For each value one that is not right, of the same type: text of `others`, else the value of another problem."""
+    """A wrong value for each value, of the same type: text of `others`, else the value of another problem."""
     return [
         other if isinstance(value, str) else _next(values, place)
         for place, (value, other) in enumerate(zip(values, others, strict=True))

@@ -1,4 +1,4 @@
-"""What functions say of right and wrong answers, problem by problem."""
+"""How functions judge right and wrong answers, problem by problem."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from grpo_dist.rewards.preflight.tried import RewardResult, judged
 
 SAME = 1e-6
 Said = Literal["right", "several", "alike", "below", "unjudged"]
-"""right: gold is paid more than every other answer; several: as much as some and more than others, as a right answer
-is; alike: no more than the others; below: less than each of them; unjudged: left out by all functions."""
+"""right: gold is paid more than every other answer; several: as much as some and more than others; alike: no more than
+the others; below: less than each of them; unjudged: None from all functions."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Verdict:
     gold: float | None
     other: float | None
     completion: str
-    """The one with that other answer."""
+    """The case of that other answer."""
 
 
 def verdicts(functions: Sequence[RewardResult], cases: Sequence[Case]) -> list[Verdict]:
-    """What these functions together say of each problem. Nothing but what they paid for `cases` is looked at."""
+    """The joint verdict of these functions on each problem. Only what they paid for `cases` is considered."""
     gold = judged(functions, GOLD)
     tried: list[list[tuple[float, str]]] = [[] for _ in gold]
     for case in cases:
@@ -42,12 +42,13 @@ def verdicts(functions: Sequence[RewardResult], cases: Sequence[Case]) -> list[V
 
 
 def undecided(found: Sequence[Verdict]) -> list[int]:
-    """Problems to which another answer was paid as gold is, or more."""
+    """Problems for which another answer was paid as much as gold, or more."""
     return [row for row, one in enumerate(found) if one.said not in ("right", "unjudged")]
 
 
 def _verdict(gold: float | None, others: Sequence[tuple[float, str]], clear: float | None) -> Verdict:
-    """`clear` is what gold is paid at least where it is paid more than every other answer; None without such a row."""
+    """`clear` is the least that gold is paid where it is paid more than every other answer; None if there is no such
+    row."""
     if gold is None or not others:
         return Verdict("unjudged", gold, None, "")
     lowest, (highest, text) = min(others)[0], max(others)

@@ -92,7 +92,7 @@ MOST_PER_REQUEST = 16
 
 
 def has_pool(run: Run) -> bool:
-    """Servers that hold the base model with adapters beside it; merged weights would replace the base model."""
+    """Whether servers hold the base model with adapters beside it; merged weights would replace the base model."""
     return bool(run.plan.topology.replicas) and run.config.rollout.sync == "adapter"
 
 

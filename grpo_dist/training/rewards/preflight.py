@@ -60,7 +60,7 @@ CASES_OF_ALL = 6
 TO_PROBE = (GOLD, GOLD_OTHER_OPENING, WRONG)
 EXAMPLE_CHARS = 300
 TOKENS_OF_PHRASE = 4
-"""Minimum number of repetitions, so that repeated text reaches the longest completion."""
+"""Fewest tokens of a phrase, to compute how many repetitions reach the longest completion."""
 NO_ANSWER = "42"
 """Placeholder for data without answers when no reward reads one."""
 

@@ -34,8 +34,10 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 Float32 on CPU gave 3e-7 with the right adapter and 0.06 with none. In 16 bits the two programs round differently in
 every layer. Bfloat16 on CPU gave, with 16 random adapters on the embedded model and about 66 tokens each:
 
-the right adapter 0.003 on average, 0.005 at most; a single token up to 0.12 none 0.007 to 0.19 0.6 of it 0.003 to 0.11
-doubled lora_alpha 0.006 to 0.89
+    the right adapter   0.003 on average, 0.005 at most; a single token up to 0.12
+    none                0.007 to 0.19
+    0.6 of it           0.003 to 0.11
+    doubled lora_alpha  0.006 to 0.89
 
 So 0.1 detects another model, but not a missing adapter with a smaller effect. `_serves_base` does, by comparison: it
 detected all 16 missing adapters and raised no false alarm for 20 right ones. `_serves_a_share` detects a wrong scale
