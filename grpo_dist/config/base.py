@@ -1,10 +1,7 @@
-"""What all configuration sections share.
+"""What all configuration sections share: the section class, accepted values of a type, and YAML 1.2 scalars.
 
-What a type annotation of the schema accepts, for checks and in words.
-
-Plain scalars by YAML 1.2's core schema.
-
-PyYAML reads YAML 1.1, in which `1e-6` is text, `no` a boolean, `017` fifteen and `1:30` ninety.
+PyYAML reads YAML 1.1, in which `1e-6` is text, `no` a boolean, `017` fifteen and `1:30` ninety; here plain scalars
+follow YAML 1.2's core schema.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ SCALARS = {
         tuple("-+.0123456789"),
     ),
 }
-"""Tag → its plain spellings and the characters they start with; first match counts, anything else is text."""
+"""Tag → its plain spellings and the characters they start with; the first match wins, anything else is text."""
 
 LONGEST_NUMBER = 100
 
@@ -55,7 +52,7 @@ def construct(tag: str, text: str) -> Any:
     """The value of a scalar.
 
     Raises:
-        ValueError: it is no value of that tag, or a number no setting can take; the message completes `the value …`.
+        ValueError: not a value of that tag, or a number no setting accepts; the message completes `the value …`.
     """
     if tag == TEXT:
         return text
@@ -105,10 +102,10 @@ def members(annotation: Any, constraints: Sequence[Any] = ()) -> Iterator[Member
 
 
 def accept(annotation: Any, value: Any) -> Any:
-    """The value as pydantic is to see it, where its lax rules are laxer than ours.
+    """The value as passed to pydantic, where pydantic's lax rules are laxer than ours.
 
-    A boolean is no number, a number no boolean; yes, no, on and off are booleans where a boolean is wanted;
-    a number in quotes is a number where only numbers are wanted; integers fit 32 bits; an empty section means its
+    A boolean is not a number, nor a number a boolean; yes, no, on and off are booleans where a boolean is expected; a
+    number in quotes is a number where only numbers are accepted; integers fit 32 bits; an empty section means its
     defaults.
 
     Raises:
@@ -135,7 +132,7 @@ def is_section(kind: Any) -> bool:
 
 
 def choices(annotation: Any) -> list[str]:
-    """The words an annotation takes: those of its literals and booleans, and null."""
+    """The words an annotation accepts: those of its literals and booleans, and null."""
     return [word for kind, _ in members(annotation) for word in _words(kind)]
 
 
@@ -183,7 +180,7 @@ def _describe(kind: Any, constraints: Sequence[Any]) -> str:
 
 
 def _words(kind: Any) -> list[str]:
-    """The words a type consists of: a literal's, a boolean's, or null."""
+    """The words that make up a type: a literal's, a boolean's, or null."""
     if get_origin(kind) is Literal:
         return [str(word).lower() if isinstance(word, bool) else str(word) for word in get_args(kind)]
     return {bool: ["true", "false"], NoneType: ["null"]}.get(kind, [])
@@ -206,7 +203,7 @@ Conflict = tuple[tuple[str | int, ...], str]
 class Section(BaseModel):
     """A frozen group of settings; unknown keys and non-finite numbers are errors."""
 
-    # Built when first used, and then as part of the whole: a fifteenth of the time to load a configuration.
+    # Built on first use, as part of the whole schema: this takes a fifteenth of the time to load a configuration.
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
     )
@@ -215,7 +212,7 @@ class Section(BaseModel):
     """What may be written for the section as a whole, in words."""
 
     def conflicts(self) -> Iterator[Conflict]:
-        """Settings that are right alone and wrong together: (path from here, `what is wrong; what to type`)."""
+        """Settings that are valid alone but not together: (path from here, `what is wrong; what to type`)."""
         return iter(())
 
     @field_validator("*", mode="before")
@@ -240,4 +237,4 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 EMBEDDED = "embedded"
-"""The `name_or_path` of the model, and of the data set, that come with the package."""
+"""The `name_or_path` of the model, and of the data set, that are included in the package."""

@@ -1,6 +1,6 @@
-"""What there is to run on, and how generation and training share it.
+"""The machines and GPUs, how generation and training share them, and the site settings.
 
-What a site's Slurm and nodes ask of every job: `~/.config/grpo-dist/site.yaml`.
+A site's Slurm and node settings for every job are in `~/.config/grpo-dist/site.yaml`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class TimeoutSection(Section):
     ready: Above0 = 900.0
     """From starting a replica until it answers: load the model, compile, capture graphs."""
     connect: Above0 = 5.0
-    """Until a connection stands."""
+    """Until a connection is established."""
     first_token: Above0 = 600.0
-    """From a request to its first token; requests wait here for room in the engine."""
+    """From a request to its first token; requests wait here for free space in the engine."""
     progress: Above0 = 120.0
     """Between two signs of life of an engine that has work."""
     request: Above0 = 3600.0
@@ -41,7 +41,7 @@ class TimeoutSection(Section):
     sync: Above0 = 300.0
     """Giving a replica a new adapter."""
     recover: Above0 = 900.0
-    """Waiting for any replica when all are gone; then the run saves and asks to be started again."""
+    """Waiting for any replica when all are gone; then the run saves and asks to be restarted."""
 
 
 class RolloutSection(Section):
@@ -50,7 +50,7 @@ class RolloutSection(Section):
     backend: Literal["transformers", "vllm"] = "transformers"
     """`transformers`: the training processes generate with `model.generate`; `vllm`: vLLM engines do."""
     mode: Literal["server", "colocate"] = "colocate"
-    """With vllm: `colocate` shares each training GPU; `server` gives generation GPUs of its own."""
+    """With vllm: `colocate` shares each training GPU; `server` uses separate GPUs for generation."""
     replicas: Processes | Auto = "auto"
     """Server mode: vLLM servers, each on tensor_parallel_size GPUs. `auto` balances generation and training."""
     nodes: Annotated[int, Field(ge=0, le=10_000)] | Auto = "auto"
@@ -58,17 +58,18 @@ class RolloutSection(Section):
     tensor_parallel_size: Positive | Auto = "auto"
     """GPUs of one replica; `auto` takes the fewest that hold the model."""
     gpu_memory_utilization: Fraction | Auto = "auto"
-    """Share of a GPU's memory vLLM takes; `auto` is 0.9 in server mode and what training leaves in colocate mode."""
+    """Share of a GPU's memory vLLM takes; `auto` is 0.9 in server mode, and in colocate mode what training leaves."""
     enable_sleep_mode: bool = False
-    """Colocate: vLLM gives its memory back while the step is trained."""
+    """Colocate: vLLM releases its memory while the step is trained."""
     sync: Literal["adapter", "merged"] = "adapter"
     """What a weight sync sends: the LoRA adapter, or the whole merged model."""
     transport: Literal["shared", "push"] = "shared"
-    """How an adapter reaches a server: `shared` by the run directory, `push` over HTTP to the server's own disk."""
+    """How an adapter reaches a server: `shared` through the run directory, `push` over HTTP to the server's own disk.
+   """
     canary_steps: NonNegative = 50
-    """Steps between two checks that servers and trainer score the same tokens alike; 0: none at all."""
+    """Steps between checks that servers and trainer give the same tokens the same log-probabilities; 0: no checks."""
     max_restarts: NonNegative = 3
-    """Times in a row a replica that fails is started again before it is given up."""
+    """Consecutive restarts of a failing replica before it is given up."""
     timeouts: TimeoutSection = TimeoutSection()
     """How long anything may take before it counts as failed."""
 
@@ -104,13 +105,13 @@ class DistributedSection(Section):
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
     """`ddp` keeps the model whole on each GPU; the others shard it (DeepSpeed ZeRO stages, PyTorch FSDP2)."""
     num_processes: Processes | None = None
-    """Training processes in all. With GPUs one per training GPU, on CPU one per node, when not given."""
+    """Training processes in all. Default: with GPUs one per training GPU, on CPU one per node."""
     max_per_device_train_batch_size: Positive = 16
     """Most completions a process puts through one forward and backward pass; lower it when memory runs out."""
 
 
 class GpuFigures(Section):
-    """Figures of a GPU that replace the table's; a kind of GPU the table lacks needs the first three."""
+    """Figures of a GPU that replace the table's; a GPU missing from the table needs the first three."""
 
     memory: Above0 | None = None
     """Bytes a program can allocate, e.g. 8.5e10."""
@@ -121,18 +122,18 @@ class GpuFigures(Section):
     link: Name | None = None
     """Link to the other GPUs of its node, a name of the planner's table."""
     dtype: Literal["bfloat16", "float16"] | None = None
-    """Fastest type of 16 bits."""
+    """Fastest 16-bit dtype."""
 
 
 class ContainerSection(Section):
     """The container in which the processes of a job run."""
 
     runtime: Literal["pyxis", "apptainer"]
-    """`pyxis`: srun starts it (NVIDIA's plugin, with enroot); `apptainer`: the program of that name does."""
+    """`pyxis`: srun starts it (NVIDIA's plugin, with enroot); `apptainer`: the `apptainer` program does."""
     image: Name
     """What the runtime calls the image: a file, or e.g. `nvcr.io#nvidia/pytorch:26.09-py3` for pyxis."""
     mounts: tuple[Name, ...] = ()
-    """`/on/the/node:/in/the/container`, one each; the run and the directory of submission are mounted anyway."""
+    """`/on/the/node:/in/the/container`, one each; the run directory and the submission directory are always mounted."""
 
     def conflicts(self) -> Iterator[Conflict]:
         for index, mount in enumerate(self.mounts):
@@ -141,18 +142,18 @@ class ContainerSection(Section):
 
 
 class ClusterSection(Section):
-    """The machines, and what Slurm has to be told about them."""
+    """The machines, and the Slurm options for them."""
 
     nodes: Nodes = 1
-    """Machines in all."""
+    """Number of machines."""
     gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 1
     """GPUs of a machine; 0 trains on CPU."""
     gpu: Name = "H100"
     """Kind of GPU, for the memory and time estimates; a name of the planner's table."""
     gpu_overrides: GpuFigures = GpuFigures()
-    """Figures that replace the table's, e.g. `{memory: 8.5e10}`."""
+    """GPU figures that replace the table's, e.g. `{memory: 8.5e10}`."""
     intra_node_link: Name | None = None
-    """Link between the GPUs of a node, a name of the planner's table; the GPU's usual one when not given."""
+    """Link between the GPUs of a node, a name of the planner's table; default: the GPU's usual link."""
     inter_node_link: Name = "infiniband_ndr"
     """Link between nodes, a name of the planner's table."""
     time: TimeLimit = "24:00:00"
@@ -168,28 +169,28 @@ class ClusterSection(Section):
     scratch: Name | None = None
     """Directory on each node's own disk for temporary files; may name variables, e.g. `/local/$SLURM_JOB_ID`."""
     network_interface: Name | None = None
-    """Interface the nodes talk over, e.g. `ib0`; the one on the route to the first node when not given."""
+    """Interface the nodes talk over, e.g. `ib0`; default: the one on the route to the first node."""
     container: ContainerSection | None = None
-    """The container a job runs in; none when not given."""
+    """The container a job runs in; default: none."""
     cpus_per_gpu: Positive = 8
-    """CPUs a job asks for with each GPU."""
+    """CPUs requested per GPU."""
     sbatch: tuple[Name, ...] = ()
     """Further options of sbatch, one each, e.g. `--mem=0`."""
     setup: tuple[Name, ...] = ()
     """Shell lines that make the environment ready on a node, e.g. `module load cuda`, `source .venv/bin/activate`."""
     signal_seconds: Annotated[int, Field(ge=60)] = 300
-    """Seconds before the time limit, or before a preemption, at which training saves and the job asks to run again."""
+    """Seconds before the time limit, or before a preemption, at which training saves and the job requeues."""
     max_requeues: NonNegative = 20
-    """Times a job is put back in the queue by itself."""
+    """Most times a job requeues itself."""
     stall_seconds: Above0 = 600.0
-    """Least time without a step that counts as a stall; ten times the run's own slowest where that is more."""
+    """Least time without a step that counts as a stall, or ten times the run's slowest step if that is longer."""
 
 
 FILE_VARIABLE = "GRPO_DIST_SITE"
 
 
 class SiteSection(Section):
-    """Settings of `cluster:` for all runs of a site; what a configuration states itself wins."""
+    """Settings of `cluster:` for all runs of a site; a run's own configuration overrides them."""
 
     partition: Name | None = None
     """Slurm's `--partition`."""
@@ -210,12 +211,12 @@ class SiteSection(Section):
     scratch: Name | None = None
     """`cluster.scratch`: where temporary files go on a node."""
     network_interface: Name | None = None
-    """`cluster.network_interface`: what the nodes talk over."""
+    """`cluster.network_interface`: the interface the nodes talk over."""
     container: ContainerSection | None = None
-    """`cluster.container`: what jobs run in."""
+    """`cluster.container`: the container jobs run in."""
 
     def cluster_settings(self) -> dict[str, Any]:
-        """What the file states, under the names of `cluster:`; modules and activate are its setup."""
+        """The file's settings under the names of `cluster:`; modules and activate become its setup."""
         stated = self.model_dump(mode="json", exclude={"modules", "activate"}, exclude_none=True, exclude_unset=True)
         load = [f"module load {shlex.join(self.modules)}"] if self.modules else []
         setup = [*load, *self.activate]
@@ -223,7 +224,7 @@ class SiteSection(Section):
 
 
 def site_file() -> tuple[Path, bool]:
-    """Where the site settings are looked for, and whether GRPO_DIST_SITE names the place."""
+    """Where the site settings are looked for, and whether GRPO_DIST_SITE gives the path."""
     if named := os.environ.get(FILE_VARIABLE):
         return Path(named), True
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
@@ -231,8 +232,8 @@ def site_file() -> tuple[Path, bool]:
 
 
 def with_site(data: dict[str, Any], site: SiteSection) -> dict[str, Any]:
-    """A configuration's data with the site's settings where its `cluster:` states none; a list is stated whole."""
+    """A configuration's data, completed with the site's settings that its `cluster:` lacks; lists are not merged."""
     cluster = data.get("cluster") or {}
     if not isinstance(cluster, dict):
-        return data  # refused as it stands
+        return data  # refused unchanged later
     return {**data, "cluster": {**site.cluster_settings(), **cluster}}

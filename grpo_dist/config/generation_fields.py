@@ -1,4 +1,4 @@
-"""Every name that `grpo.generation_kwargs` may hold, by who generates, and those that are settings of a run.
+"""Every name allowed in `grpo.generation_kwargs`, by backend, and those that are settings of a run instead.
 
 Transformers' `GenerationConfig` (5.10 to 5.17) and vLLM's `SamplingParams` (0.20 to 0.31). The tests compare these
 tables with what is installed.
@@ -102,7 +102,7 @@ OWN_IN_BOTH: dict[str, str] = {
         _MACHINE,
     ),
 }
-"""Name → why it cannot be given, and what to type; of either back end, so that a wrong one is told of first."""
+"""Name → why it cannot be given, and what to type; for either backend, so that these are reported first."""
 
 TRANSFORMERS = frozenset(
     {
@@ -129,7 +129,7 @@ TRANSFORMERS = frozenset(
         "prefill_chunk_size",
     }
 )
-"""What Transformers takes beside those."""
+"""Further names that Transformers accepts."""
 
 VLLM = frozenset(
     {
@@ -147,7 +147,7 @@ VLLM = frozenset(
         "repetition_detection",
     }
 )
-"""What vLLM takes beside those."""
+"""Further names that vLLM accepts."""
 
 TAKEN = {"transformers": TRANSFORMERS, "vllm": VLLM}
 """rollout.backend → further names."""
@@ -157,5 +157,5 @@ SAME = {"min_tokens": "min_new_tokens", "logit_bias": "sequence_bias", "bad_word
 """vLLM's name → Transformers' for the same."""
 
 SAMPLED_ONLY = frozenset({"top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
-"""What shapes a distribution that is sampled from, and says nothing where the likeliest token is taken."""
+"""Settings that shape the sampling distribution, and have no effect on greedy decoding."""
 SHORTEST = ("min_tokens", "min_new_tokens")

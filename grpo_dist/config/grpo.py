@@ -1,4 +1,4 @@
-"""The algorithm: quantities of a whole step, and every other field of TRL's `GRPOConfig`."""
+"""The algorithm: quantities of a whole step, and all other fields of TRL's `GRPOConfig`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCHEDULER_ARGUMENTS = {
     "cosine_warmup_with_min_lr": ("min_lr_rate", "min_lr"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
-"""Scheduler → the `lr_scheduler_kwargs` of which Transformers needs one."""
+"""Scheduler → the `lr_scheduler_kwargs` one of which Transformers requires."""
 
 OURS = frozenset({"prompts_per_step", "max_num_gen_batches"})
-"""Fields of `GrpoSection` that no `GRPOConfig` has."""
+"""Fields of `GrpoSection` that `GRPOConfig` does not have."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def _check_extra(extra: _Extra) -> Any:
 
 
 class GrpoSection(Section):
-    """TRL's `GRPOConfig`, stated globally.
+    """TRL's `GRPOConfig`, with quantities for the whole run.
 
-    The fields below have a default or a check of ours. Any other `GRPOConfig` field may be given
-    too and is passed on unchanged, except those the planner derives.
+    The fields below have a default or a check of this package. Any other `GRPOConfig` field may be given too and is
+    passed on unchanged, except those the planner derives.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -57,7 +57,7 @@ class GrpoSection(Section):
     num_generations: int = Field(default=8, ge=2)
     """Completions per prompt: the group whose rewards are compared."""
     max_num_gen_batches: Positive = 1
-    """Most generation batches per step: groups whose rewards are all alike are replaced from later ones; 1 is off."""
+    """Most generation batches per step: groups with equal rewards are replaced from later batches; 1 is off."""
     max_completion_length: Positive = 512
     """Longest completion, in tokens."""
     max_steps: int = Field(default=-1, ge=-1)
@@ -99,7 +99,8 @@ class GrpoSection(Section):
     vllm_importance_sampling_correction: bool = True
     """Correct for the difference between the trainer's probabilities and vLLM's."""
     vllm_importance_sampling_mode: CorrectionMode = "token_truncate"
-    """Whose ratio is the weight, and what is done outside the bounds; TRL's own default is `sequence_mask`."""
+    """Whose ratio is the weight, and how ratios outside the bounds are treated; TRL's own default is `sequence_mask`.
+   """
     vllm_importance_sampling_clip_max: float | None = Field(default=3.0, gt=0)
     """Upper bound of the ratio; null is none."""
     vllm_importance_sampling_clip_min: float | None = Field(default=None, ge=0)
@@ -111,12 +112,12 @@ class GrpoSection(Section):
     save_steps: Positive = 50
     """Optimizer steps between two checkpoints."""
     save_total_limit: Annotated[int, Field(ge=2)] | None = 2
-    """Checkpoints kept; null keeps all. At least 2: while one is written, the one before has to stand."""
+    """Checkpoints kept; null keeps all. At least 2: while one is written, the previous one must still exist."""
     seed: NonNegative = 3407
     """Seed of everything random in the run: adapter, data order, held-out problems, sampling."""
 
     def trl_fields(self) -> dict[str, Any]:
-        """What TRL's `GRPOConfig` is to be given of it, as stated."""
+        """The fields for TRL's `GRPOConfig`, as configured."""
         return self.model_dump(exclude=OURS)
 
     @model_validator(mode="before")
@@ -155,7 +156,7 @@ class GrpoSection(Section):
             yield (where,), f"entropy_coef_min {low} is above entropy_coef_max {high}; set it to at most {high}"
 
     def _dynamic_sampling_conflicts(self) -> Iterator[Conflict]:
-        """A group that takes another's place keeps its advantages, so they must not depend on the rest of its batch."""
+        """A group that replaces another keeps its advantages, so they must not depend on the rest of its batch."""
         if self.max_num_gen_batches == 1:
             return
         if self.scale_rewards == "batch":

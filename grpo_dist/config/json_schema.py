@@ -1,7 +1,7 @@
 """The JSON Schema of a configuration file, for completion and checks in an editor.
 
-Draft 7, which is what editors' YAML plug-ins read. It accepts the shorthands the loader accepts, but one spelling of a
-value: a number in quotes or `on` for `true` loads, and is underlined. Rules between settings are the loader's alone.
+Draft 7, which editors' YAML plug-ins support. It accepts the loader's shorthands, but only one spelling of a value: a
+number in quotes or `on` for `true` loads, but is underlined. Only the loader checks rules between settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHORTHANDS: dict[Any, Any] = {
     as_functions: FunctionOrName,
     as_trackers: Tracker | Literal["none"] | None,
 }
-"""What turns a shorthand into the setting → the annotation of the shorthand."""
+"""Validator that expands a shorthand → the annotation of the shorthand."""
 
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}
@@ -57,7 +57,7 @@ def _sections(section: Any) -> Iterator[Any]:
 
 
 def _named(annotation: Any) -> Iterator[Any]:
-    """The section classes an annotation mentions."""
+    """The section classes in an annotation."""
     for kind, _ in members(annotation):
         if is_section(kind):
             yield kind
@@ -96,9 +96,9 @@ def _passed_on() -> dict[str, Schema]:
 
 
 def _documented(schema: Schema, text: str | None, default: Any = None) -> Schema:
-    """With its documentation, and its default where that is a plain value."""
+    """A setting with its documentation, and its default if that is a plain value."""
     if "$ref" in schema and text:
-        schema = {"allOf": [schema]}  # draft 7 overlooks whatever stands beside a reference
+        schema = {"allOf": [schema]}  # draft 7 ignores whatever is beside a reference
     plain = to_jsonable_python(default)
     return {
         **schema,
@@ -108,7 +108,7 @@ def _documented(schema: Schema, text: str | None, default: Any = None) -> Schema
 
 
 def _value(annotation: Any, notes: Sequence[Any] = ()) -> Schema:
-    """What a setting of that annotation takes."""
+    """The schema of a setting with that annotation."""
     choices = [choice for kind, constraints in members(annotation, notes) for choice in _choices(kind, constraints)]
     unique = [choice for i, choice in enumerate(choices) if choice not in choices[:i]]
     return unique[0] if len(unique) == 1 else {"anyOf": unique}
@@ -145,7 +145,7 @@ def _limits(notes: Sequence[Any], length: str) -> Mapping[str, Any]:
 
 
 def documentation(section: Any) -> dict[str, str]:
-    """Setting → the text under it, of the section and those it extends."""
+    """Setting → its docstring, for the section and its base classes."""
     found: dict[str, str] = {}
     for base in reversed(section.__mro__):
         if is_section(base):
@@ -155,9 +155,9 @@ def documentation(section: Any) -> dict[str, str]:
 
 @cache
 def _field_texts(module: str) -> dict[str, dict[str, str]]:
-    """Class → field → the string that stands under the field in the module's source.
+    """Class → field → the docstring under the field in the module's source.
 
-    Pydantic's `use_attribute_docstrings` does the same, whenever the module is imported.
+    Pydantic's `use_attribute_docstrings` does the same, but on every import of the module.
     """
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: dict(_texts_under_fields(node.body)) for node in tree.body if isinstance(node, ast.ClassDef)}

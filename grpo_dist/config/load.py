@@ -1,10 +1,7 @@
-"""A configuration file and overrides → `RunConfig`, or every problem there is with them.
+"""A configuration file and overrides → `RunConfig`, or every problem with them.
 
-`--set a.b=v`: single settings stated on the command line, over those of the file.
-
-Local paths a configuration states, made absolute so that it means the same from any directory.
-
-A configuration as text and as differences.
+`--set a.b=v` overrides single settings of the file. Local paths in a configuration are made absolute, so that it means
+the same from any directory. Also writes a configuration as text, and compares two.
 """
 
 from __future__ import annotations
@@ -46,7 +43,7 @@ class _Refused(Exception):
 
 
 def apply(source: Source, overrides: Sequence[str]) -> Source:
-    """The source with every override stated in it, the last one counting; what cannot be applied is a problem."""
+    """The source with all overrides applied, the last one winning; one that cannot be applied is a problem."""
     for index, text in enumerate(overrides):
         path = _path(text.partition("=")[0].strip())
         place = Place(f"--set {shortened(text)}", (1, index), path)
@@ -83,7 +80,7 @@ def _path(key: str) -> DottedPath:
 
 
 def _value(text: str, place: Place) -> Source:
-    """A value as a YAML flow collection, quoted or plain scalar; plain text is taken whole, colons and all."""
+    """A value as a YAML flow collection, quoted or plain scalar; plain text is taken whole, including colons."""
     if not text:
         raise _Refused("no value; write null for none, or '' for empty text")
     if text[0] in "[{\"'":
@@ -97,7 +94,7 @@ def _value(text: str, place: Place) -> Source:
 
 
 def _assigned(data: Any, path: DottedPath, value: Any, done: DottedPath) -> Any:
-    """A copy of the data with a value at a path; sections on the way are made."""
+    """A copy of the data with a value at a path; missing sections on the way are created."""
     if not path:
         return value
     key, rest = path[0], path[1:]
@@ -112,7 +109,7 @@ def _assigned(data: Any, path: DottedPath, value: Any, done: DottedPath) -> Any:
 
 
 def _opened(data: Any, path: DottedPath) -> Any:
-    """What is at a path, as something with settings inside: shorthands written out, defaults where nothing is."""
+    """The value at a path as a container of settings: shorthands expanded, defaults if nothing is set."""
     if data is None:
         return _default(path)
     if section_at(path) is RewardFunction:
@@ -128,7 +125,7 @@ def _index(key: str | int, data: list[Any], path: DottedPath) -> int:
 
 
 def _default(path: DottedPath) -> Any:
-    """What the schema puts at a path where nothing is stated."""
+    """The schema's default at a path."""
     section = section_at(path[:-1])
     if section is None or path[-1] not in section.model_fields:
         return {}
@@ -158,7 +155,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def local_paths(config: RunConfig) -> list[str]:
-    """What a run on other machines has to see under its own name: files, directories, and the places of patterns."""
+    """Paths that a run on other machines must see under the same name: files, directories, and those of patterns."""
     stated = with_absolute_paths(config)
     sources = [stated.data, *([stated.warm_start.data] if stated.warm_start else [])]
     functions = [*stated.rewards.functions, stated.evaluation.scorer]
@@ -173,7 +170,7 @@ def local_paths(config: RunConfig) -> list[str]:
 
 
 def _place(pattern: str) -> str:
-    """The directory a glob looks in; anything else as it is."""
+    """The directory a glob looks in; any other path unchanged."""
     plain = re.split(r"[*?\[]", pattern)[0]
     return pattern if plain == pattern else os.path.dirname(plain)
 
@@ -223,7 +220,7 @@ def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
-        return False  # a long text is no path; `~nobody` has no home
+        return False  # a long text is not a path; `~nobody` has no home
 
 
 def _absolute(name: str) -> str:
@@ -240,7 +237,7 @@ LARGEST_FILE = 256 * 1024
 def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSection | None = None) -> RunConfig:
     """The configuration in a YAML file, with `a.b=v` overrides; relative paths in it become absolute.
 
-    Of a site's settings those count which neither the file nor an override states.
+    A site's settings apply where neither the file nor an override sets a value.
 
     Raises:
         ConfigError: one line for each problem: `path:line: setting: what is wrong; what to type`.
@@ -260,7 +257,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
 
 
 def without_adapter(source: Source) -> Iterator[ConfigProblem]:
-    """`lora: null`, false or none, which asks for full fine-tuning; `lora:` with nothing means the defaults."""
+    """`lora: null`, false or none, which request full fine-tuning; an empty `lora:` means the defaults."""
     if not isinstance(source.data, dict) or "lora" not in source.data:
         return
     stated, place = source.data["lora"], source.nearest(("lora",))[1]
@@ -271,10 +268,10 @@ def without_adapter(source: Source) -> Iterator[ConfigProblem]:
 
 
 def load_site() -> SiteSection | None:
-    """The site settings, None where there is no such file.
+    """The site settings, None if there is no such file.
 
     Raises:
-        ConfigError: as `load_config`; or the file that GRPO_DIST_SITE names is not there.
+        ConfigError: as `load_config`; or the file that GRPO_DIST_SITE names does not exist.
     """
     path, named = site_file()
     if not (named or path.is_file()):
@@ -291,7 +288,7 @@ def load_site() -> SiteSection | None:
 
 
 def read_source(path: Path, needs: str = "at least the sections model: and data:") -> Source:
-    """What a file states, unchecked but for its being YAML with sections in it.
+    """The contents of a file, checked only for being YAML with sections.
 
     Raises:
         ConfigError: the file cannot be read, or is not that.
@@ -346,7 +343,7 @@ def _content(path: Path) -> bytes:
 
 
 def _instead(path: Path) -> str:
-    """The nearest configuration there is, or all of them when there are few."""
+    """The existing configuration with the most similar name, or all of them if there are few."""
     places = [path] if path.is_dir() else [path.parent, Path("configs")]
     there = {str(file) for place in places if place.is_dir() for file in place.glob("*.yaml")}
     by_stem = {Path(name).stem: name for name in sorted(there)}
@@ -368,12 +365,13 @@ def dump_config(config: RunConfig) -> str:
 
 
 def config_differences(a: RunConfig, b: RunConfig) -> list[Difference]:
-    """(dotted setting, its value in a, its value in b) where they differ; lists are compared whole, absent is None."""
+    """(dotted setting, its value in a, its value in b) where they differ; lists are compared as a whole, absent is
+    None."""
     return list(_differences(_resolved(a), _resolved(b), ""))
 
 
 def _resolved(config: RunConfig) -> dict[str, Any]:
-    """Plain data; TRL's further fields, which come in any order, follow ours by name."""
+    """Plain data; TRL's further fields, whose order does not matter, follow ours sorted by name."""
     plain = with_absolute_paths(config).model_dump(mode="json")
     for name in sorted(config.grpo.model_extra or {}):
         plain["grpo"][name] = plain["grpo"].pop(name)
@@ -389,7 +387,7 @@ def _differences(a: Any, b: Any, dotted: str) -> Iterator[Difference]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or our reading of YAML 1.2 would take for something other than text."""
+    """Quotes text that YAML 1.1, or our reading of YAML 1.2, would not read as text."""
 
 
 def _yaml_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

@@ -1,9 +1,4 @@
-"""Pydantic's errors → problems a user can mend.
-
-What someone who typed an unknown setting probably meant.
-
-Looking settings up in the schema by their path.
-"""
+"""Pydantic's errors → problems a user can fix, with suggestions for unknown settings."""
 
 from __future__ import annotations
 
@@ -23,9 +18,9 @@ from grpo_dist.config.yaml_source import Source
 
 
 def lookup(path: DottedPath, root: Any = RunConfig) -> tuple[DottedPath, Member]:
-    """The path without what the schema does not know in it, and (annotation, constraints) of the setting there.
+    """The path without parts unknown to the schema, and (annotation, constraints) of the setting there.
 
-    Pydantic puts names such as `tuple[str, ...]` into a path to tell the members of a union apart; they drop out.
+    Pydantic puts names such as `tuple[str, ...]` into a path to distinguish the members of a union; they are removed.
     """
     known: DottedPath = ()
     member: Member = (root, ())
@@ -43,13 +38,13 @@ def section_at(path: DottedPath) -> Any | None:
 
 
 def keys(section: Any) -> list[str]:
-    """Every setting a section takes, ours first."""
+    """Every setting of a section, ours first."""
     return [*section.model_fields, *(PASSED_ON if section is GrpoSection else ())]
 
 
 @cache
 def all_settings() -> tuple[DottedPath, ...]:
-    """The path of every setting there is, sections included; a list's entries are entry 0."""
+    """The paths of all settings, sections included; a list's entries are entry 0."""
     return tuple(_below(RunConfig, ()))
 
 
@@ -63,7 +58,7 @@ def _below(section: Any, path: DottedPath) -> Iterator[DottedPath]:
 
 
 def _inside(annotation: Any, key: str | int) -> Member | None:
-    """(annotation, constraints) of what stands under a key or index, None when nothing can."""
+    """(annotation, constraints) of the value under a key or index, None if there can be none."""
     section = _section(annotation)
     if section and key in section.model_fields:
         found = section.model_fields[key]
@@ -127,7 +122,7 @@ ELSEWHERE = {
     "wandb": "tracking",
     "loggers": "tracking",
 }
-"""Names from elsewhere → the setting of ours that says the same."""
+"""Names used elsewhere → the equivalent setting here."""
 
 ONLY_ADAPTERS = "only adapters (LoRA) are trained, never all weights"
 WITHOUT = {
@@ -163,7 +158,7 @@ WITHOUT = {
     "no_cuda": OWNED["use_cpu"],
     "evaluation_strategy": OWNED["eval_strategy"],
 }
-"""Names from elsewhere for what no setting here says → why, and what to do."""
+"""Names used elsewhere without an equivalent setting here → why, and what to do."""
 
 
 def unknown_setting(path: DottedPath) -> str:
@@ -185,7 +180,7 @@ def unknown_setting(path: DottedPath) -> str:
 
 
 def unknown_in(root: Any, path: DottedPath) -> str:
-    """The same for a file that states another section than a whole configuration."""
+    """The same for a file that holds a single section."""
     known, (annotation, _) = lookup(path[:-1], root)
     section = next(kind for kind, _ in members(annotation) if is_section(kind))
     if near := closest(str(path[-1]), keys(section)):
@@ -194,7 +189,7 @@ def unknown_in(root: Any, path: DottedPath) -> str:
 
 
 def closest(word: str, words: list[str], cutoff: float = 0.6) -> str | None:
-    """The most similar of some words, case and hyphens aside; one that goes on where the word ends comes first."""
+    """The most similar of some words, ignoring case and hyphens; a word of which this one is a prefix comes first."""
     wanted, plain = _plain(word), {_plain(one): one for one in words}
     longer = [one for one in plain if len(wanted) > 2 and one.startswith(wanted)]
     match = longer or get_close_matches(wanted, plain, n=1, cutoff=cutoff)
@@ -206,7 +201,7 @@ def _plain(word: str) -> str:
 
 
 def _written_with_dots(path: DottedPath) -> str | None:
-    """`grpo.seed: 1` in a file, as it has to be written there."""
+    """`grpo.seed: 1` in a file, as it must be written there."""
     parts = str(path[-1]).split(".")
     full = (*path[:-1], *parts)
     if len(parts) < 2 or lookup(full)[0] != full:
@@ -228,7 +223,7 @@ def _meant(parent: DottedPath, name: str) -> list[DottedPath]:
 
 
 def _same_name(name: str) -> list[DottedPath]:
-    """Settings of that very name; those of the warm start only when there are no others."""
+    """Settings of that very name; those of the warm start only if there are no others."""
     same = [path for path in all_settings() if path[-1] == name]
     return [path for path in same if path[0] != "warm_start"] or same
 
@@ -252,19 +247,19 @@ EXAMPLES = {
     "cluster.container.runtime": "runtime: pyxis",
     "cluster.container.image": "image: /images/grpo.sqsh",
 }
-"""Required setting → a line that states it."""
+"""Required setting → a line that sets it."""
 
 ADAPTER: tuple[DottedPath, ...] = (("lora", "r"), ("lora", "lora_alpha"), ("lora", "target_modules"))
-"""Settings that say nothing where no adapter is wanted."""
+"""Settings without meaning when there is no adapter."""
 
 FORMS = {"time": "time: 24:00:00"}
-"""Name of a setting with a form of its own → a line that has it."""
+"""Name of a setting with a special format → an example line."""
 
 WITH_COLONS = "; put each setting on a line of its own, with a space after its colon"
 
 
 def problems(invalid: ValidationError, source: Source, root: Any = RunConfig) -> Iterator[ConfigProblem]:
-    """One problem per setting that is wrong and of which the source has none yet; root is the section validated."""
+    """One problem per invalid setting that has none in the source yet; root is the validated section."""
     found: dict[DottedPath, ConfigProblem] = {}
     for one in invalid.errors(include_url=False):
         problem = _problem(one, source, root)
@@ -272,7 +267,7 @@ def problems(invalid: ValidationError, source: Source, root: Any = RunConfig) ->
     for known in source.problems:
         found.pop(known.path, None)
     for path, problem in found.items():
-        # A list that is no legal word either is wrong in its entries, and pydantic reports both.
+        # For a list pydantic reports both its wrong entries and that it is not one of the legal words.
         if not any(other != path and other[: len(path)] == path for other in found):
             yield problem
 
@@ -301,7 +296,7 @@ def _problem(found: Mapping[str, Any], source: Source, root: Any) -> ConfigProbl
 
 
 def _unsuitable(value: Any, path: DottedPath, member: Member, text: str | None) -> str:
-    """Why a value is not what a setting takes, and what it takes."""
+    """Why a setting does not accept a value, and what it accepts."""
     takes = describe(*member)
     if value in (None, "", [], ()):
         missing = f"{'has no value' if value is None else 'is empty'}; "
@@ -313,7 +308,7 @@ def _unsuitable(value: Any, path: DottedPath, member: Member, text: str | None) 
 
 
 def _example(path: DottedPath) -> str | None:
-    """A line that states a required setting; a site file states settings of cluster: without that word."""
+    """A line that sets a required setting; a site file has settings of cluster: without that word."""
     name = dotted(tuple(key for key in path if isinstance(key, str)))
     return EXAMPLES.get(name) or EXAMPLES.get(f"cluster.{name}")
 
@@ -342,7 +337,7 @@ def _hint_for_text(value: str, path: DottedPath, annotation: Any, kinds: list[An
 
 
 def _hint_for_section(value: str, path: DottedPath, section: Any) -> str:
-    """The section's first setting, if the text is legal there."""
+    """The section's first setting, if the text is valid for it."""
     first = next(iter(section.model_fields))
     try:
         section.model_validate({first: value})

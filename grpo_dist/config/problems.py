@@ -1,4 +1,4 @@
-"""What is wrong in a configuration, where it was stated, and how both are put into one line."""
+"""Problems of a configuration with their place, formatted as one line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value was stated: a line of a file, or an override."""
+    """Where a value was set: a line of a file, or an override."""
 
     label: str
     """`configs/x.yaml:3` or `--set grpo.seed=1`."""
     order: tuple[int, ...]
     """Files before overrides, then by line and column, or by position on the command line."""
     names: DottedPath | None = None
-    """The setting the label itself names, so that it need not be said again."""
+    """The setting named by the label itself, so that it is not repeated."""
     text: str | None = None
     """A scalar as it was written."""
 
@@ -41,7 +41,7 @@ class ConfigProblem:
 
 
 class Unreadable(Exception):
-    """A text of which nothing can be used, for one problem."""
+    """A text that cannot be used at all because of one problem."""
 
     def __init__(self, place: Place, path: DottedPath, what: str) -> None:
         super().__init__(what)
@@ -49,7 +49,7 @@ class Unreadable(Exception):
 
 
 def error(problems: Iterable[ConfigProblem]) -> ConfigError:
-    """All problems in the order they were stated, one line each, none twice."""
+    """All problems in the order of their places, one line each, without duplicates."""
     ordered = sorted(problems, key=lambda problem: problem.place.order)
     return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
 
@@ -59,7 +59,7 @@ def dotted(path: DottedPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as part of a sentence; what was written for a scalar, the kind for anything else."""
+    """A value as part of a sentence; the original text of a scalar, the kind of anything else."""
     if isinstance(value, str):
         return f"'{shortened(value)}'"
     if isinstance(value, bool):

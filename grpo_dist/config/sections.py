@@ -1,14 +1,6 @@
-"""The model, its adapter, and the optional supervised warm start before GRPO.
+"""The sections of a configuration: model, adapter, warm start, data, rewards, evaluation, run.
 
-Where problems come from and how they become prompts.
-
-Which functions pay for a completion.
-
-Base against trained model on held-out problems.
-
-The whole of what a user states.
-
-Data sets whose schema is known, so that naming one is enough.
+Also the data sets whose schema is known, for which the name is enough.
 """
 
 from __future__ import annotations
@@ -29,7 +21,7 @@ from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
 
 @dataclass(frozen=True)
 class KnownData:
-    """A data set on the Hub: which of its rows are meant, and what its columns are called."""
+    """A data set on the Hub: which of its rows are used, and the names of its columns."""
 
     columns: Mapping[str, str]
     """Our column name → theirs."""
@@ -57,13 +49,13 @@ KnownName = Literal[*KNOWN_DATA]
 
 
 def with_known(stated: Mapping[str, Any], settings: Container[str]) -> dict[str, Any]:
-    """`stated` settings of a data set, completed with what is known of it; what is stated counts.
+    """`stated` settings of a data set, completed with what is known about it; explicit settings win.
 
-    Which configuration and splits are meant is known of the data set on the Hub only: a copy that is `like` it has its
-    own. Columns that are stated add to those known.
+    Configuration and splits are only filled in for the data set on the Hub: a copy that is `like` it has its own.
+    Explicit columns are added to the known ones.
 
     Args:
-        settings: names of the settings there are; others are not filled in.
+        settings: names of the existing settings; others are not filled in.
     """
     return {**stated, **{name: value for name, value in _filled_in(stated) if name in settings}}
 
@@ -95,8 +87,8 @@ class SourceSection(Section):
     name_or_path: Name
     """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; or `embedded`."""
     like: KnownName | None = None
-    """A known data set of which this is a copy, in a file or under another name: its columns and answer extractor hold
-    where nothing else is stated. A known data set on the Hub needs only its own name."""
+    """A known data set of which this is a copy, in a file or under another name: its columns and answer extractor apply
+    unless set otherwise. A known data set on the Hub needs only its own name."""
     config: str | None = None
     """Hub data set configuration (subset)."""
     revision: str | None = None
@@ -114,7 +106,7 @@ class SourceSection(Section):
 
     @property
     def known_as(self) -> KnownName | None:
-        """The known data set whose schema the rows have; None when nothing is known of them."""
+        """The known data set whose schema the rows have; None if it is unknown."""
         return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
 
     def conflicts(self) -> Iterator[Conflict]:
@@ -127,7 +119,7 @@ class SourceSection(Section):
 class DataSection(SourceSection):
     """The problems GRPO is trained on.
 
-    Needed columns: `prompt`, and `answer` for rewards and a comparison that read it.
+    Required columns: `prompt`, and `answer` for rewards and a comparison that read it.
     """
 
     system_prompt: str | None = "recipe"
@@ -135,11 +127,11 @@ class DataSection(SourceSection):
     chat_template: str = "recipe"
     """`recipe` (prefills the opening working-out tag), `tokenizer` (the model's own), or a path to a Jinja file."""
     answer_extractor: Literal["none", "gsm8k", "boxed"] = "none"
-    """How the answer is read from its column: as it is, after the last `####`, or inside the last `\\boxed{}`."""
+    """How the answer is read from its column: unchanged, after the last `####`, or inside the last `\\boxed{}`."""
     eval_split: str | None = None
     """Split held out for the comparison of base and trained model."""
     eval_fraction: Fraction | None = None
-    """Fraction of the split held out instead, chosen by `grpo.seed`; 0.05 when neither is given."""
+    """Fraction of the split held out instead, chosen by `grpo.seed`; 0.05 if neither is set."""
     max_samples: Positive | None = None
     """Use only this many training problems, chosen by `grpo.seed`."""
     max_prompt_length: Positive | None = None
@@ -162,7 +154,7 @@ class DataSection(SourceSection):
 RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
-"""Transformers' own; beside them it takes kernels of the Hub, `owner/name`."""
+"""Transformers' own implementations; it also accepts kernels of the Hub, `owner/name`."""
 
 OWN_ARGUMENTS = {
     "dtype": "set model.dtype instead",
@@ -172,28 +164,29 @@ OWN_ARGUMENTS = {
     "trust_remote_code": "set model.trust_remote_code instead",
     "device_map": "each process holds the model on its own device; remove it",
 }
-"""`from_pretrained` arguments that are settings of ours."""
+"""`from_pretrained` arguments that are settings of this package."""
 
 
 class ModelSection(Section):
     """Which causal language model is trained, and how it is loaded."""
 
     name_or_path: Name
-    """Hugging Face model id, local directory, or `embedded` for the tiny model that is made from the seed."""
+    """Hugging Face model id, local directory, or `embedded` for the tiny model generated from the seed."""
     revision: str | None = None
-    """Branch, tag or commit on the Hub; `main` when not given."""
+    """Branch, tag or commit on the Hub; default: `main`."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Type of the frozen base weights and of the arithmetic. LoRA weights are kept in float32."""
+    """Dtype of the frozen base weights and of the computation. LoRA weights are kept in float32."""
     attn_implementation: str | None = None
-    """Transformers' attention, e.g. `sdpa` or `flash_attention_2`; Transformers' own choice when not given."""
+    """Transformers' attention, e.g. `sdpa` or `flash_attention_2`; default: Transformers' own choice."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model repository. Off unless you have read that code."""
     max_length: Positive | None = None
-    """Room for prompt plus completion, in tokens; the model's `max_position_embeddings` when not given."""
+    """Context length for prompt plus completion, in tokens; default: the model's `max_position_embeddings`."""
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `from_pretrained`, passed as they are."""
+    """Further arguments of `from_pretrained`, passed unchanged."""
     backend: Literal["auto", "unsloth", "trl"] = "auto"
-    """What trains it: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed."""
+    """Training backend: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed.
+   """
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.name_or_path == EMBEDDED and self.revision is not None:
@@ -234,7 +227,7 @@ class WarmStartSection(Section):
     """Supervised fine-tuning of the adapter on a few well-formed answers, before GRPO (TRL's `SFTConfig` spellings)."""
 
     data: SourceSection
-    """Where the examples come from. Columns: `prompt` and `completion`, or `prompt`, `reasoning` and `answer`."""
+    """The data set of the examples. Columns: `prompt` and `completion`, or `prompt`, `reasoning` and `answer`."""
     numeric_answers: bool = False
     """Leave out examples whose answer is not a plain number, as the recipe does; needs the column `answer`."""
     num_train_epochs: float = Field(default=2.0, gt=0)
@@ -273,7 +266,7 @@ Allowable = Literal[
 
 
 class RewardFunction(Section):
-    """One reward: a name of ours, or a function of yours."""
+    """One reward: a built-in name, or a function of yours."""
 
     takes: ClassVar[str] = "the name of a function or a group of settings"
 
@@ -288,12 +281,12 @@ class RewardFunction(Section):
 
 
 def as_function(value: Any) -> Any:
-    """`notebook` → `{name: notebook}`; anything else as it is."""
+    """`notebook` → `{name: notebook}`; anything else unchanged."""
     return {"name": value} if isinstance(value, str) else value
 
 
 def as_functions(value: Any) -> Any:
-    """One function, not in a list → a list of one; anything else as it is."""
+    """One function, not in a list → a list of one; anything else unchanged."""
     return [value] if isinstance(value, (str, dict)) else value
 
 
@@ -310,11 +303,10 @@ class RewardsSection(Section):
     allow: tuple[Allowable, ...] = ()
     """Errors of the reward preflight that do not stop a run, by name."""
     gold_completion: Name | None = None
-    """A completion that answers rightly, with `{answer}` where the answer stands, for the preflight; when not given
-    it tries the usual forms (tags, a box, `####`, fenced code, words) and takes the one that is paid best.
-    """
+    """A correct completion with `{answer}` in the place of the answer, for the preflight; by default it tries the usual
+    forms (tags, a box, `####`, fenced code, words) and takes the one that is paid best."""
     preflight_samples: NonNegative = 0
-    """Problems to which the untrained model also writes completions in the preflight; 0 does not load it."""
+    """Problems for which the untrained model also writes completions in the preflight; 0 does not load it."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.gold_completion is not None and "{answer}" not in self.gold_completion:
@@ -327,25 +319,25 @@ class EvaluationSection(Section):
     enabled: bool = True
     """Off: no problems are held out and no comparison is made."""
     num_problems: Positive = 256
-    """Held-out problems used; all of them when there are fewer."""
+    """Held-out problems used; all of them if there are fewer."""
     num_samples: NonNegative = 8
-    """k: sampled completions per problem for mean@k and pass@k; 0 leaves them out."""
+    """k: sampled completions per problem for mean@k and pass@k; 0 omits them."""
     temperature: float | None = Field(default=None, gt=0)
-    """Temperature of the samples; `grpo.temperature` when not given."""
+    """Temperature of the samples; default: `grpo.temperature`."""
     max_completion_length: Positive | None = None
-    """Longest completion, in tokens; `grpo.max_completion_length` when not given."""
+    """Longest completion, in tokens; default: `grpo.max_completion_length`."""
     batch_size: Positive = 64
     """Completions generated at a time."""
     scorer: FunctionOrName = RewardFunction(name="accuracy")
     """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last
-    marked answer, else the last number, with the column `answer`; another notion of right needs a function of yours.
-    """
+    marked answer, else the last number, with the column `answer`; any other notion of correctness needs a function of
+    yours."""
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
     confidence: Fraction = 0.95
-    """Level of the intervals."""
+    """Confidence level of the intervals."""
     bootstrap_samples: Positive = 2000
-    """Has no effect: intervals are computed by formula now. It stands so that earlier configurations still load."""
+    """Has no effect: intervals are computed by formula now. It is kept so that earlier configurations still load."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.num_samples == 0 and self.temperature is not None:
@@ -356,14 +348,14 @@ Tracker = Literal["trackio", "tensorboard", "wandb"]
 
 
 def as_trackers(value: Any) -> Any:
-    """`none` or nothing → no tracker; one name → a list of one; anything else as it is."""
+    """`none` or nothing → no tracker; one name → a list of one; anything else unchanged."""
     if value in (None, "none"):
         return ()
     return (value,) if isinstance(value, str) else value
 
 
 class RunConfig(Section):
-    """One run: what to train, and what there is to train it on. Nothing is derived here."""
+    """One run: what to train, and the machines to train it on. Nothing is derived here."""
 
     model: ModelSection
     lora: LoraSection = LoraSection()
@@ -377,7 +369,7 @@ class RunConfig(Section):
     cluster: ClusterSection = ClusterSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = ()
-    """Experiment trackers that receive the metrics beside `metrics.jsonl`; `none` for none."""
+    """Experiment trackers that receive the metrics in addition to `metrics.jsonl`; `none` for none."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:
@@ -391,7 +383,7 @@ class RunConfig(Section):
             yield ("model", "max_length"), f"{room} tokens do not hold {both}; set at least {prompt + completion}"
 
     def _generation_conflicts(self) -> Iterator[Conflict]:
-        """Names that who generates does not know: vLLM refuses them in the first step, Transformers never."""
+        """Names unknown to the generating backend: vLLM refuses them in the first step, Transformers never does."""
         backend = self.rollout.backend
         for name in self.generation_kwargs:
             if name not in TAKEN[backend] and name not in OWN_IN_BOTH:
@@ -399,7 +391,7 @@ class RunConfig(Section):
 
     @property
     def generation_kwargs(self) -> dict[str, Any]:
-        """What is stated of generation beside the fields of `grpo:`, in the words of who generates."""
+        """Generation settings beside the fields of `grpo:`, as the generating backend names them."""
         return (self.grpo.model_extra or {}).get("generation_kwargs") or {}
 
 

@@ -1,7 +1,7 @@
 """Every field of TRL's `GRPOConfig` (1.15 to 1.16, Transformers 5.10 to 5.17): ours, passed on, or owned by the run.
 
-The fields with a default or a check of ours stand in `GrpoSection`; this is the rest. The tests compare these tables
-with the installed TRL.
+The fields with a default or a check of this package are in `GrpoSection`; these are the rest. The tests compare these
+tables with the installed TRL.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ PASSED_ON: dict[str, Any] = {
     "trackio_bucket_id": str | None,
     "trackio_static_space_id": str | Literal[False] | None,
 }
-"""Field → what it takes; given under `grpo:` it reaches `GRPOConfig` unchanged."""
+"""Field → its type; set under `grpo:` it reaches `GRPOConfig` unchanged."""
 
 _BATCH = (
     "follows from grpo.prompts_per_step × grpo.num_generations; "
@@ -283,4 +283,4 @@ OWNED: dict[str, str] = {
     "hub_revision": _EXPORT,
     "disable_tqdm": "progress is shown by grpo-dist itself; remove it",
 }
-"""Field → why it cannot be given under `grpo:`, and what to set instead."""
+"""Field → why it cannot be set under `grpo:`, and what to set instead."""

@@ -1,6 +1,6 @@
 """YAML text → plain data, and where each part of it was written.
 
-PyYAML's complaints in the words of someone who writes YAML, not of someone who parses it.
+PyYAML's syntax errors are reworded for someone who writes YAML, not for someone who parses it.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ TAGS = {
     "sequence": {"tag:yaml.org,2002:seq"},
     "scalar": {TEXT, *SCALARS},
 }
-"""Kind of node → the tags it may have."""
+"""Kind of node → its allowed tags."""
 
 
 @dataclass
 class Source:
-    """What was stated. `problems` were met on the way; the data is what remains without them."""
+    """The parsed configuration. `problems` were found while parsing; the data omits the parts they concern."""
 
     data: Any
     places: dict[DottedPath, Place]
@@ -114,7 +114,7 @@ def read(text: str, place: PlaceOf) -> Source:
     """Data, places and problems of one YAML document.
 
     Raises:
-        Unreadable: it is not YAML, or not one document, or grows beyond all bounds.
+        Unreadable: it is not YAML, is not one document, or expands beyond the limit.
     """
     if found := UNPRINTABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
@@ -132,7 +132,7 @@ def character(text: str) -> str:
 
 
 class _Composer(Reader, Scanner, Parser, Composer, CoreResolver):
-    """YAML text → nodes with YAML 1.2's scalars, no deeper than MAX_DEPTH."""
+    """YAML text → nodes with YAML 1.2's scalars, nested at most MAX_DEPTH deep."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -164,7 +164,7 @@ def _compose(text: str, place: PlaceOf) -> Node | None:
 
 
 class _Walk:
-    """Nodes → plain data; aliases are written out, within MAX_VALUES."""
+    """Nodes → plain data; aliases are expanded, up to MAX_VALUES."""
 
     def __init__(self, place: PlaceOf) -> None:
         self.place = place

@@ -1,4 +1,4 @@
-"""Pure arithmetic from what the user states to what will be launched; nothing is written, nothing started."""
+"""Pure arithmetic from the configuration to what will be launched; nothing is written or started."""
 
 from grpo_dist.plan.batch import BatchPlan
 from grpo_dist.plan.inputs import Measured

@@ -1,12 +1,10 @@
-"""One optimizer step's completions → what each process does, by TRL's own rules.
+"""One optimizer step's completions → what each process does, by TRL's own rules; and refusals with alternatives.
 
-Source of the rules: `GRPOConfig.__post_init__` (TRL 1.15–1.16):
-generation_batch_size = per_device_train_batch_size × num_processes × steps_per_generation,
-and it must be divisible by num_generations; per_device_eval_batch_size × num_processes must be too, once TRL evaluates.
+Source of the rules: `GRPOConfig.__post_init__` (TRL 1.15–1.16): generation_batch_size = per_device_train_batch_size ×
+num_processes × steps_per_generation, and it must be divisible by num_generations; so must per_device_eval_batch_size ×
+num_processes, if TRL evaluates.
 
-Whole numbers that share out evenly.
-
-A plan that cannot be, with the nearest that can: what to type, each planned before it is said.
+A refusal suggests the nearest settings that work; each suggestion is planned before it is shown.
 """
 
 from __future__ import annotations
@@ -39,21 +37,21 @@ def largest_divisor(number: int, limit: int) -> int:
 
 SHOWN = 3
 TRIED = 90
-"""Configurations that are planned to find them."""
+"""Most configurations planned in search of suggestions."""
 DEEPEST = 4
-"""Changes in one suggestion."""
+"""Most changes in one suggestion."""
 PAIRS = 3
-"""Changes after which another that may make a model fit is no longer added to one that did not."""
+"""Number of changes after which no further change is added to one that did not make the model fit."""
 WAYS = 24
-"""Changes of one refusal that are looked at."""
+"""Most changes of one refusal that are considered."""
 
 LEARNING = ("data.", "lora.", "model.max_length", "grpo.prompts_per_step", "grpo.num_generations")
-"""Settings that change what is learnt; `grpo.max_completion_length` too."""
+"""Settings that change the result of training; `grpo.max_completion_length` too."""
 HARDWARE, MODEL = "cluster.", "model.name_or_path"
 
 
 class Alternative(NamedTuple):
-    """A change of settings that may mend what was refused, and what it comes to."""
+    """A change of settings that may resolve a refusal, with its cost."""
 
     settings: dict[str, Any]
     """Dotted setting → value."""
@@ -64,7 +62,7 @@ class Alternative(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """0: how it is computed; 1: what is learnt; 2: other machines; 3: another model."""
+        """0: changes how it is computed; 1: the result of training; 2: the machines; 3: the model."""
         return max(_cost(name) for name in self.settings)
 
 
@@ -72,10 +70,10 @@ class PlanRefusal(PlanError):
     """A `PlanError` whose hint is found by planning.
 
     Args:
-        ways: changes that may mend it, nearest first among those of the same cost.
-        otherwise: the hint when none is found.
-        kind: what is wrong, for telling a new refusal from the same again.
-        also: what else can be done, in words, below what was found.
+        ways: changes that may resolve it, nearest first among those of the same cost.
+        otherwise: the hint if none is found.
+        kind: kind of error, to distinguish a new refusal from a repeated one.
+        also: what else can be done, in words, shown below the suggestions.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class PlanRefusal(PlanError):
         self.kind = kind or message.partition(":")[0]
 
     def find_hint(self, config: RunConfig, plan: Callable[[RunConfig], LaunchPlan]) -> PlanRefusal:
-        """With the nearest configurations that can be planned as the hint."""
+        """The refusal with the nearest configurations that work as its hint."""
         found = list(islice(nearest(config, self, plan), SHOWN))
         if found:
             self.hint = listed(found) + (f"\n    {self.also}" if self.also else "")
@@ -98,7 +96,7 @@ class PlanRefusal(PlanError):
 
 
 class _Candidate(NamedTuple):
-    """Ordered by what it costs and how many changes it takes: one more weighs as much as one that costs more."""
+    """Ordered by its cost and number of changes: an additional change weighs as much as one level of cost."""
 
     rank: int
     cost: int
@@ -106,13 +104,13 @@ class _Candidate(NamedTuple):
     number: int
     way: Alternative
     kind: str
-    """Of the refusal it is meant to mend."""
+    """Of the refusal it should resolve."""
 
 
 def nearest(config: RunConfig, refused: PlanRefusal, plan: Callable[[RunConfig], LaunchPlan]) -> Iterator[Alternative]:
-    """Changes with which the configuration can be planned, the cheapest first, one of the same settings.
+    """Changes that make the configuration plannable, cheapest first, one for each set of settings.
 
-    A change that only leads to another refusal is followed by what mends that one.
+    A change that only leads to another refusal is combined with changes that resolve that one.
     """
     numbers, seen, heap, found = count(), set(), [], set()
     _push(heap, numbers, refused, Alternative({}), 1)
@@ -141,7 +139,7 @@ def nearest(config: RunConfig, refused: PlanRefusal, plan: Callable[[RunConfig],
 def _without_needless(
     config: RunConfig, way: Alternative, planned: LaunchPlan, plan: Callable[[RunConfig], LaunchPlan]
 ) -> tuple[Alternative, LaunchPlan]:
-    """Without changes that led there and that it runs without."""
+    """Without changes that turn out to be unnecessary."""
     for name in list(way.settings) if len(way.settings) > 1 else ():
         rest = {other: value for other, value in way.settings.items() if other != name}
         fewer = Alternative(rest, way.then)
@@ -156,14 +154,14 @@ def _without_needless(
 def _push(
     heap: list[_Candidate], numbers: Iterator[int], refused: PlanRefusal, before: Alternative, depth: int
 ) -> None:
-    """What may mend a refusal, beside what was changed already."""
+    """Changes that may resolve a refusal, added to those already made."""
     for way in islice(refused.ways, WAYS):
         both = Alternative({**before.settings, **way.settings}, way.then if depth == 1 else "")
         heapq.heappush(heap, _Candidate(both.cost + depth, both.cost, depth, next(numbers), both, refused.kind))
 
 
 def _pop(heap: list[_Candidate], seen: set[Any], found: set[frozenset[str]]) -> _Candidate | None:
-    """The cheapest not tried yet; once something was found only single changes."""
+    """The cheapest not tried yet; once something was found, only single changes."""
     while heap:
         candidate = heapq.heappop(heap)
         key = frozenset((name, str(value)) for name, value in candidate.way.settings.items())
@@ -193,7 +191,7 @@ def changed(config: RunConfig, way: Alternative) -> RunConfig | None:
 
 
 def listed(ways: list[Alternative]) -> str:
-    """As a hint, one to a line."""
+    """The suggestions as a hint, one per line."""
     width = max(len(str(way)) for way in ways)
     return "nearest that can run:" + "".join(f"\n      {way!s:<{width}}  {way.then}".rstrip() for way in ways)
 
@@ -287,11 +285,11 @@ def aligned_save_steps(save_steps: int, num_iterations: int) -> int:
 def does_not_divide(
     prompts: int, group: int, counts: Sequence[int], *, hardware: Iterable[Alternative], where: str = ""
 ) -> PlanRefusal:
-    """Completions that divide over none of the numbers of processes that can be had.
+    """The refusal for completions that divide over none of the possible numbers of processes.
 
     Args:
-        counts: those numbers.
-        hardware: other machines that make it work, nearest first.
+        counts: the possible numbers of processes.
+        hardware: other machines that would work, nearest first.
         where: the machines, for the message.
     """
     completions = prompts * group
@@ -339,7 +337,7 @@ def _mismatch(completions: int, counts: Sequence[int], where: str) -> str:
 
 
 def _nearest(value: int, strides: Sequence[int], *, at_least: int) -> list[int]:
-    """Multiples of any of the strides, nearest to value first; of two as near the larger."""
+    """Multiples of any of the strides, nearest to value first; of two equally near, the larger first."""
     below = {(value // stride * stride, stride) for stride in strides}
     around = {n for low, stride in below for n in (low, low + stride, low + 2 * stride) if n >= at_least}
     return sorted(around, key=lambda n: (abs(n - value), -n))

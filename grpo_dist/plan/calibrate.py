@@ -1,4 +1,4 @@
-"""What an earlier run tells about the time of the next."""
+"""Calibrates the time estimate with an earlier run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def measured_in(path: Path) -> Measured:
 
     Raises:
         PlanError: there is no run, it has too few steps, or its model is not known here.
-        ConfigError: its config.yaml is not one of ours.
+        ConfigError: its config.yaml is not a valid configuration.
     """
     run = RunDirectory(path)
     if not (run.config.is_file() and run.metrics.is_file()):
@@ -47,7 +47,7 @@ def measured_in(path: Path) -> Measured:
 
 
 def _longest_prompt(run: RunDirectory) -> float | None:
-    """As the prepare stage counted it; None where it did not."""
+    """As counted by the prepare stage; None if it was not."""
     if not run.prepared.is_file():
         return None
     return json.loads(run.prepared.read_text(encoding="utf-8")).get("longest_prompt") or None

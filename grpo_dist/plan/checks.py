@@ -1,6 +1,6 @@
-"""Settings that are each right and cannot run together, which the libraries would only say hours later, or never.
+"""Settings that are valid alone but cannot run together, which the libraries would report hours later, or never.
 
-Where Unsloth cannot train: one process on one GPU is its place.
+Includes when Unsloth cannot train: it supports only one process on one GPU.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ TRL = Alternative({"model.backend": "trl"})
 
 
 class Obstacle(NamedTuple):
-    """Why Unsloth cannot do what is planned, and what may be set instead."""
+    """Why Unsloth cannot do what is planned, and what to set instead."""
 
     what: str
     ways: tuple[Alternative, ...]
 
 
 def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
-    """What stands in Unsloth's way; None where nothing does, as far as it can be told without importing it.
+    """Why Unsloth cannot train this; None if it can, as far as can be determined without importing it.
 
-    Sharding needs no word: it is refused for a single process whatever trains.
+    Sharding is not checked here: it is refused for a single process with any backend.
     """
     if where.num_processes > 1:
         one_gpu = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
@@ -57,11 +57,11 @@ UNSERVED_MODULES = ("embed_tokens", "lm_head")
 class Contradiction(NamedTuple):
     what: str
     ways: tuple[Alternative, ...]
-    """To mend it; each is planned before it is said."""
+    """Changes that may resolve it; each is planned before it is suggested."""
 
 
 def refuse_contradictions(basis: PlanInputs) -> None:
-    """What can be told before anything is shared out.
+    """Checks that do not depend on the split of the machines.
 
     Raises:
         PlanError: the first contradiction found.
@@ -70,7 +70,7 @@ def refuse_contradictions(basis: PlanInputs) -> None:
 
 
 def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
-    """What depends on the number of processes.
+    """Checks that depend on the number of processes.
 
     Raises:
         PlanError: the first contradiction found.
@@ -84,12 +84,12 @@ def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
 
 
 def _set(name: str, *values: Any) -> tuple[Alternative, ...]:
-    """One setting at each of these values, the nearest first."""
+    """Changes of one setting to each of these values, nearest first."""
     return tuple(Alternative({name: value}) for value in values)
 
 
 def extra(config: RunConfig, name: str, default: Any = None) -> Any:
-    """A further field of `GRPOConfig` as stated under `grpo:`."""
+    """A further field of `GRPOConfig` as set under `grpo:`."""
     return (config.grpo.model_extra or {}).get(name, default)
 
 
@@ -158,7 +158,7 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
 
 
 def _whole_weights(config: RunConfig) -> Alternative:
-    """Merged into the model, any adapter can be sent: by TRL, to one server or to colocated engines."""
+    """An adapter merged into the model can always be sent: by TRL, to one server or to colocated engines."""
     one = {"rollout.replicas": 1} if config.rollout.mode == "server" else {}
     return Alternative({"rollout.sync": "merged", **one}, "sends whole weights")
 

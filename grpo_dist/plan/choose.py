@@ -1,7 +1,4 @@
-"""Which of the possible splits is taken, and why.
-
-Over how many GPUs one vLLM replica is split.
-"""
+"""Which of the possible splits is chosen and why, and over how many GPUs one vLLM replica is split."""
 
 from __future__ import annotations
 
@@ -29,20 +26,20 @@ from grpo_dist.plan.time import StepTime, Workload, balance
 from grpo_dist.plan.topology import Machines, Split, machines_of, splits
 
 TRIED = 8
-"""Fastest splits that are held against the memory, when it depends on the number of training processes."""
+"""Number of fastest splits checked against the memory, if that depends on the number of training processes."""
 USUAL_SHARE = 4
-"""One GPU in so many generates when nothing is known of the model."""
+"""One in this many GPUs generates if the model is unknown."""
 
 
 class Choice(NamedTuple):
     split: Split
     reason: str
     fitted: Fit | None
-    """None when the model is not known."""
+    """None if the model is unknown."""
 
 
 def choose(basis: PlanInputs, machines: Machines) -> Choice:
-    """The split that is stated; where it is left open the fastest that fits.
+    """The configured split; if it is left open, the fastest that fits.
 
     Raises:
         PlanError: there is none, none divides the step's completions, or none fits.
@@ -79,7 +76,7 @@ def _fastest(basis: PlanInputs, machines: Machines, completions: int) -> Choice:
 
 
 def _first_that_fits(basis: PlanInputs, architecture: Architecture, machines: Machines, micro_batch: int) -> Choice:
-    """The fastest with this micro-batch, which the memory then decides: hence twice."""
+    """The fastest with this micro-batch. The memory decides the micro-batch, so this runs twice."""
     refused: PlanError | None = None
     work = workload(basis, architecture, micro_batch)
     for number, (split, reason) in enumerate(_by_time(basis, work, machines)):
@@ -140,7 +137,7 @@ def _seconds(time: StepTime) -> str:
 
 
 def _gpus(split: Split) -> tuple[int, int]:
-    """That train, that generate."""
+    """Numbers of GPUs that train and that generate."""
     return split.num_processes, split.rollout_gpus
 
 
@@ -149,8 +146,8 @@ def _idle(machines: Machines, split: Split) -> int:
 
 
 def tensor_parallel_size(basis: PlanInputs) -> int:
-    """As stated, or the fewest GPUs that hold the model and a whole group of full-length sequences at a time; where no
-    size does, a single sequence. Without vLLM, or for a model that is not known, 1.
+    """As configured, or the fewest GPUs that hold the model and a whole group of full-length sequences at a time; if no
+    size does, a single sequence. 1 without vLLM or for an unknown model.
 
     Raises:
         PlanError: vLLM cannot split the model so, or no size holds it.
@@ -181,7 +178,7 @@ def _fewest(basis: PlanInputs, architecture: Architecture, sizes: list[int]) -> 
 
 
 def _fewest_colocated(basis: PlanInputs, architecture: Architecture, possible: list[int]) -> int:
-    """Beside a training process with a micro-batch of one. When nothing fits, the last: the trainer says why."""
+    """Beside a training process with a micro-batch of one. If nothing fits, the last: the trainer then says why."""
     group = basis.config.grpo.num_generations
     completions = basis.config.grpo.prompts_per_step * group
     for sequences in (group, 1):

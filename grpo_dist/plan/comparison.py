@@ -1,4 +1,4 @@
-"""The comparison of base and trained model: who answers, in how much memory, and how long it takes."""
+"""The comparison of base and trained model: what generates the answers, its memory, and how long it takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from grpo_dist.plan.time import generation_time, transformers_time
 from grpo_dist.plan.topology import Split, Topology
 
 MODELS = 2
-"""Base and trained."""
+"""Base and trained model."""
 
 
 def generates_on_engines(config: RunConfig) -> bool:
@@ -34,21 +34,21 @@ def generates_on_engines(config: RunConfig) -> bool:
 
 
 def comparing_processes(config: RunConfig, where: Topology) -> int:
-    """Processes that share the comparison out; 1 where the run's servers answer."""
+    """Processes that share the comparison; 1 if the run's servers answer."""
     return 1 if where.replicas and config.rollout.sync == "adapter" else where.num_processes
 
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What the compare stage takes."""
+    """The resources the compare stage needs."""
 
     answering: str
-    """Who answers."""
+    """What generates the answers."""
     memory: MemoryBreakdown | None
-    """Of one GPU; None where the run's servers answer, whose memory is planned already."""
+    """Of one GPU; None if the run's servers answer, whose memory is already planned."""
     seconds: float
     completions: int
-    """Of both models."""
+    """Seconds for both models."""
 
     def to_dict(self, gpus: int) -> dict[str, Any]:
         """Ready for JSON; GPU-hours are of all GPUs of the nodes, None on CPU."""
@@ -65,7 +65,7 @@ class ComparisonPlan:
 def plan_comparison(
     basis: PlanInputs, architecture: Architecture, split: Split, fitted: Fit, where: Topology
 ) -> ComparisonPlan | None:
-    """None where nothing is compared, or vLLM computes on CPUs, whose time is not estimated.
+    """None if nothing is compared, or if vLLM runs on CPUs, whose time is not estimated.
 
     Raises:
         Refused: it does not fit.
@@ -155,7 +155,7 @@ def _off() -> tuple[Alternative, ...]:
 
 
 def _seconds(basis: PlanInputs, at_once: int, shares: int, answering: Callable[[int], float]) -> float:
-    """Both models answer all problems once greedily, then so many times sampled, in portions."""
+    """Both models answer all problems, once greedily and `num_samples` times sampled, in portions."""
     evaluation = basis.config.evaluation
     problems = ceil(evaluation.num_problems / shares)
     seconds = 0.0

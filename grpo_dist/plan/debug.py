@@ -1,4 +1,4 @@
-"""A cluster's configuration scaled down to one machine: what changes, why, and what remains untried."""
+"""A cluster's configuration scaled down to one machine: what changes, why, and what remains untested."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from grpo_dist.plan.specs.hardware import gpu
 STEPS = 3
 PROMPTS, GROUP = 2, 4
 TOKENS_ON_GPU, TOKENS_ON_CPU = 256, 64
-"""Of a completion."""
+"""Tokens of a completion."""
 PROBLEMS, SAMPLES = 4, 2
-"""Of the comparison."""
+"""Problems of the comparison."""
 CPU_PARAMETERS = 1_000_000_000
-"""More take minutes a step on a CPU."""
+"""Parameters; larger models take minutes per step on a CPU."""
 RAM_SHARE = 0.25
-"""Of the machine's memory for float32 weights: reading a model takes as much again, and the work comes on top."""
+"""Share of the machine's memory for float32 weights: loading a model takes as much again, and training more."""
 OF_PYTORCH = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
 """Optimizers that need neither a GPU nor another package."""
 ON_GPUS_ONLY = ("tf32", "use_liger_kernel", "liger_kernel_config", "use_transformers_continuous_batching")
@@ -32,7 +32,7 @@ ON_GPUS_ONLY = ("tf32", "use_liger_kernel", "liger_kernel_config", "use_transfor
 
 @dataclass(frozen=True)
 class DebugMachine:
-    """What there is to debug on."""
+    """The machine to debug on."""
 
     gpu: str | None
     """The driver's name of the GPU; None: CPU."""
@@ -40,35 +40,35 @@ class DebugMachine:
     """Bytes of that GPU, or of the machine."""
     bfloat16: bool = True
     vllm: bool = False
-    """It is installed."""
+    """Whether vLLM is installed."""
     lacks_model: str | None = None
-    """Why the model's weights cannot be had here; None when they can."""
+    """Why the model's weights are not available here; None if they are."""
 
     def __str__(self) -> str:
         return f"{self.gpu or 'CPU'}, {self.memory / 2**30:,.0f} GiB"
 
 
 class Change(NamedTuple):
-    """One setting."""
+    """One changed setting."""
 
     setting: str
     before: Any
     after: Any
-    """None where the setting is taken away."""
+    """None if the setting is removed."""
     why: str
 
 
 @dataclass(frozen=True)
 class Debug:
-    """The run that is made instead."""
+    """The run to make instead."""
 
     config: RunConfig
     plan: LaunchPlan
     changes: tuple[Change, ...]
     remains: tuple[str, ...]
-    """Differences from the cluster that nothing here tries."""
+    """Differences from the cluster that remain untested."""
     small: bool
-    """A small model with random weights stands in for the stated one."""
+    """A small model with random weights replaces the configured one."""
 
 
 class _Wish(NamedTuple):
@@ -78,15 +78,15 @@ class _Wish(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """One way to do it."""
+    """One way to debug the run here."""
 
     vllm: bool
     stands_in: str | None
-    """Why a small model stands in."""
+    """Why a small model replaces the configured one."""
 
 
 def small(architecture: Architecture) -> Architecture:
-    """The smallest of the same family that has its vocabulary, its head size and, where it had them, grouped keys."""
+    """The smallest model of the same family with its vocabulary, its head size and, if it has them, grouped keys."""
     grouped = architecture.num_key_value_heads < architecture.num_attention_heads
     hidden = 2 * architecture.head_dim
     return replace(
@@ -103,10 +103,10 @@ def scaled_down(config: RunConfig, machine: DebugMachine, small_model: str) -> D
     """The configuration for one process on this machine: same family, rewards, data and code, few and short.
 
     Args:
-        small_model: directory in which a small model will lie, where one has to stand in.
+        small_model: directory for the small model, if one is needed.
 
     Raises:
-        PlanError: the configuration cannot run on the cluster, or no way was found to debug it here.
+        PlanError: the configuration cannot run on the cluster, or cannot be debugged here.
     """
     stated, refusal = plan_run(config), None
     for trial in _trials(config, machine):
@@ -128,7 +128,7 @@ def scaled_down(config: RunConfig, machine: DebugMachine, small_model: str) -> D
 
 
 def _trials(config: RunConfig, machine: DebugMachine) -> Iterator[_Trial]:
-    """Ways to do it, the nearest to the cluster first."""
+    """Ways to debug it, the nearest to the cluster first."""
     architecture, vllm = _architecture(config), config.rollout.backend == "vllm" and machine.vllm
     on_gpu, name = machine.gpu is not None, config.model.name_or_path
     too_large = None if on_gpu or architecture is None else _too_large(architecture, machine)
@@ -189,7 +189,7 @@ def _model(config: RunConfig, machine: DebugMachine, trial: _Trial, small_model:
 
 
 def _backend(config: RunConfig, stated: LaunchPlan, machine: DebugMachine) -> Iterator[_Wish]:
-    """One process on a GPU would be Unsloth's."""
+    """With `auto`, Unsloth would train a single process on a GPU."""
     on_the_cluster = obstacle(config, stated.topology)
     if config.model.backend == "auto" and on_the_cluster and machine.gpu is not None:
         yield _Wish("model.backend", "trl", f"as on the cluster: {on_the_cluster.what}")
@@ -284,7 +284,7 @@ def _comparison(config: RunConfig, longest: int) -> Iterator[_Wish]:
 
 
 def _applied(config: RunConfig, wishes: Iterable[_Wish]) -> tuple[tuple[Change, ...], RunConfig]:
-    """The configuration with them, and those that changed anything."""
+    """The configuration with the changes, and those that had an effect."""
     plain, changes = config.model_dump(), []
     for setting, value, why in wishes:
         *path, last = (int(key) if key.isdigit() else key for key in setting.split("."))
@@ -302,7 +302,7 @@ def _applied(config: RunConfig, wishes: Iterable[_Wish]) -> tuple[tuple[Change, 
 
 
 def _remains(config: RunConfig, stated: LaunchPlan, debug: RunConfig, plan: LaunchPlan, trial: _Trial) -> Iterator[str]:
-    """What nothing here tries."""
+    """What remains untested."""
     many = stated.topology.num_processes
     if many > 1:
         yield f"one training process, not {many}: gradients are not averaged, nothing goes over NCCL or gloo"

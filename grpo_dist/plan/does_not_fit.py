@@ -1,4 +1,4 @@
-"""A model that does not fit: the numbers, and changes that may make it. `plan.refusal` finds out which do."""
+"""A model that does not fit: the numbers, and changes that may make it fit. `plan.batch` finds out which do."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _ways(basis: PlanInputs, shorter: int, demand: GpuMemory | None) -> Iterator
 
 
 def _of_computing(basis: PlanInputs) -> Iterator[Alternative]:
-    """The same step in less memory."""
+    """The same step with less memory."""
     config, rollout = basis.config, basis.config.rollout
     if not config.grpo.gradient_checkpointing:
         yield Alternative({"grpo.gradient_checkpointing": True})
@@ -114,7 +114,7 @@ def _of_computing(basis: PlanInputs) -> Iterator[Alternative]:
 
 
 def _of_sharing_out(basis: PlanInputs) -> Iterator[Alternative]:
-    """Other GPUs for generation, of those there are."""
+    """Other numbers of GPUs for generation."""
     rollout, gpus = basis.config.rollout, basis.config.cluster.gpus_per_node
     if rollout.tensor_parallel_size != "auto":
         yield Alternative({"rollout.tensor_parallel_size": "auto"})
@@ -140,7 +140,7 @@ def _fewer_at_once(basis: PlanInputs, demand: GpuMemory) -> Iterator[Alternative
 
 
 def _machines(basis: PlanInputs) -> Iterator[Alternative]:
-    """Larger GPUs; more of them, over which the weights are sharded."""
+    """Larger GPUs; or more of them, with the weights sharded over them."""
     yield from (Alternative({"cluster.gpu": name}) for name in _larger_gpus(basis))
     cluster, now = basis.config.cluster, basis.config.distributed.strategy
     kind = {} if now in ("zero3", "fsdp2") else {"distributed.strategy": "zero3"}
@@ -156,7 +156,7 @@ def _machines(basis: PlanInputs) -> Iterator[Alternative]:
 
 
 def _larger_gpus(basis: PlanInputs) -> list[str]:
-    """From the table, smallest first, one of each memory; a GPU whose memory was given is compared by that."""
+    """From the table, smallest first, one of each memory size; a GPU with configured memory is compared by that."""
     if basis.config.cluster.gpu_overrides.memory is not None:
         return []
     larger: dict[int, str] = {}
@@ -167,7 +167,7 @@ def _larger_gpus(basis: PlanInputs) -> list[str]:
 
 
 def _smaller_models(basis: PlanInputs) -> list[str]:
-    """Of those known by name, the largest first."""
+    """Smaller models known by name, largest first."""
     parameters = basis.architecture.parameters() if basis.architecture is not None else 0
     base = basis.config.model.name_or_path.endswith("-Base")
     sizes = {name: known.parameters() for name, known in KNOWN.items() if name.endswith("-Base") == base}
@@ -176,7 +176,7 @@ def _smaller_models(basis: PlanInputs) -> list[str]:
 
 
 def _shorter(basis: PlanInputs, fitting: Callable[[int], bool]) -> int:
-    """Most completion tokens that fit, in steps; 0 when not even one step does."""
+    """Most completion tokens that fit, in steps; 0 if not even one step fits."""
     steps = (basis.completion_tokens - 1) // LENGTH_STEP
     return LENGTH_STEP * largest(lambda count: fitting(LENGTH_STEP * count), 1, steps)
 

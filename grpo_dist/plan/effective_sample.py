@@ -1,10 +1,10 @@
-"""What is left of a batch when completions are weighed by an importance ratio that is mostly rounding.
+"""The effective size of a batch when completions are weighted by an importance ratio that is mostly rounding.
 
 Engine and trainer round differently, so their log-probabilities of a token differ even when the weights are the same.
 Over T tokens with a standard deviation of `sigma` each, the sum of these differences is about normal, N(-v/2, v) with
 v = sigma² T: its mean makes the ratio exp(sum) 1 on average, as it is for any two distributions.
 
-The effective sample is (Σw)² / (n Σw²) of the weights w: 1 when all count alike, 1/n when one counts alone.
+The effective sample is (Σw)² / (n Σw²) of the weights w: 1 if all are equal, 1/n if only one is not zero.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from statistics import NormalDist
 
 NEGLIGIBLE = 600.0
-"""Variance of the sum above which nothing is left; `exp` of a little more is no float."""
+"""Variance of the sum above which nothing is left; `exp` of slightly more overflows."""
 PHI = NormalDist().cdf
 
 
@@ -26,8 +26,8 @@ def effective_share(
         sigma: standard deviation of a token's difference, in nats.
         tokens: of each completion.
         mode: TRL's `vllm_importance_sampling_mode`; with `token_*` a weight has one factor, however many tokens.
-        clip_min: ratios below are raised to it (`*_truncate`) or become 0 (`*_mask`).
-        clip_max: likewise, above.
+        clip_min: smaller ratios are raised to it (`*_truncate`) or become 0 (`*_mask`).
+        clip_max: likewise for larger ratios.
     """
     variance = sigma**2 * (tokens if mode.startswith("sequence_") else 1)
     if not variance:
@@ -45,12 +45,12 @@ def effective_share(
 
 
 def _moment(order: int, low: float, high: float, variance: float) -> float:
-    """E[r^order] of the ratios whose logarithm lies between the bounds."""
+    """E[r^order] over the ratios whose logarithm is between the bounds."""
     return math.exp(order * (order - 1) / 2 * variance) * _share(low, high, order, variance)
 
 
 def _share(low: float, high: float, order: int, variance: float) -> float:
-    """Of a normal distribution around (order - 1/2) · variance, what lies between the bounds."""
+    """Probability that a normal variable around (order - 1/2) · variance is between the bounds."""
     deviation = math.sqrt(variance)
     centre = (order - 0.5) * variance
     return PHI((high - centre) / deviation) - PHI((low - centre) / deviation)

@@ -1,7 +1,4 @@
-"""The largest micro-batch and engine that fit a GPU, or a refusal.
-
-A step's seconds on a split of the machines, ready for JSON.
-"""
+"""The largest micro-batch and engine that fit a GPU, or a refusal; and a split's seconds per step, ready for JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ def workload(basis: PlanInputs, architecture: Architecture, micro_batch: int) ->
 
 
 def layout(basis: PlanInputs, split: Split, engine: RolloutSetup | None) -> Layout:
-    """The split as the time estimate sees it; on CPU a process stands for a GPU."""
+    """The split as input of the time estimate; on CPU a process counts as a GPU."""
     cluster, rollout = basis.config.cluster, basis.config.rollout
     return Layout(
         gpu=basis.gpu,
@@ -81,11 +78,11 @@ def layout(basis: PlanInputs, split: Split, engine: RolloutSetup | None) -> Layo
 
 
 def time_as_json(basis: PlanInputs, time: StepTime, comparison: dict[str, Any] | None) -> dict[str, Any]:
-    """Parts of a step, and what the run comes to when its steps are stated; GPU-hours are of
-    all GPUs of the nodes, idle ones too, and None on CPU.
+    """Parts of a step, and the totals of the run if its steps are set; GPU-hours count all GPUs of the nodes, including
+    idle ones, and are None on CPU.
 
     Args:
-        comparison: of base and trained model, after the last step; None where none is made or timed.
+        comparison: of base and trained model, after the last step; None if there is none or its time is unknown.
     """
     cluster, stated = basis.config.cluster, basis.config.grpo.max_steps
     steps = stated if stated > 0 else None
@@ -137,12 +134,12 @@ ON_GPUS_ONLY = ("CUDA context", "NCCL buffers")
 
 @dataclass(frozen=True)
 class Fit:
-    """What every GPU of the split holds."""
+    """The memory of every GPU of the split."""
 
     micro_batch: int
     """Completions per forward and backward pass: divides a process's share."""
     most: int
-    """Completions that fit at a time, whether they divide the share or not."""
+    """Completions that fit at a time, even if they do not divide the share."""
     roles: tuple[MemoryBreakdown, ...]
     """One for each kind of GPU in use."""
     engine: RolloutSetup | None
@@ -153,7 +150,7 @@ def fit(basis: PlanInputs, architecture: Architecture, split: Split, completions
     """The largest micro-batch that divides a process's share and fits.
 
     Raises:
-        PlanError: not even one completion at a time fits; what would is in the hint.
+        PlanError: not even one completion at a time fits; the hint says what would.
     """
     config, on_gpus = basis.config, basis.config.cluster.gpus_per_node > 0
     share = completions // split.num_processes
@@ -184,7 +181,7 @@ def fit(basis: PlanInputs, architecture: Architecture, split: Split, completions
 
 
 def _colocated(basis: PlanInputs, demand: GpuMemory) -> GpuMemory:
-    """With the engine at its stated size, or at the least that holds a group, or else one sequence."""
+    """With the engine at its configured size, or the smallest that holds a group, or else one sequence."""
     if demand.engine is None:
         return demand
     if basis.config.rollout.gpu_memory_utilization != "auto":

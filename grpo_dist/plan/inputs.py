@@ -1,7 +1,5 @@
-"""What a plan rests on beside the configuration: the model's shape, the hardware, and how long texts are.
-
-What one GPU of each role has to hold.
-"""
+"""What a plan depends on besides the configuration: the model's shape, the hardware, the lengths of texts; and the
+memory that one GPU of each role needs."""
 
 from __future__ import annotations
 
@@ -36,14 +34,14 @@ from grpo_dist.plan.time import DEFAULTS, Assumption, Efficiencies, Lengths
 Found = TypeVar("Found")
 
 USUAL = {"cluster.intra_node_link": (None,), "cluster.inter_node_link": ("infiniband-ndr",)}
-"""What a name that is not known may be replaced with: the GPU's own link, the usual one between nodes."""
+"""Replacements for an unknown name: the GPU's own link, the usual one between nodes."""
 MEAN_SHARE = 0.5
 """Mean over longest, of prompts and of completions, before a run has been measured."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an earlier run tells about the next."""
+    """Measurements of an earlier run."""
 
     efficiencies: Efficiencies
     mean_completion: float
@@ -51,22 +49,22 @@ class Measured:
     """None: the limit."""
     source: str
     longest_prompt: float | None = None
-    """None: not known."""
+    """None: unknown."""
 
 
 def stated_mean(tokens: int) -> Measured:
-    """Nothing measured but a mean length that the user knows."""
+    """Only a mean length, known to the user."""
     return Measured(DEFAULTS, float(tokens), None, "stated with --mean-completion")
 
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """Everything looked up once for a plan."""
+    """Everything that is looked up once per plan."""
 
     config: RunConfig
     architecture: Architecture | None
     unknown: str | None
-    """Why the architecture is not known, and what to type."""
+    """Why the architecture is unknown, and what to type."""
     gpu: Gpu
     intra: Link
     inter: Link
@@ -75,7 +73,7 @@ class PlanInputs:
 
     @property
     def assumes_prompts(self) -> bool:
-        """Nothing stated bounds the prompts of data not our own."""
+        """No setting bounds the prompts of data that is not embedded."""
         return self.texts.assumed and self.config.data.name_or_path != EMBEDDED
 
     @property
@@ -94,7 +92,7 @@ class PlanInputs:
 
     @property
     def lengths(self) -> Lengths:
-        """Of the texts of a step, for the time estimate."""
+        """Lengths of the texts of a step, for the time estimate."""
         limit, longest_prompt = self.completion_tokens, float(self.prompt_tokens)
         if self.measured is not None and self.measured.longest_prompt is not None:
             longest_prompt = min(longest_prompt, max(1.0, self.measured.longest_prompt))
@@ -107,7 +105,7 @@ class PlanInputs:
 
     @property
     def comparison_lengths(self) -> Lengths:
-        """Of the texts of the comparison; its completions may be longer or shorter than those of training."""
+        """Lengths of the texts of the comparison; its completions may be longer or shorter than those of training."""
         trained, limit = self.lengths, self.config.evaluation.max_completion_length
         if limit is None:
             return trained
@@ -159,7 +157,7 @@ def _architecture(config: RunConfig) -> tuple[Architecture | None, str | None]:
         what = (error.hint or "").partition("Known by name")[0].rstrip(". ")
         return None, visible(f"{error.message}; memory and time are not estimated: {what}")
     except (OSError, RuntimeError):
-        # What pathlib makes of a name that cannot be a path: too long, or of a user there is not.
+        # pathlib's errors for a name that cannot be a path: too long, or of an unknown user.
         name = visible(shown(config.model.name_or_path))
         return None, f"model.name_or_path: {name} cannot be looked up; memory and time are not estimated"
 
@@ -175,7 +173,7 @@ def _hardware(cluster: ClusterSection) -> tuple[Gpu, Link, Link]:
 
 
 def _named(setting: str, find: Callable[..., Found], *stated: object) -> Found:
-    """What is found in the planner's table, or why not, with the setting that names it."""
+    """The entry of the planner's table, or an error with the setting that names it."""
     try:
         return find(*stated)
     except PlanError as error:
@@ -223,24 +221,24 @@ SERVER_UTILIZATION = 0.9
 MOST_UTILIZATION = 0.9
 """Of a colocated engine."""
 NO_GAIN = 1.005
-"""Times the fewest seconds of generation: what costs no more leaves the memory free."""
+"""Relative to the fewest seconds of generation: an engine within this factor may be smaller and leave memory free."""
 MOST_SEQUENCES = 1024
-"""A colocated engine runs at a time; vLLM refuses more than `max_num_batched_tokens`."""
+"""Most sequences a colocated engine runs at a time; vLLM refuses more than `max_num_batched_tokens`."""
 COLOCATED = {"max_num_batched_tokens": 4096, "max_loras": 1}
-"""As TRL starts an engine in a training process, and as many adapters as it is given at a time."""
+"""How TRL starts an engine in a training process, with the adapters it serves at a time."""
 
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """A training GPU: its training process, and the vLLM engine beside it when colocated."""
+    """A training GPU: its training process, and the vLLM engine beside it if colocated."""
 
     trainer: TrainerSetup
     engine: RolloutSetup | None = None
     sleep: bool = False
-    """The engine gives its memory back while the model trains."""
+    """Whether the engine releases its memory while the model trains."""
 
     def memory(self, micro_batch: int | None = None, utilization: float | None = None) -> MemoryBreakdown:
-        """With other sizes than its own where given."""
+        """With other sizes than its own, if given."""
         trainer = self.trainer if micro_batch is None else replace(self.trainer, micro_batch=micro_batch)
         if self.engine is None:
             return trainer_memory(trainer)
@@ -254,7 +252,7 @@ class GpuMemory:
 
 
 def with_concurrency(engine: RolloutSetup, sequences: int) -> RolloutSetup:
-    """With the least share of the GPU that holds so many sequences, at most the whole GPU."""
+    """With the smallest share of the GPU that holds this many sequences, at most the whole GPU."""
     return replace(engine, gpu_memory_utilization=min(1.0, minimum_utilization(engine, sequences)))
 
 
@@ -264,7 +262,7 @@ def fits(basis: PlanInputs, demand: GpuMemory) -> bool:
 
 
 def largest(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest number in low…high for which it holds, where it does for all below; low − 1 when none does."""
+    """The largest number in low…high that satisfies a monotone condition; low − 1 if none does."""
     low -= 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -293,7 +291,7 @@ def trainer_setup(basis: PlanInputs, architecture: Architecture, processes: int,
 
 
 def engine_setup(basis: PlanInputs, architecture: Architecture, tensor_parallel_size: int, share: int) -> RolloutSetup:
-    """A vLLM replica at the stated utilization, or a server's where none is stated.
+    """A vLLM replica at the configured utilization, or a server's default.
 
     Args:
         share: completions of a training process in a step: a colocated engine runs at most those of its processes.
@@ -314,11 +312,11 @@ def engine_setup(basis: PlanInputs, architecture: Architecture, tensor_parallel_
 
 
 def engine_utilization(demand: GpuMemory, micro_batch: int, seconds: Callable[[RolloutSetup], float]) -> float:
-    """The share of a training GPU that a colocated engine gets beside this micro-batch, in hundredths: as much as
-    makes generation faster, of what there is.
+    """The share of a training GPU for a colocated engine beside this micro-batch, in hundredths: of what is free, as
+    much as makes generation faster.
 
     Args:
-        seconds: that generation takes with such an engine.
+        seconds: seconds of generation with such an engine.
     """
     engine, gpu_bytes = demand.engine, demand.engine.gpu_bytes
 
@@ -333,7 +331,7 @@ def engine_utilization(demand: GpuMemory, micro_batch: int, seconds: Callable[[R
 
 
 def group_fits(engine: RolloutSetup, group: int) -> bool:
-    """The KV cache holds a whole group at full length, as far as vLLM runs so many at a time."""
+    """Whether the KV cache holds a whole group at full length, or as many as vLLM runs at a time."""
     return max_concurrency(engine) >= min(group, engine.max_num_seqs)
 
 
@@ -342,7 +340,7 @@ def lora_of(config: RunConfig) -> Lora:
 
 
 def quantization_of(config: RunConfig, architecture: Architecture) -> Quantization | None:
-    """Of the weights that train: as they are stored, or as they are loaded."""
+    """Quantisation of the weights for training: as stored, or as loaded."""
     arguments = config.model.model_init_kwargs
     return architecture.quantization or bitsandbytes(arguments.get("quantization_config") or arguments)
 
@@ -363,7 +361,7 @@ def servable_sizes(architecture: Architecture, gpus: int) -> list[int]:
 
 
 def _attention(name: str | None) -> AttentionName:
-    """As the memory formulas tell them apart; a kernel not named keeps as little as FlashAttention."""
+    """Kernels as the memory formulas distinguish them; an unnamed kernel keeps as little as FlashAttention."""
     if name is None or name == "sdpa":
         return "sdpa"
     return "eager" if name == "eager" else "flash_attention_2"

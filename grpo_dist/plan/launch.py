@@ -22,7 +22,7 @@ from grpo_dist.plan.topology import Replica, Topology, machines_of, topology
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """What will run, where, and in which portions; `plan.json` of a run directory."""
+    """What will run, where, and in what sizes; `plan.json` of a run directory."""
 
     topology: Topology
     batch: BatchPlan
@@ -32,21 +32,21 @@ class LaunchPlan:
     save_steps: int
     backend: str
     gpu_memory_utilization: float | None
-    """vLLM's share of a generating GPU; None without vLLM, or when the model is not known and none is stated."""
+    """vLLM's share of a generating GPU; None without vLLM, or if the model is unknown and none is set."""
     memory: dict[str, Any] | None
     """Bytes of one GPU, by role and component; None when the model's shape is not known."""
     time: dict[str, Any] | None
     """Seconds of a step by part, GPU-hours, and every assumption; None when the model's shape is not known."""
     warnings: tuple[str, ...]
     max_prompt_length: int | None = None
-    """Tokens of the longest prompt that is planned for."""
+    """Tokens of the longest prompt the plan allows for."""
     max_model_len: int | None = None
-    """Tokens an engine has room for in one text; None without vLLM, and where the model is not known and nothing
-    stated bounds a prompt: vLLM then takes the model's positions."""
+    """Context length of an engine, in tokens; None without vLLM, or if the model is unknown and no setting bounds a
+    prompt: vLLM then uses the model's positions."""
 
     @property
     def distributed_type(self) -> str:
-        """Accelerate's: NO, MULTI_CPU, MULTI_GPU, DEEPSPEED or FSDP."""
+        """Accelerate's name: NO, MULTI_CPU, MULTI_GPU, DEEPSPEED or FSDP."""
         if self.strategy.startswith("zero"):
             return "DEEPSPEED"
         if self.strategy == "fsdp2":
@@ -75,14 +75,14 @@ class LaunchPlan:
 
 
 def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
-    """Derive the launch from the configuration: no torch, no network, no look at this machine but for the model's
-    `config.json` in a local directory or the Hub cache.
+    """Derive the launch from the configuration: no torch, no network, and nothing read from this machine but the
+    model's `config.json` in a local directory or the Hub cache.
 
     Args:
-        measured: what an earlier run tells about the time of a step.
+        measured: measurements of an earlier run.
 
     Raises:
-        PlanError: the stated quantities cannot run together.
+        PlanError: the configured quantities cannot run together.
     """
     try:
         return plan_without_hint(config, measured)
@@ -91,7 +91,7 @@ def plan_run(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
 
 
 def plan_without_hint(config: RunConfig, measured: Measured | None = None) -> LaunchPlan:
-    """As `plan_run`; of a refusal the hint is not looked for."""
+    """As `plan_run`, but a refusal's hint is not searched for."""
     basis = basis_of(config, measured)
     refuse_contradictions(basis)
     machines = machines_of(config, tensor_parallel_size(basis))
@@ -180,7 +180,7 @@ def _memory(basis: PlanInputs, fitted: Fit | None, compared: ComparisonPlan | No
 
 
 def _asleep(basis: PlanInputs, fitted: Fit) -> int:
-    """Weights that the sleeping engines of a node keep in the host's memory."""
+    """Bytes of weights that the sleeping engines of a node keep in host memory."""
     if fitted.engine is None or not basis.config.rollout.enable_sleep_mode:
         return 0
     weights = next(part.bytes for part in rollout_memory(fitted.engine).components if part.name == "weights")
@@ -197,7 +197,7 @@ def _time(basis: PlanInputs, choice: Choice, compared: ComparisonPlan | None) ->
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to nine digits: the last ones of a sum are not the same on every Python, the bytes of plan.json are."""
+    """Floats rounded to nine digits: the last digits of a sum vary between Python versions, plan.json must not."""
     if isinstance(value, float):
         return float(f"{value:.9g}")
     if isinstance(value, dict):

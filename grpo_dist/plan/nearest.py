@@ -1,4 +1,4 @@
-"""What to type instead, when machines cannot be shared out as stated."""
+"""Suggestions when the machines cannot be split as configured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = {
     "rollout_nodes": "rollout.nodes",
     "tensor_parallel_size": "rollout.tensor_parallel_size",
 }
-"""Field of `Machines` → the setting that states it."""
+"""Field of `Machines` → the setting of that value."""
 FARTHEST = 16_384
 """Values tried on either side."""
 EACH = 4
@@ -25,12 +25,12 @@ EACH = 4
 
 
 def no_split(machines: Machines) -> PlanRefusal:
-    """Why there is no way to share them out at all, and what comes nearest."""
+    """Why the machines cannot be split at all, and the nearest alternatives."""
     return PlanRefusal(_why(machines), _ways_to_split(machines))
 
 
 def ways_to_divide(machines: Machines, completions: int) -> Iterator[Alternative]:
-    """Changes of the machines, or of how they are shared out, so that training processes divide the completions."""
+    """Changes of the machines or their split with which the training processes divide the completions."""
     found = [way for field in KEYS for way in islice(_ways(machines, field, completions), 1)]
     if not found and machines.mode != "server":
         found = list(_smaller_grid(machines, completions))
@@ -49,7 +49,7 @@ def _ways_to_split(machines: Machines) -> Iterator[Alternative]:
 
 
 def _ways(machines: Machines, field: str, completions: int | None) -> Iterator[tuple[int, Alternative]]:
-    """(how far off, what to set) for other values of one field that is stated, nearest first."""
+    """(distance, what to set) for other values of one configured field, nearest first."""
     value = getattr(machines, field)
     stated = value is not None and (value > 0 or field == "rollout_nodes")
     follows = machines.num_processes is not None and field in ("nodes", "gpus_per_node")
@@ -129,7 +129,7 @@ def _why_not_apart(machines: Machines) -> str:
 
 
 def _outward(machines: Machines, field: str, value: int, *, most: int) -> Iterator[Machines]:
-    """The machines with the field at ever more distant values, the smaller first; GPUs of a node up to `most`."""
+    """The machines with the field at increasingly distant values, the smaller first; GPUs of a node up to `most`."""
     least = 0 if field == "rollout_nodes" else 1
     for distance in range(1, FARTHEST):
         if value - distance >= least:

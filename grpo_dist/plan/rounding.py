@@ -1,4 +1,4 @@
-"""What rounding leaves of completions that are weighed whole, told before a run."""
+"""Warns before a run how little rounding leaves of completions that are weighted as a whole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ SIGMA = {"bfloat16": 0.05, "float16": 0.006, "float32": 0.0}
 """Standard deviation of a token's difference of log-probabilities by the type of the weights, in nats.
 
 Of bfloat16: 0.0499 for Qwen2.5-0.5B-Instruct (TRL issue 6789), 0.065 for SmolLM2-135M-Instruct on a CPU
-(`benchmarks/logprob_noise.py`). Of float16 an eighth of it, as its rounding is; not
-measured.
+(`benchmarks/logprob_noise.py`). For float16 an eighth of it, like its rounding error; not measured.
 """
 FAIR_SHARE = 0.8
 """Effective sample below which a plan warns."""
 
 
 def rounding_warnings(config: RunConfig) -> Iterator[str]:
-    """At most one, where correction would leave much less than was sampled."""
+    """At most one warning, if the correction would leave much less than was sampled."""
     grpo, sigma = config.grpo, SIGMA[config.model.dtype]
     mode, tokens = grpo.vllm_importance_sampling_mode, grpo.max_completion_length
     low, high = grpo.vllm_importance_sampling_clip_min, grpo.vllm_importance_sampling_clip_max

@@ -16,32 +16,32 @@ from grpo_dist.plan.time_limit import jobs_of
 
 Keep = Literal["prompts", "completions", "group"]
 SYNC = ("gradient sync", "policy sync", "weight gathering", "sleep and wake")
-"""Parts of a step that bring weights or gradients from one place to another."""
+"""Parts of a step that move weights or gradients."""
 STEPS = 100
-"""Optimizer steps the hours are given for when grpo.max_steps is not stated."""
+"""Optimizer steps for which hours are given if grpo.max_steps is not set."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """One number of nodes with one group size: a plan, or why there is none."""
+    """One number of nodes with one group size: a plan, or the reason there is none."""
 
     nodes: int
     num_generations: int
     prompts_per_step: int | None
-    """None when what is kept makes no whole number of prompts."""
+    """None if what is kept fixed gives no whole number of prompts."""
     learning_rate: LearningRateAdvice | None
     plan: LaunchPlan | None
     problem: PlanError | None
     config: RunConfig | None = None
-    """Of this size."""
+    """The plan of this size."""
     other: LaunchPlan | None = None
-    """The same machines with the other way to generate, colocated or on GPUs of its own; None where it cannot run."""
+    """The same machines with the other way to generate, colocated or on separate GPUs; None if it cannot run."""
 
     def to_dict(self, steps: int, problems: int | None = None, price: float | None = None) -> dict[str, Any]:
-        """Ready for JSON; hours and cost are of so many steps and the comparison.
+        """Ready for JSON; hours and cost are for `steps` steps and the comparison.
 
         Args:
-            problems: of the data, for the hours of an epoch.
+            problems: number in the data, for the hours of an epoch.
             price: of a GPU-hour.
         """
         completions = self.prompts_per_step and self.prompts_per_step * self.num_generations
@@ -58,7 +58,7 @@ class Size:
         }
 
     def _of_time(self, steps: int, problems: int | None, price: float | None) -> dict[str, Any]:
-        """What takes how long, and what it comes to."""
+        """How long each part takes, and the totals."""
         time, compared = self.plan.time, self.plan.time["comparison"]
         seconds = steps * time["seconds_per_step"] + (compared["seconds"] if compared else 0.0)
         gpus = self.plan.topology.nodes * self.plan.topology.gpus_per_node
@@ -90,11 +90,11 @@ def sizes(
 ) -> Iterator[Size]:
     """Every number of nodes with every group size; without groups, with the configuration's own.
 
-    Kept, whatever the size: `prompts`: prompts per step; `completions`: completions per step, so a larger group means
+    Kept fixed at every size: `prompts`: prompts per step; `completions`: completions per step, so a larger group means
     fewer prompts; `group`: completions per node, so prompts grow with the nodes.
 
-    The stated rollout.nodes, rollout.replicas and, with GPUs, distributed.num_processes hold at the configuration's
-    own number of nodes; at others they are left open, whole nodes or GPUs of each as stated.
+    The configured rollout.nodes, rollout.replicas and, with GPUs, distributed.num_processes apply at the
+    configuration's own number of nodes; at others they are left open, keeping whole nodes or GPUs of each.
     """
     groups = list(groups) or [config.grpo.num_generations]
     for count in nodes:
@@ -114,7 +114,7 @@ def rows(found: Iterable[Size], steps: int, problems: int | None, price: float |
 
 
 def hours_of(config: RunConfig) -> int:
-    """Steps the hours of a size are given for."""
+    """Steps for which the hours of a size are given."""
     return config.grpo.max_steps if config.grpo.max_steps > 0 else STEPS
 
 
@@ -134,7 +134,7 @@ def _size(config: RunConfig, nodes: int, group: int, keep: Keep, measured: Measu
 
 
 def _other_mode(config: RunConfig, measured: Measured | None) -> LaunchPlan | None:
-    """Servers where engines are colocated, and colocated engines where servers are apart."""
+    """Servers instead of colocated engines, and vice versa."""
     if config.rollout.backend != "vllm" or not config.cluster.gpus_per_node:
         return None
     colocated = config.rollout.mode == "colocate"
@@ -166,7 +166,7 @@ def _whole(number: int, divisor: int, otherwise: str) -> int:
 
 
 def _sized(config: RunConfig, nodes: int, group: int, prompts: int) -> RunConfig:
-    """Two sections are always changed; how machines are shared out only at another number of nodes."""
+    """Two sections are always changed; the split of the machines only at another number of nodes."""
     update: dict[str, Any] = {
         "cluster": config.cluster.model_copy(update={"nodes": nodes}),
         "grpo": config.grpo.model_copy(update={"num_generations": group, "prompts_per_step": prompts}),

@@ -1,4 +1,4 @@
-"""How long texts may be: decided once, for training, for the engines, and for the prompts that are kept."""
+"""How long texts may be, decided once for training, engines and the filtering of prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from grpo_dist.config import RunConfig
 
 LONGEST_PROMPT = 512
-"""Tokens of the longest prompt when nothing stated bounds it; the recipe's are 202."""
+"""Tokens of the longest prompt if no setting bounds it; the recipe's are 202."""
 
 
 class Texts(NamedTuple):
@@ -19,25 +19,25 @@ class Texts(NamedTuple):
     completion: int
     """Longest completion that is trained on."""
     engine: int
-    """Room of an engine for one text: vLLM's `max_model_len`."""
+    """Context length of an engine: vLLM's `max_model_len`."""
 
     @property
     def assumed(self) -> bool:
-        """Nothing stated bounds a prompt."""
+        """No setting bounds a prompt."""
         return self.prompt_source.startswith("assumed")
 
 
 def longest_completion(config: RunConfig) -> int:
-    """Of training and of the comparison."""
+    """Longest completion of training and comparison."""
     judged = (config.evaluation.max_completion_length or 0) if config.evaluation.enabled else 0
     return max(config.grpo.max_completion_length, judged)
 
 
 def texts(config: RunConfig, positions: int | None) -> Texts:
-    """As stated, or assumed where nothing is.
+    """As configured, or assumed if nothing is set.
 
     Args:
-        positions: `max_position_embeddings` of the model; None when it is not known.
+        positions: `max_position_embeddings` of the model; None if unknown.
     """
     longest, room = longest_completion(config), config.model.max_length
     prompt, source = _longest_prompt(config, longest, positions)

@@ -1,4 +1,4 @@
-"""Whether a step, the steps between checkpoints, and the whole run end within a job's time limit."""
+"""Whether a step, the steps between checkpoints, and the whole run finish within a job's time limit."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def seconds_of(limit: str) -> int:
 
 
 def jobs_of(config: RunConfig, seconds: float) -> int:
-    """Jobs, one after the other, that so many seconds of work take; only the work until the signal is kept."""
+    """Number of consecutive jobs for this many seconds of work; only work until the signal is kept."""
     usable = seconds_of(config.cluster.time) - config.cluster.signal_seconds
     return max(1, ceil(seconds / max(1, usable)))
 
 
 def deadline_warnings(config: RunConfig, per_step: float, hours: float | None, save_steps: int) -> Iterator[str]:
-    """What does not end within `cluster.time`, and what to set.
+    """What does not finish within `cluster.time`, and what to set.
 
     Args:
         per_step: seconds of an optimizer step.
-        hours: of the whole run; None when its steps are not stated.
+        hours: of the whole run; None if its steps are not set.
     """
     limit, stated = seconds_of(config.cluster.time), config.cluster.time
     usable = limit - config.cluster.signal_seconds
@@ -71,6 +71,6 @@ def _words(seconds: float) -> str:
 
 
 def _written(seconds: float) -> str:
-    """Whole hours, as Slurm takes them."""
+    """Whole hours in Slurm's format."""
     days, hours = divmod(ceil(seconds / 3600), 24)
     return f"{days}-{hours:02}:00:00" if days else f"{hours:02}:00:00"

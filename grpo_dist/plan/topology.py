@@ -1,11 +1,7 @@
-"""Machines and GPUs → training processes and rollout replicas.
-
-The ways to share machines out between training and generation.
+"""Machines and GPUs → training processes and rollout replicas; the possible splits of machines between the two.
 
 Every training node runs the same number of training processes; a replica never spans nodes, because its GPUs sum
-activations twice a layer.
-
-Which GPUs of a node a program may use, within those the program that asks may see.
+activations twice a layer. Also which GPUs of a node a program may use, within those visible to this process.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ Mode = Literal["transformers", "colocate", "server"]
 
 @dataclass(frozen=True)
 class Machines:
-    """What there is, and what is stated about sharing it out; None is open."""
+    """The machines, and the configured split; None is left open."""
 
     nodes: int
     gpus_per_node: int
@@ -31,12 +27,12 @@ class Machines:
     num_processes: int | None = None
     replicas: int | None = None
     rollout_nodes: int | None = None
-    """0: some GPUs of each node."""
+    """Whole nodes for generation; 0: some GPUs of each node."""
     tensor_parallel_size: int = 1
 
     @property
     def is_open(self) -> bool:
-        """Server mode with the split left to us."""
+        """Whether the split of server mode is left to the planner."""
         return (
             self.mode == "server"
             and self.gpus_per_node > 0
@@ -58,7 +54,7 @@ class Machines:
 
 @dataclass(frozen=True)
 class Split:
-    """One way to share them out."""
+    """One split of the machines."""
 
     trainer_nodes: int
     trainers_per_node: int
@@ -80,7 +76,7 @@ class Split:
 
 
 def machines_of(config: RunConfig, tensor_parallel_size: int) -> Machines:
-    """What a configuration states."""
+    """The machines of a configuration."""
     rollout = config.rollout
     return Machines(
         nodes=config.cluster.nodes,
@@ -94,9 +90,9 @@ def machines_of(config: RunConfig, tensor_parallel_size: int) -> Machines:
 
 
 def splits(machines: Machines, completions: int | None = None) -> Iterator[Split]:
-    """All ways, or those whose training processes divide the completions of a step evenly.
+    """All splits, or those whose training processes divide the completions of a step evenly.
 
-    Where nothing is stated, all GPUs are used.
+    If nothing is configured, all GPUs are used.
     """
     if machines.gpus_per_node == 0:
         found: Iterable[Split] = _on_cpu(machines)
@@ -141,7 +137,7 @@ def _whole_nodes(machines: Machines, completions: int | None) -> Iterator[Split]
 
 
 def _rollout_nodes(machines: Machines) -> Iterable[int]:
-    """Numbers of whole nodes to try, leaving one at least for training."""
+    """Numbers of whole nodes to try, leaving at least one for training."""
     if machines.rollout_nodes is not None:
         return (machines.rollout_nodes,) if machines.rollout_nodes < machines.nodes else ()
     if machines.replicas is not None:
@@ -162,7 +158,7 @@ def _of_each_node(machines: Machines) -> Iterator[Split]:
 
 
 def _trainers(machines: Machines, nodes: int, available: int) -> int:
-    """Training processes on each of `nodes` nodes; 0 when what is stated cannot be had."""
+    """Training processes on each of `nodes` nodes; 0 if the configured number is impossible."""
     if machines.num_processes is None:
         return available
     each, rest = divmod(machines.num_processes, nodes)
@@ -185,7 +181,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Topology:
-    """Who runs where. Trainer nodes come first in the allocation, rollout nodes last."""
+    """Which process runs where. Trainer nodes come first in the allocation, rollout nodes last."""
 
     nodes: int
     gpus_per_node: int
@@ -242,7 +238,7 @@ def visible_gpus(count: int, visible: str | None) -> list[str]:
     """The first `count` GPUs of those a process may see, by the names `CUDA_VISIBLE_DEVICES` gives them.
 
     Args:
-        visible: that variable; None sees all.
+        visible: that variable; None: all are visible.
 
     Raises:
         PlanError: there are fewer.

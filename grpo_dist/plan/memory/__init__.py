@@ -1,8 +1,7 @@
 """Bytes per GPU, by role and component, before anything is started.
 
-A role's memory is what it always holds plus what the hungriest phase of a step adds. Each component carries the
-formula it comes from; what is estimated rather than derived (contexts, CUDA graphs, the margin) is a component of its
-own.
+A role's memory is what it always holds plus the largest phase of a step. Each component names the formula it comes
+from; anything estimated rather than derived (contexts, CUDA graphs, the margin) is a separate component.
 """
 
 from grpo_dist.plan.memory.activations import AttentionName, Lora

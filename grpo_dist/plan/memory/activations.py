@@ -1,16 +1,14 @@
-"""Tensors that a forward pass keeps for the backward pass, in bytes.
+"""Tensors that a forward pass keeps for the backward pass, in bytes; and the adapter that is trained.
 
 Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer Models), equation 1, count what each
-operation of a layer keeps. The same count is made here for what Transformers 5 runs: RMS norms computed in float32,
-grouped keys and values, a gated MLP with three widths of the intermediate size, scaled dot-product attention that
-keeps its output and one number per row. A frozen linear layer keeps no input (its gradient needs only its weight);
-a LoRA branch keeps the layer's input and its own r-wide middle, and where the adapter's dtype differs from the
-activations' PEFT casts that input, so every adapted layer keeps a copy of its own. The tests hold the count against
-the tensors PyTorch really keeps.
+operation of a layer keeps. The same is counted here for what Transformers 5 runs: RMS norms computed in float32,
+grouped keys and values, a gated MLP with three tensors of the intermediate size, scaled dot-product attention that
+keeps its output and one number per row. A frozen linear layer keeps no input (its gradient needs only its weight); a
+LoRA branch keeps the layer's input and its own r-wide intermediate, and if the adapter's dtype differs from the
+activations' PEFT casts that input, so every adapted layer keeps its own copy. The tests compare the count with the
+tensors PyTorch actually keeps.
 
 Symbols: h hidden, i intermediate, q query heads × head_dim, k key heads × head_dim, r rank; c bytes of an activation.
-
-The adapter: what is trained, and in which dtype it is held.
 """
 
 from __future__ import annotations
@@ -75,7 +73,7 @@ class Pass:
 
 
 def saved_bytes(run: Pass, *, checkpointing: bool) -> int:
-    """All that is kept between the forward and the backward pass, from the embedding to the last norm."""
+    """All tensors kept between the forward and the backward pass, from the embedding to the last norm."""
     layers = run.architecture.num_hidden_layers
     if not checkpointing:
         return layers * layer_bytes(run) + _outside(run)
@@ -84,10 +82,10 @@ def saved_bytes(run: Pass, *, checkpointing: bool) -> int:
 
 
 def working_bytes(run: Pass, *, checkpointing: bool) -> int:
-    """What comes and goes while a layer is differentiated: with checkpointing, its recomputed activations as well.
+    """Temporary tensors while a layer is differentiated: with checkpointing, also its recomputed activations.
 
     At the widest point, the MLP, the gradient of an i-wide tensor arrives from the frozen weight (c) and from the LoRA
-    branch (float32 where its input was cast, else c), beside the gradient of the hidden states.
+    branch (float32 where its input was cast, else c), in addition to the gradient of the hidden states.
     """
     h, i, c = run.architecture.hidden_size, run.architecture.intermediate_size, run.activation_bytes
     second = FLOAT32 if run.casts_inputs else c
@@ -96,7 +94,7 @@ def working_bytes(run: Pass, *, checkpointing: bool) -> int:
 
 
 def forward_bytes(run: Pass) -> int:
-    """What one layer holds at a time when nothing is kept: its widest point, MLP or attention.
+    """What one layer holds at a time if nothing is kept: its widest point, MLP or attention.
 
     In the MLP the activated gate, the frozen layer's output, the LoRA branch's and a float32 cast or sum; in attention
     normalised float32 queries, rotated queries and repeated keys and values.
@@ -114,7 +112,7 @@ def layer_bytes(run: Pass) -> int:
 
 
 def _norms(run: Pass) -> int:
-    """The float32 input and its reciprocal root; where the weight is trained, the normalised input too."""
+    """The float32 input and its reciprocal root; if the weight is trained, also the normalised input."""
     a, trained = run.architecture, _normalised(run)
     heads = a.num_attention_heads + a.num_key_value_heads
     hidden = a.norms_per_layer * ((FLOAT32 + trained) * a.hidden_size + FLOAT32)
@@ -130,7 +128,7 @@ def _normalised(run: Pass) -> int:
 
 
 def _linear_inputs(run: Pass) -> int:
-    """Inputs kept for weight gradients. The output projection's input is the attention's output, kept anyway."""
+    """Inputs kept for weight gradients. The output projection's input, the attention's output, is kept anyway."""
     if run.casts_inputs:
         return run.activation_bytes * sum(linear.in_features for linear in run.adapted)
     trained = run.architecture.linears() if run.lora is None else run.adapted

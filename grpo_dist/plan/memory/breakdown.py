@@ -1,8 +1,6 @@
-"""The result: named components in bytes, each with where its number comes from.
+"""A memory estimate: named components in bytes, each with the origin of its number.
 
-What no formula gives: estimates, each named, none hidden in another component.
-
-Bytes of weights, in a dtype or quantised.
+Also the estimates that no formula gives, each a named component, and the bytes of weights in a dtype or quantised.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ class MemoryBreakdown:
 
     role: str
     resident: tuple[Component, ...]
-    """Held from start to end."""
+    """Held all the time."""
     phases: tuple[Phase, ...]
-    """Only one of them is there at a time."""
+    """Only one of them exists at a time."""
 
     @property
     def peak_phase(self) -> Phase:
@@ -83,13 +81,13 @@ def without_zeros(components: Iterable[Component]) -> tuple[Component, ...]:
 MIB = 2**20
 
 CUDA_CONTEXT = 1587 * MIB
-"""What is gone before anything is loaded: driver, CUDA context, kernels and cuBLAS workspaces of one process. vLLM's
-logs report 1.1 to 1.55 GiB between a GPU's memory and what is free at its start; the most is counted."""
+"""Memory used before anything is loaded: driver, CUDA context, kernels and cuBLAS workspaces of one process. vLLM's
+logs report 1.1 to 1.55 GiB between a GPU's memory and what is free at its start; the larger value is used."""
 NCCL_BUFFERS = 256 * MIB
 """Channels and buffers of one communicator (NCCL_BUFFSIZE 4 MiB × up to 32 channels × send and receive)."""
 MARGIN = 0.08
 """Share added for fragmentation of PyTorch's caching allocator: replayed through a model of it, the allocations of a
-step survive in 8 % more than their peak. With `expandable_segments` less is needed, which is not counted on."""
+step survive in 8 % more than their peak. With `expandable_segments` less is needed, which is not assumed."""
 
 
 def process_overhead(num_processes: int) -> tuple[Component, ...]:
@@ -124,7 +122,7 @@ NF4_BLOCK = 64
 def weight_bytes(architecture: Architecture, dtype: Dtype, quantization: Quantization | None = None) -> int:
     """All weights of the model on one GPU.
 
-    bitsandbytes quantises the decoder's linear layers; embedding, norms, biases and output head keep the dtype.
+    bitsandbytes quantises the decoder's linear layers; embedding, norms, biases and output head keep their dtype.
     """
     size = DTYPE_BYTES[dtype]
     if quantization is None:

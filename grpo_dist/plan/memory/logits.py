@@ -1,10 +1,8 @@
-"""The output head, in bytes.
+"""The output head, in bytes; and generation by Transformers inside a training process.
 
-TRL ≥ 1.15 never holds the logits of a batch: `trl/kernels/chunked_logprob.py` projects tiles of 4,096 tokens ×
-32,768 vocabulary entries, folds each into running sums, and projects them again for the backward pass. Only completion
-tokens are scored.
-
-Generation by Transformers inside a training process, in bytes.
+TRL ≥ 1.15 never holds the logits of a batch: `trl/kernels/chunked_logprob.py` projects tiles of 4,096 tokens × 32,768
+vocabulary entries, folds each into running sums, and projects them again for the backward pass. Only completion tokens
+are scored.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ def tile_bytes(tokens: int, activation_bytes: int) -> int:
 
 
 def fused_working_bytes(tokens: int, architecture: Architecture, activation_bytes: int, *, trains_head: bool) -> int:
-    """Held while the head runs: a tile, and in the backward pass the float32 gradient of the hidden states and, when
-    the head is trained, of its weight, each with its copy in the activations' dtype."""
+    """Held while the head runs: a tile, and in the backward pass the float32 gradient of the hidden states and, if the
+    head is trained, of its weight, each with its copy in the activations' dtype."""
     copies = FLOAT32 + (activation_bytes if activation_bytes != FLOAT32 else 0)
     hidden = tokens * architecture.hidden_size * copies
     weight = architecture.embedding_parameters() * copies if trains_head else 0
@@ -57,7 +55,7 @@ def generation_components(prefill: Pass, completion_tokens: int) -> tuple[Compon
     """TRL generates all completions of a process at once, `per_device_train_batch_size × steps_per_generation`.
 
     Args:
-        prefill: all of them, with the prompt's length.
+        prefill: the prefill of all of them, at the prompt's length.
     """
     architecture, size = prefill.architecture, prefill.activation_bytes
     sequences, length = prefill.sequences, prefill.length + completion_tokens

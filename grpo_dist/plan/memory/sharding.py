@@ -20,7 +20,7 @@ MAX_LIVE_PARAMETERS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sharding:
-    """A strategy and the number of processes it spans. One process is `Sharding("ddp", 1)`."""
+    """A strategy and its number of processes. One process is `Sharding("ddp", 1)`."""
 
     kind: ShardingKind = "ddp"
     num_processes: int = 1

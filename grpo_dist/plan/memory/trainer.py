@@ -1,12 +1,7 @@
-"""One training process on its GPU.
+"""The memory of one training process on its GPU.
 
-What decides the memory of a training process.
-
-What the parts of an optimizer step add: generation, output head, backward pass, update.
-
-What a training process always holds: weights, adapter, float32 copies, optimizer states, buckets.
-
-The largest micro-batch that fits.
+What it always holds (weights, adapter, float32 copies, optimizer states, buckets), and what the parts of an optimizer
+step add (generation, output head, backward pass, update).
 """
 
 from __future__ import annotations
@@ -57,7 +52,7 @@ class TrainerSetup:
     reference_model: bool = False
     """A second copy of the weights for the KL term; with LoRA the model without its adapter serves."""
     fused_head: bool = True
-    """As `GRPOTrainer` scores completions; False: all logits at once, as `SFTTrainer` does in the warm start."""
+    """As `GRPOTrainer` scores completions; False: all logits at once, as in `SFTTrainer` for the warm start."""
     generation_batch: int = 0
     """Completions this process generates at once with Transformers; 0 when vLLM generates."""
 
@@ -80,7 +75,7 @@ class TrainerSetup:
 
     @property
     def trainable(self) -> int:
-        """Parameters that get gradients, over the whole model."""
+        """Trainable parameters of the whole model."""
         return self.architecture.parameters() if self.lora is None else self.lora.parameters(self.architecture)
 
     @property
@@ -122,7 +117,7 @@ class TrainerSetup:
 
 
 def resident(setup: TrainerSetup) -> Iterator[Component]:
-    """All that stays from the first step to the last."""
+    """What is held from the first step to the last."""
     yield _weights(setup)
     yield from _adapter(setup)
     yield _master(setup)
@@ -195,13 +190,13 @@ def _buckets(setup: TrainerSetup) -> Component:
 
 
 def over(setup: TrainerSetup, shared: bool | None = None) -> str:
-    """` / N` behind a number that N processes share; like the optimizer states when nothing is said."""
+    """` / N` behind a number that N processes share; by default as for the optimizer states."""
     shared = setup.sharding.shards_optimizer if shared is None else shared
     return f" / {setup.sharding.num_processes}" if shared and setup.sharding.num_processes > 1 else ""
 
 
 def phases(setup: TrainerSetup) -> Iterator[tuple[str, list[Component]]]:
-    """(name, what it adds to what is always there), in the order of a step."""
+    """(name, what it adds to what is always held), in the order of a step."""
     if setup.generation_batch:
         prefill = setup.batch(setup.generation_batch, setup.prompt_tokens)
         yield "generate", [_gathered_for_generation(setup), *generation_components(prefill, setup.completion_tokens)]
@@ -282,7 +277,7 @@ def _gathered_for_generation(setup: TrainerSetup) -> Component:
 
 
 def _gradient_shards(setup: TrainerSetup) -> Component:
-    """Gradients of a layer before they are reduced to shards; FSDP2 has two layers under way."""
+    """Gradients of a layer before they are reduced to shards; FSDP2 has two layers in flight."""
     if not setup.sharding.shards_gradients:
         return Component("gradients to reduce", 0, "")
     layer = setup.architecture.layer_parameters() if setup.lora is None else _adapter_layer(setup)
@@ -301,7 +296,7 @@ def _all_parameters(setup: TrainerSetup) -> int:
 
 
 def answering_memory(setup: TrainerSetup, sequences: int) -> MemoryBreakdown:
-    """A process of the comparison: the model with its adapter, and so many completions generated at once."""
+    """A process of the comparison: the model with its adapter, and `completions` generated at once."""
     names = ("weights", "adapter")
     held = without_zeros(component for component in resident(setup) if component.name in names)
     prefill = setup.batch(sequences, setup.prompt_tokens)

@@ -1,10 +1,8 @@
-"""One vLLM replica, on each of its GPUs.
+"""One vLLM replica, on each of its GPUs, alone or beside a training process.
 
 vLLM takes `gpu_memory_utilization` of the GPU's whole memory and gives what weights, adapters, the profiled peak of
 activations and CUDA graphs leave to the KV cache (`vllm/v1/worker/gpu_worker.py::determine_available_memory`, vLLM
-0.22–0.31). The CUDA context and NCCL lie outside that budget: they are there before it is measured.
-
-A training process and a vLLM replica on the same GPU.
+0.22–0.31). The CUDA context and NCCL are outside that budget: they exist before it is measured.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ BLOCK_TOKENS = 16
 VOCABULARY_PADDING = 64
 """vLLM pads the vocabulary to a multiple of this (`DEFAULT_VOCAB_PADDING_SIZE`)."""
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM accepts as `max_lora_rank`; an adapter of another rank gets the next one's room."""
+"""What vLLM accepts as `max_lora_rank`; an adapter of another rank gets the buffers of the next larger one."""
 LARGEST_GRAPH = 512
 """Default bound of `max_cudagraph_capture_size`."""
 GRAPH_BYTES = 180_000
@@ -53,7 +51,7 @@ class RolloutSetup:
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     enforce_eager: bool = False
-    """No CUDA graphs."""
+    """Without CUDA graphs."""
     max_lora_rank: int = 0
     """0: no adapter is served."""
     max_loras: int = 2
@@ -90,7 +88,7 @@ class RolloutSetup:
 
 
 def rollout_memory(setup: RolloutSetup) -> MemoryBreakdown:
-    """All of a replica's GPU. The KV cache is what the rest of the budget leaves, possibly nothing: see
+    """The whole memory of a replica's GPU. The KV cache is what the rest of the budget leaves, possibly nothing: see
     `max_concurrency` for whether a single sequence fits."""
     fixed = without_zeros(_fixed(setup))
     cache = kv_cache_bytes(setup)
@@ -108,18 +106,18 @@ def kv_cache_tokens(setup: RolloutSetup) -> int:
 
 
 def kv_cache_bytes(setup: RolloutSetup) -> int:
-    """Of those tokens."""
+    """Bytes of those tokens."""
     return kv_cache_tokens(setup) * _kv_bytes_per_token(setup)
 
 
 def max_concurrency(setup: RolloutSetup) -> int:
-    """Sequences of full length that are in work at the same time; 0 when vLLM would refuse to start."""
+    """Sequences of full length that run at the same time; 0 if vLLM would refuse to start."""
     blocks = -(-setup.max_model_len // BLOCK_TOKENS)
     return min(setup.max_num_seqs, kv_cache_tokens(setup) // (blocks * BLOCK_TOKENS))
 
 
 def minimum_utilization(setup: RolloutSetup, concurrency: int = 1) -> float:
-    """The least `gpu_memory_utilization`, in hundredths, that holds this many sequences; above 1 when none does."""
+    """The least `gpu_memory_utilization`, in hundredths, that holds this many sequences; above 1 if none does."""
     blocks = -(-setup.max_model_len // BLOCK_TOKENS) * concurrency
     needed = _fixed_bytes(setup) + blocks * BLOCK_TOKENS * _kv_bytes_per_token(setup)
     return -(-needed * 100 // setup.gpu_bytes) / 100
@@ -130,7 +128,7 @@ def _fixed_bytes(setup: RolloutSetup) -> int:
 
 
 def _fixed(setup: RolloutSetup) -> Iterator[Component]:
-    """What comes before the KV cache."""
+    """What is allocated before the KV cache."""
     kind, size = setup.architecture.quantization or setup.dtype, setup.tensor_parallel_size
     yield Component("weights", _weights(setup), f"{kind}, tensor_parallel_size {size}")
     rank = served_rank(setup.max_lora_rank)
@@ -162,7 +160,7 @@ def _weights(setup: RolloutSetup) -> int:
 
 
 def _linear_bytes(setup: RolloutSetup, linear: Linear) -> int:
-    """Of a GPU's part: vLLM quantises nothing itself, it serves weights as they are stored."""
+    """Bytes of a GPU's part: vLLM does not quantise, it serves weights as stored."""
     kind, size = setup.architecture.quantization, setup.activation_bytes
     if kind is None:
         return linear.parameters() * size
@@ -182,7 +180,7 @@ def _local(setup: RolloutSetup, linear: Linear) -> Linear:
 
 
 def _adapter_slots(setup: RolloutSetup, rank: int) -> int:
-    """Room for A and B of every linear layer, whichever an adapter targets (`vllm/lora/layers`). A is whole on every
+    """Buffers for A and B of every linear layer, whichever an adapter targets (`vllm/lora/layers`). A is whole on every
     GPU where a layer is split by columns, B where it is split by rows."""
     a = setup.architecture
     layer = sum(_local(setup, linear).lora_parameters(rank) for linear in a.linears())
@@ -220,7 +218,7 @@ def _divisors(number: int) -> list[int]:
 
 
 ASLEEP = ("CUDA graphs", "vLLM workspaces")
-"""What a sleeping vLLM keeps: `LLM.sleep` frees weights, adapters and KV cache (vLLM docs, Sleep Mode)."""
+"""What a sleeping vLLM engine keeps: `LLM.sleep` frees weights, adapters and KV cache (vLLM docs, Sleep Mode)."""
 SHARED = ("CUDA context", "NCCL buffers")
 """Colocated vLLM runs in the trainer's process."""
 

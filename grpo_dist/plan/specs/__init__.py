@@ -1,4 +1,4 @@
-"""The shape of a model, read without loading it, and every count that follows from it."""
+"""The shape of a model, read without loading it, and the counts derived from it."""
 
 from grpo_dist.plan.specs.architecture import Architecture, Linear, Quantization, bitsandbytes
 from grpo_dist.plan.specs.lookup import architecture_of

@@ -1,6 +1,4 @@
-"""One dense decoder-only transformer: its numbers, its linear layers, its parameters.
-
-`config.json` → `Architecture`, family by family.
+"""One dense decoder-only transformer, read from `config.json`: its numbers, linear layers and parameters.
 
 Source of the defaults: the configuration classes of Transformers 5.17 (`models/*/configuration_*.py`).
 """
@@ -15,7 +13,7 @@ from grpo_dist.errors import PlanError
 from grpo_dist.plan.batch import Alternative, PlanRefusal
 
 Quantization = Literal["8bit", "4bit"]
-"""By bitsandbytes."""
+"""Quantisation by bitsandbytes."""
 
 ALL_LINEAR = "all-linear"
 """PEFT's name for every linear layer but the output head."""
@@ -46,7 +44,7 @@ class Linear:
 class Architecture:
     """A decoder of `num_hidden_layers` equal layers: attention with grouped keys, gated MLP, RMS norms.
 
-    Fields are named as in `config.json`; the rest says what the model class adds to it.
+    Fields are named as in `config.json`; the rest is what the model class adds.
     """
 
     model_type: str
@@ -73,7 +71,7 @@ class Architecture:
     float32_norms: bool = False
     """The norm's weight is applied in float32 (Gemma)."""
     quantization: Quantization | None = None
-    """Of weights that are stored quantised."""
+    """Quantisation of weights that are stored quantised."""
 
     @property
     def query_size(self) -> int:
@@ -89,7 +87,7 @@ class Architecture:
         return (*self._attention_linears(), *self._mlp_linears())
 
     def modules(self) -> Iterator[tuple[str, Linear]]:
-        """Every linear layer of the decoder under its whole name in Transformers' causal language models."""
+        """Every linear layer of the decoder under its full name in Transformers' causal language models."""
         parts = (("self_attn", self._attention_linears()), ("mlp", self._mlp_linears()))
         for layer in range(self.num_hidden_layers):
             for part, linears in parts:
@@ -119,11 +117,11 @@ class Architecture:
         return self.vocab_size * self.hidden_size
 
     def head_parameters(self) -> int:
-        """Of the output head; none when it shares the embedding's weight."""
+        """Parameters of the output head; 0 if it shares the embedding's weight."""
         return 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
 
     def attention_parameters(self) -> int:
-        """Of one layer, without its norms."""
+        """Parameters of one layer, without its norms."""
         return sum(linear.parameters() for linear in self._attention_linears())
 
     def mlp_parameters(self) -> int:
@@ -190,7 +188,7 @@ class Architecture:
         )
 
     def kv_elements_per_token(self) -> int:
-        """Keys and values a cache holds per token. Layers with a sliding window are counted as if it had no end."""
+        """Keys and values a cache holds per token. Layers with a sliding window are counted as if it were unlimited."""
         return 2 * self.num_hidden_layers * self.key_value_size
 
     def kv_bytes_per_token(self, dtype_bytes: int = 2) -> int:
@@ -204,7 +202,7 @@ def _names(target_modules: str | tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Family:
-    """What a model class adds to its `config.json`, and what it assumes where the file is silent."""
+    """What a model class adds to its `config.json`, and its defaults for what the file lacks."""
 
     head_dim: int | None = None
     """`hidden_size / num_attention_heads` when None."""
@@ -250,8 +248,8 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         where: the model or file it came from, for the error.
 
     Raises:
-        PlanError: the family is not known here, is a mixture of experts, a number is missing or impossible, or the
-            weights are quantised by something else than bitsandbytes.
+        PlanError: the family is unknown, is a mixture of experts, a number is missing or impossible, or the
+            weights are quantised by something other than bitsandbytes.
     """
     family = _family(config, where)
     sizes = {name: _size(config, name, where) for name in SIZES}
@@ -275,7 +273,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 
 
 def bitsandbytes(stated: Any) -> Quantization | None:
-    """What a `BitsAndBytesConfig`, as Transformers writes it or takes it, makes of the weights."""
+    """The quantisation that a `BitsAndBytesConfig`, as Transformers writes or reads it, gives the weights."""
     if not isinstance(stated, Mapping):
         return None
     if stated.get("load_in_4bit"):

@@ -1,7 +1,7 @@
-"""GPUs and links a plan can be made for: what the vendor's data sheet says, in bytes, bytes/s and FLOP/s.
+"""GPUs and links known to the planner: vendor's data sheet figures, in bytes, bytes/s and FLOP/s.
 
 Peaks are dense (without 2:4 sparsity, which halves the figure most data sheets print) and one-directional: a data
-sheet's NVLink figure counts both directions. What a program reaches of a peak is `plan.timing.Efficiencies`.
+sheet's NVLink figure counts both directions. The fraction of a peak that programs reach is in `plan.time.Efficiencies`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Gpu:
 
     name: str
     memory: int
-    """Bytes a program can allocate in all, as the driver reports them; below the number on the box."""
+    """Bytes a program can allocate in all, as the driver reports them; below the nominal size."""
     flops: float
     """FLOP/s of dense matrix products in `dtype`, accumulated in 32 bit."""
     bandwidth: float
@@ -42,7 +42,7 @@ class Gpu:
     dtype: str
     """bfloat16; float16 on a chip without it; float32 on CPU."""
     source: str
-    """Where the figures stand."""
+    """Source of the figures."""
 
     @property
     def dtype_bytes(self) -> int:
@@ -57,7 +57,7 @@ class UnknownHardware(PlanError):
         meant = f"did you mean {near}? Otherwise " if near else ""
         super().__init__(message, hint=meant + otherwise)
         self.near = near
-        """The name that was probably meant."""
+        """The most likely intended name."""
         self.otherwise = f"or {otherwise}"
 
 
@@ -86,7 +86,7 @@ LINKS: dict[str, Link] = {
 }
 """NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets). PCIe: 16 lanes × 8, 16, 32 GT/s × 128/130.
 InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. Latencies: hwLatencies (tree, LL) of NCCL's
-src/graph/tuning.cc. `shared-memory` is between CPU processes, our own figures."""
+src/graph/tuning.cc. `shared-memory` is between CPU processes (our own figures)."""
 
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
@@ -134,7 +134,7 @@ ALIASES = {
     "ndr": "infiniband-ndr",
     "hdr": "infiniband-hdr",
 }
-"""Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger. The driver calls a
+"""Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger. The driver names a
 GH200 by the memory of its CPU, 480 GB."""
 
 _FILLERS = {"nvidia", "tesla", "geforce", "sxm", "sxm2", "sxm4", "sxm5", "sxm6", "hbm2", "hbm2e", "hbm3", "hbm3e"}
@@ -146,16 +146,16 @@ OTHER_VENDORS = {
     r"(trainium[0-9]?|inferentia[0-9]?|trn[0-9])": "AWS",
     r"(ascend|910[abc]?)": "Huawei",
 }
-"""First word of a name → who makes it: nothing here runs on CUDA there."""
+"""First word of a name → its vendor, for accelerators without CUDA."""
 
 
 def gpu(name: str, overrides: Mapping[str, Any] | None = None) -> Gpu:
-    """The GPU of that name, as the table or Slurm's GRES spells it, with some figures replaced by the user's.
+    """The GPU of that name, as the table or Slurm's GRES spells it, with some figures replaced by the user.
 
     A name the table does not have is accepted with `memory`, `flops` and `bandwidth` given.
 
     Raises:
-        PlanError: unknown name, unknown figure, or one that is no positive number.
+        PlanError: unknown name, unknown figure, or one that is not a positive number.
     """
     overrides = dict(overrides or {})
     _check_overrides(name, overrides)
@@ -199,7 +199,7 @@ def _unknown(name: str) -> UnknownHardware:
 
 
 def _canonical(name: str) -> str:
-    """`nvidia_a100-sxm4-80gb` → `a100-80gb`; memory and form are left out where no two entries differ in them."""
+    """`nvidia_a100-sxm4-80gb` → `a100-80gb`; memory and form factor are omitted if no two entries differ in them."""
     words = [word for word in re.split(r"[\s_\-:/.]+", name.strip().lower()) if word and word not in _FILLERS]
     joined = "-".join(words)
     for candidate in (joined, re.sub(r"-(\d+)gb?(?=-|$)", "", joined)):
@@ -211,7 +211,7 @@ def _canonical(name: str) -> str:
 
 
 def _has_memory(entry: str, words: str) -> bool:
-    """The gigabytes that a name states, where it does, are those on the box of this GPU."""
+    """Whether the gigabytes in a name, if any, are the nominal size of this GPU."""
     stated = re.search(r"(?:^|-)(\d+)gb?(?=-|$)", words)
     if stated is None or words in (entry, *ALIASES):
         return True

@@ -1,6 +1,6 @@
-"""A model's name or directory → its architecture: directory, then Hub cache, then the built-in table.
+"""A model's name or directory → its architecture: from the directory, the Hub cache, or the built-in table.
 
-Models known by name, so that planning needs neither their files nor a network.
+For the models in the table, planning needs neither their files nor a network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMBEDDED = Architecture(
     tie_word_embeddings=True,
     qk_norm=True,
 )
-"""The tiny model that comes with the package."""
+"""The tiny model included in the package."""
 
 
 def _qwen3(hidden: int, mlp: int, layers: int, heads: int, *, tied: bool, positions: int) -> Architecture:
@@ -67,7 +67,7 @@ KNOWN: dict[str, Architecture] = {
 """Name on the Hub, without its owner → architecture."""
 
 OWNERS = ("Qwen", "unsloth")
-"""Who publishes them under these names."""
+"""Owners that publish them under these names."""
 
 
 def architecture_of(
@@ -81,7 +81,7 @@ def architecture_of(
         environ: where HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME are looked up; this process's when None.
 
     Raises:
-        PlanError: nothing says what the model looks like, or it is a kind that is not planned here.
+        PlanError: the model's shape is unknown, or it is of an unsupported kind.
     """
     if name_or_path == base.EMBEDDED:
         return EMBEDDED

@@ -17,7 +17,7 @@ from grpo_dist.plan.time.step import step_time
 WARM_UP = 3
 """Steps left out at the start: compilation, CUDA graphs and cold caches are in them."""
 MINIMUM = 3
-"""Samples needed after that."""
+"""Number of samples required after that."""
 
 STEP = "step_time"
 GENERATION = "perf/generation_seconds"
@@ -27,14 +27,14 @@ LONGEST = "completions/max_length"
 
 @dataclass(frozen=True)
 class _Sample:
-    """Seconds of an optimizer step, measured and estimated without scales; None where they were not recorded."""
+    """Seconds of an optimizer step, measured and estimated without scales; None if they were not recorded."""
 
     step: float
     generation: float | None
     estimated_generation: float
     estimated_rest: float
     uncounted: float | None
-    """Between two lines, but not in TRL's step_time."""
+    """Seconds between two lines that are not in TRL's step_time."""
 
 
 def calibrate(
@@ -42,13 +42,13 @@ def calibrate(
 ) -> Efficiencies:
     """Scales of generation and of the rest, as medians over the steps after warm-up.
 
-    Each step is estimated with the lengths it had; the policy sync counts as training. Without
-    `perf/generation_seconds`, and where generation overlaps training, both get one common scale. Without `step_time`,
-    a step lasts from one line's `time` to the next. `replaced` of the result says what was fitted, and to how much.
+    Each step is estimated with its own lengths; the policy sync counts as training. Without `perf/generation_seconds`,
+    and where generation overlaps training, both get one common scale. Without `step_time`, a step lasts from one line's
+    `time` to the next. `replaced` of the result says what was fitted, and from how many steps.
 
     Args:
         metrics: the lines of `metrics.jsonl`, in order.
-        workload, layout: those of the run they are from.
+        workload, layout: those of the measured run.
 
     Raises:
         PlanError: too few steps, or a needed key is missing.
@@ -66,7 +66,7 @@ def calibrate(
 
 
 def _scales(samples: list[_Sample], source: str, *, together: bool) -> tuple[str, dict[str, float]]:
-    """(where they come from, the two scales)."""
+    """(source, the two scales)."""
     generation = [
         sample.generation / sample.estimated_generation for sample in samples if sample.generation is not None
     ]
@@ -84,7 +84,7 @@ def _both(generation: float, rest: float) -> dict[str, float]:
 def _samples(
     lines: Sequence[Mapping[str, Any]], workload: Workload, layout: Layout, efficiencies: Efficiencies
 ) -> Iterator[_Sample]:
-    """The first line only tells when the second one's step began, and what the second trains on if it generates
+    """The first line only gives the start of the second one's step, and what the second trains on if it generates
     nothing itself: TRL logs lengths and generation with the step that generated."""
     generated = lines[0]
     for before, line in pairwise(lines):
@@ -105,7 +105,8 @@ def _samples(
 
 
 def _generation(before: Mapping[str, Any], line: Mapping[str, Any], step: float, num_iterations: int) -> float | None:
-    """Seconds of generation per optimizer step. Logged is the mean over the generations since the line before."""
+    """Seconds of generation per optimizer step. The logged value is the mean over the generations since the previous
+    line."""
     if line.get(GENERATION) is None:
         return None
     seconds = line[GENERATION] / min(line["step"] - before["step"], num_iterations)
@@ -128,7 +129,7 @@ def _mean(values: list[float | None]) -> Any:
 
 
 def _wall(before: Mapping[str, Any], line: Mapping[str, Any]) -> float | None:
-    """Seconds per optimizer step between two lines; None where a key is missing or a resumed run starts again."""
+    """Seconds per optimizer step between two lines; None if a key is missing or a resumed run starts over."""
     if any(record.get(key) is None for record in (before, line) for key in ("step", "time")):
         return None
     steps, seconds = line["step"] - before["step"], line["time"] - before["time"]

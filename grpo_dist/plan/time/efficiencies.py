@@ -1,4 +1,4 @@
-"""What programs reach of the hardware's peaks: named factors, each with where it was published.
+"""The fractions of the hardware's peaks that programs reach: named factors, each with its publication.
 
 Every factor can be replaced by the user, and `calibrate` fits the scales to an earlier run.
 """
@@ -15,7 +15,7 @@ from grpo_dist.errors import PlanError
 
 @dataclass(frozen=True)
 class Assumption:
-    """One number an estimate rests on."""
+    """One number that an estimate depends on."""
 
     name: str
     value: float
@@ -46,13 +46,13 @@ class Efficiencies:
     """Bytes moved per attention score and pass where attention is `eager`: written, scaled, masked, normalised in
     float32, cast and read."""
     sleep_bytes_per_second: float = 2.6e9
-    """Weights of a colocated engine on their way to the host's memory, or back."""
+    """bytes/s at which the weights of a colocated engine move to host memory or back."""
     link: float = 0.82
     """Fraction of a link's line rate that NCCL reaches."""
     collective_seconds: float = 6.8e-6
     """Fixed time of one NCCL collective."""
     adapter_load_seconds: float = 0.2
-    """Time a vLLM server takes to load an adapter that lies on its disk."""
+    """Time a vLLM server takes to load an adapter from its disk."""
     generation_scale: float = 1.0
     """Measured over estimated seconds of generation."""
     training_scale: float = 1.0
@@ -60,7 +60,7 @@ class Efficiencies:
     other_seconds: float = 0.0
     """Seconds of a step outside generation, training and synchronisation: rewards, logging, the optimizer."""
     replaced: tuple[tuple[str, str], ...] = ()
-    """(factor, where its value comes from) of those that are not the published ones."""
+    """(factor, source of its value) for those that differ from the published ones."""
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every factor with its value and source."""

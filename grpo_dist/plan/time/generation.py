@@ -21,12 +21,12 @@ RESERVE = 2 * 2**30
 
 
 LONGEST_SHARE = 0.75
-"""Of generation, from which on its longest completion is what it waits for."""
+"""Share of generation from which it counts as waiting for its longest completion."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One step's generation on the replica with most to do."""
+    """One step's generation on the replica with the most work."""
 
     seconds: float
     prefill_seconds: float
@@ -36,9 +36,9 @@ class Generation:
     concurrency: int
     """Sequences a replica runs at a time."""
     completions: int
-    """Sequences the replica has to finish."""
+    """Sequences the replica has to generate."""
     bound_by_longest: bool = False
-    """One completion alone takes most of it: more replicas do not help."""
+    """Whether one completion takes most of it, so that more replicas do not help."""
 
     @property
     def how(self) -> str:
@@ -70,8 +70,8 @@ def generation_time(
 ) -> Generation:
     """vLLM: continuous batching, the group's prompt prefilled once (prefix caching), completions spread evenly.
 
-    A place that falls free is taken by the next waiting completion, so the last one ends after about
-    (completions / concurrency − 1) mean lengths and one longest (list scheduling: Graham 1969).
+    A slot that becomes free is taken by the next waiting completion, so the last one ends after about (completions /
+    concurrency − 1) mean lengths and one longest (list scheduling: Graham 1969).
 
     Args:
         completions: of the step, over all replicas.
@@ -96,7 +96,7 @@ def generation_time(
     prompts = ceil(share / num_generations)
     prefill = prompts * lengths.prompt * _forward(architecture, gpu, tensor_parallel, efficiencies)
     scale = efficiencies.generation_scale
-    # What one completion alone would take: no number of replicas makes it less.
+    # The time of a single completion: no number of replicas reduces it.
     floor = (max(weights, 0.0) + fixed) * lengths.longest / steps
     return Generation(
         scale * (prefill + decode),

@@ -1,4 +1,4 @@
-"""What a step has to do, and what it has to do it on."""
+"""The work of a step, and the hardware it runs on."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Workload:
     gradient_checkpointing: bool = True
     scoring_forwards: int = 1
     """Forwards without gradient per completion: one for the old log-probabilities with num_iterations > 1 (or with
-    vLLM's correction where the loss cannot give it), one more with beta > 0."""
+    vLLM's correction if the loss cannot provide it), one more with beta > 0."""
     num_iterations: int = 1
     """Optimizer steps per generation."""
     padding: Padding = "step"
     eager: bool = False
-    """Attention writes its scores to memory."""
+    """Whether attention writes its scores to memory."""
 
     @property
     def completions(self) -> int:
@@ -48,7 +48,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Layout:
-    """Who trains and who generates. Counts are over the whole run unless the name says otherwise."""
+    """Which GPUs train and which generate. Counts cover the whole run unless the name says otherwise."""
 
     gpu: Gpu
     intra: Link
@@ -68,12 +68,12 @@ class Layout:
     max_num_seqs: int = 256
     """Sequences a replica runs at a time at most."""
     kv_pool_bytes: float | None = None
-    """KV cache on each generating GPU; None: what the share of memory leaves beside the weights."""
+    """KV cache on each generating GPU; None: what the weights leave of the share of memory."""
     partitioned: bool = False
     """ZeRO-3 or FSDP2: weights are gathered for every pass."""
     sync: Literal["adapter", "merged"] = "adapter"
     sleeps: bool = False
-    """Colocated engines give their memory back while the model trains."""
+    """Colocated engines release their memory while the model trains."""
     overlap: bool = False
     """The next completions are generated while this step trains (off-policy by one step)."""
 
@@ -105,15 +105,15 @@ class Layout:
 
     @property
     def gpus(self) -> int:
-        """In use."""
+        """GPUs in use."""
         return self.trainer_gpus + self.rollout_gpus
 
     @property
     def trainer_nodes(self) -> int:
-        """Nodes the training GPUs are on at least."""
+        """Fewest nodes with the training GPUs."""
         return ceil(self.trainer_gpus / self.gpus_per_node)
 
     @property
     def generating_nodes(self) -> int:
-        """Nodes with a replica at most: one on each, as long as they suffice."""
+        """Most nodes with a replica: one replica on each, as long as there are enough nodes."""
         return min(self.nodes, self.replicas)

@@ -1,4 +1,4 @@
-"""What a learning rate becomes when a step has more, or fewer, completions."""
+"""Scaling of a learning rate to more or fewer completions per step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DERIVED = ("adam", "rmsprop")
 
 
 class LearningRateAdvice(NamedTuple):
-    """A value to start from, not a law."""
+    """A starting value, not a rule."""
 
     learning_rate: float
     factor: float

@@ -10,10 +10,10 @@ from grpo_dist.errors import PlanError
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of one sequence. Generation of a batch ends with its longest completion, so the mean alone says little.
+    """Tokens of one sequence. Generation of a batch ends with its longest completion, so the mean is not enough.
 
     Between nothing and the longest, lengths are taken to be longest × u^shape, u uniform: the family with these two
-    numbers whose order statistics are known. With a mean of half the longest all lengths are as likely.
+    numbers whose order statistics are known. With a mean of half the longest, all lengths are equally likely.
     """
 
     prompt: float
@@ -21,9 +21,9 @@ class Lengths:
     mean: float
     """Mean completion."""
     longest: float
-    """Longest completion of a step's batch; the length limit where at least one reaches it, which is usual."""
+    """Longest completion of a step's batch; the length limit if at least one reaches it, which is usual."""
     longest_prompt: float | None = None
-    """None: all prompts are as long as the mean."""
+    """None: all prompts have the mean length."""
 
     def __post_init__(self) -> None:
         if not (self.prompt >= 0 and 0 < self.mean <= self.longest):
@@ -40,7 +40,7 @@ class Lengths:
 
     @property
     def mean_square(self) -> float:
-        """Of completions."""
+        """Mean length of completions."""
         return self.longest**2 / (2 * self.longest / self.mean - 1)
 
     def completion(self, rank: int, count: int) -> float:

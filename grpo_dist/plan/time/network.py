@@ -1,4 +1,4 @@
-"""Seconds that bytes spend between GPUs: gradients, partitioned weights, and the policy on its way to the replicas.
+"""Seconds that bytes spend between GPUs: gradients, partitioned weights, and the policy sent to the replicas.
 
 Collective = latency of NCCL's tree + bytes over the slowest link of its ring (NCCL, src/graph/tuning.cc).
 """
@@ -12,7 +12,7 @@ from grpo_dist.plan.time.efficiencies import DEFAULTS, Efficiencies
 
 
 def latency(ranks: int, nodes: int, intra: Link, inter: Link, efficiencies: Efficiencies = DEFAULTS) -> float:
-    """Seconds of a collective without bytes: chain inside a node, tree between nodes, up and down."""
+    """Seconds of an empty collective: chain inside a node, tree between nodes, up and down."""
     hops = (ceil(ranks / nodes) - 1) * intra.latency + ceil(log2(nodes)) * inter.latency
     return efficiencies.collective_seconds + 2 * hops
 
@@ -22,7 +22,7 @@ def gather_time(
 ) -> float:
     """All-gather (or reduce-scatter) of `size` bytes in all: every rank receives (ranks − 1) / ranks of them.
 
-    inter is what one node sends to the others, over all its ports.
+    inter: the link from one node to the others, all its ports together.
     """
     if ranks <= 1:
         return 0.0
@@ -51,7 +51,7 @@ def gradient_sync_time(
 def adapter_sync_time(size: float, readers: int, link: Link, efficiencies: Efficiencies = DEFAULTS) -> float:
     """Adapter to a file system and from there, all over one link, to `readers` nodes; each replica then loads it.
 
-    Replicas of one node share what it read. Qwen3-4B, r = 32: 132,120,576 bytes in 16 bit.
+    Replicas of one node share one read. Qwen3-4B, r = 32: 132,120,576 bytes in 16 bit.
     """
     return size * (1 + readers) / (link.bandwidth * efficiencies.link) + efficiencies.adapter_load_seconds
 
@@ -59,7 +59,7 @@ def adapter_sync_time(size: float, readers: int, link: Link, efficiencies: Effic
 def merged_sync_time(size: float, gpu: Gpu, link: Link | None, efficiencies: Efficiencies = DEFAULTS) -> float:
     """Merge, broadcast all weights (NCCL pipelines it: the size once, however many replicas), unmerge.
 
-    Without a link the weights stay on their GPU. Merging, copying and unmerging each read and write every weight.
+    Without a link the weights remain on their GPU. Merging, copying and unmerging each read and write every weight.
     Qwen3-4B: 8,044,936,192 bytes in 16 bit.
     """
     memory = 2 * size / (gpu.bandwidth * efficiencies.streaming)

@@ -1,10 +1,8 @@
-"""Seconds one GPU trains on its share of a step.
+"""Seconds one GPU trains on its share of a step, and what one token costs a dense decoder.
 
 FLOPs (Kaplan et al. 2020): 2 per weight and token forward, 2 for the gradient of the activations, 2 for the gradient of
-the weights. LoRA freezes the weights, so the last 2 fall away: 4 instead of 6, and 6 instead of 8 with the forward
-recomputed by gradient checkpointing (Chen et al. 2016). The adapter's own products, about 2 %, are left out.
-
-What one token costs a dense decoder, in parameters, FLOPs and bytes.
+the weights. LoRA freezes the weights, so the last 2 are not needed: 4 instead of 6, and 6 instead of 8 with the forward
+recomputed by gradient checkpointing (Chen et al. 2016). The adapter's own products, about 2 %, are neglected.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ Padding = Literal["step", "batch", "none"]
 sorted by length; `batch`: the same, unsorted; `none`: it is not cut, all are as long as the longest of the step."""
 
 SAMPLED = 64
-"""Micro-batches that are looked at where there are more."""
+"""Most micro-batches that are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def training_time(
 
 
 def _widths(lengths: Lengths, completions: int, batch: int, padding: Padding) -> Iterator[tuple[float, float]]:
-    """(prompt, completion) that micro-batches are padded to; some of them, evenly spread, where there are many."""
+    """(prompt, completion) that micro-batches are padded to; an evenly spaced selection if there are many."""
     prompt = lengths.prompt_of(batch)
     if padding == "none":
         yield lengths.padded - lengths.longest, lengths.longest
