@@ -97,7 +97,7 @@ def _by_time(basis: PlanInputs, work: Workload, machines: Machines) -> Iterator[
     if not max_concurrency(engine):
         raise engine_does_not_fit(basis, engine, [])
     first = next(splits(machines, work.completions))
-    found = balance(work, layout(basis, first, engine), basis.efficiencies, colocate=False)
+    found = balance(work, layout(basis, first, engine), basis.efficiencies)
     allowed = {_gpus(split): split for split in reversed(list(splits(machines, work.completions)))}
     for time in found.candidates:
         split = allowed.get((time.layout.trainer_gpus, time.layout.rollout_gpus))

@@ -7,7 +7,7 @@ from; anything estimated rather than derived (contexts, CUDA graphs, the margin)
 from grpo_dist.plan.memory.activations import AttentionName, Lora
 from grpo_dist.plan.memory.breakdown import Component, Dtype, MemoryBreakdown, Phase
 from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
-from grpo_dist.plan.memory.trainer import TrainerSetup, answering_memory, largest_micro_batch, trainer_memory
+from grpo_dist.plan.memory.trainer import TrainerSetup, answering_memory, trainer_memory
 from grpo_dist.plan.memory.vllm import (
     RolloutSetup,
     colocated_memory,
@@ -35,7 +35,6 @@ __all__ = [
     "colocated_memory",
     "kv_cache_bytes",
     "kv_cache_tokens",
-    "largest_micro_batch",
     "max_concurrency",
     "minimum_utilization",
     "rollout_memory",

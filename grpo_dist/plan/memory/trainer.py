@@ -7,7 +7,7 @@ step add (generation, output head, backward pass, update).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.memory.activations import AttentionName, Lora, Pass, saved_bytes, working_bytes
@@ -314,19 +314,3 @@ def trainer_memory(setup: TrainerSetup) -> MemoryBreakdown:
     parts = tuple(Phase(name, without_zeros(components)) for name, components in phases(setup))
     overhead = process_overhead(setup.sharding.num_processes)
     return MemoryBreakdown("trainer", held + overhead, with_margin(held, parts))
-
-
-def largest_micro_batch(setup: TrainerSetup, gpu_bytes: int, *, at_most: int) -> int:
-    """Most completions per forward and backward pass, between 0 (not even one fits) and at_most.
-
-    Memory never falls as the micro-batch grows, so halving finds it in log₂(at_most) evaluations.
-    """
-
-    def fits(size: int) -> bool:
-        return trainer_memory(replace(setup, micro_batch=size)).fits(gpu_bytes)
-
-    low, high = 0, at_most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low

@@ -1,12 +1,12 @@
 """How long a step takes: a roofline over data sheets and published efficiencies, or fitted to an earlier run."""
 
-from grpo_dist.plan.time.efficiencies import DEFAULTS, Assumption, Efficiencies, with_overrides
+from grpo_dist.plan.time.efficiencies import DEFAULTS, Assumption, Efficiencies
 from grpo_dist.plan.time.generation import Generation, generation_time, kv_pool, transformers_time
 from grpo_dist.plan.time.inputs import Layout, Workload
 from grpo_dist.plan.time.learning_rate import LearningRateAdvice, learning_rate_advice
 from grpo_dist.plan.time.lengths import Lengths
 from grpo_dist.plan.time.network import adapter_sync_time, gather_time, gradient_sync_time, merged_sync_time
-from grpo_dist.plan.time.step import Balance, ScaleRow, StepPart, StepTime, balance, scale_rows, step_time
+from grpo_dist.plan.time.step import Balance, StepPart, StepTime, balance, step_time
 from grpo_dist.plan.time.training import Padding, Training, training_time
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "LearningRateAdvice",
     "Lengths",
     "Padding",
-    "ScaleRow",
     "StepPart",
     "StepTime",
     "Training",
@@ -32,9 +31,7 @@ __all__ = [
     "kv_pool",
     "learning_rate_advice",
     "merged_sync_time",
-    "scale_rows",
     "step_time",
     "training_time",
     "transformers_time",
-    "with_overrides",
 ]

@@ -43,7 +43,7 @@ def calibrate(
     """Scales of generation and of the rest, as medians over the steps after warm-up.
 
     Each step is estimated with its own lengths; the policy sync counts as training. Without `perf/generation_seconds`,
-    and where generation overlaps training, both get one common scale. Without `step_time`, a step lasts from one line's
+    both get one common scale. Without `step_time`, a step lasts from one line's
     `time` to the next. `replaced` of the result says what was fitted, and from how many steps.
 
     Args:
@@ -59,18 +59,18 @@ def calibrate(
     if len(samples) < MINIMUM:
         raise _too_few(len(metrics), workload.num_iterations)
     source = f"measured, median of {len(samples)} samples after warm-up"
-    text, scales = _scales(samples, source, together=layout.overlap)
+    text, scales = _scales(samples, source)
     fitted = base.with_values(text, **scales)
     uncounted = [sample.uncounted for sample in samples if sample.uncounted is not None]
     return fitted.with_values(source, other_seconds=max(0.0, median(uncounted))) if uncounted else fitted
 
 
-def _scales(samples: list[_Sample], source: str, *, together: bool) -> tuple[str, dict[str, float]]:
+def _scales(samples: list[_Sample], source: str) -> tuple[str, dict[str, float]]:
     """(source, the two scales)."""
     generation = [
         sample.generation / sample.estimated_generation for sample in samples if sample.generation is not None
     ]
-    if together or len(generation) < len(samples):
+    if len(generation) < len(samples):
         both = median(sample.step / (sample.estimated_generation + sample.estimated_rest) for sample in samples)
         return f"{source}; one scale for all, {GENERATION} tells no more", _both(both, both)
     rest = [(sample.step - (sample.generation or 0.0)) / sample.estimated_rest for sample in samples]

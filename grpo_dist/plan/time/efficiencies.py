@@ -5,12 +5,7 @@ Every factor can be replaced by the user, and `calibrate` fits the scales to an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
-
-from grpo_dist.config.messages import closest
-from grpo_dist.errors import PlanError
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -99,34 +94,3 @@ SOURCES = {
 }
 
 DEFAULTS = Efficiencies()
-
-_FRACTIONS = {"decode_bandwidth", "matmul", "streaming", "link"}
-_MAY_BE_ZERO = {name for name in SOURCES if name.endswith("_seconds")} | {"activation_passes", "eager_score_bytes"}
-
-
-def with_overrides(overrides: Mapping[str, Any], base: Efficiencies = DEFAULTS) -> Efficiencies:
-    """The factors with the user's own values.
-
-    Raises:
-        PlanError: unknown factor, or a value it cannot have.
-    """
-    for name, value in overrides.items():
-        if name not in SOURCES:
-            near = closest(name, list(SOURCES))
-            raise PlanError(
-                f"{name!r} is no efficiency factor",
-                hint=f"did you mean {near}?" if near else f"one of {', '.join(SOURCES)}",
-            )
-        _check(name, value)
-    return base.with_values("given", **{name: float(value) for name, value in overrides.items()})
-
-
-def _check(name: str, value: Any) -> None:
-    highest = 1.0 if name in _FRACTIONS else 1e6
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 < value <= highest or (value == 0 and name in _MAY_BE_ZERO)):
-        what = "a fraction above 0, at most 1" if name in _FRACTIONS else "a positive number"
-        default = next(field.default for field in fields(Efficiencies) if field.name == name)
-        raise PlanError(
-            f"efficiency factor {name} must be {what}, not {value!r}", hint=f"its published value is {default}"
-        )

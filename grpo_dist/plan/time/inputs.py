@@ -74,8 +74,6 @@ class Layout:
     sync: Literal["adapter", "merged"] = "adapter"
     sleeps: bool = False
     """Colocated engines release their memory while the model trains."""
-    overlap: bool = False
-    """The next completions are generated while this step trains (off-policy by one step)."""
 
     def __post_init__(self) -> None:
         total = self.nodes * self.gpus_per_node

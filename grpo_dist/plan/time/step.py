@@ -1,13 +1,8 @@
-"""One optimizer step, part by part, with everything the estimate rests on.
-
-What each cluster size costs.
-
-How many GPUs train and how many generate.
-"""
+"""One optimizer step, part by part, with every assumption; and how many GPUs train and how many generate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, NamedTuple
@@ -87,7 +82,7 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
     """Seconds of one optimizer step.
 
     Generation and training take turns, colocated or not: completions have to be there before they are trained on, and
-    the next ones come from the trained policy. Only `layout.overlap` hides the shorter of the two behind the other.
+    the next ones come from the trained policy.
 
     Raises:
         PlanError: the KV cache cannot hold one sequence.
@@ -112,9 +107,6 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
         ),
         StepPart("other", efficiencies.other_seconds, "rewards, logging, optimizer"),
     ]
-    if layout.overlap and not layout.colocated:
-        hidden = min(parts[0].seconds, parts[1].seconds + parts[2].seconds)
-        parts.append(StepPart("overlapped", -hidden, "generation beside training"))
     return StepTime(workload, layout, efficiencies, tuple(part for part in parts if part.seconds))
 
 
@@ -200,7 +192,7 @@ def _gradient_seconds(workload: Workload, layout: Layout, efficiencies: Efficien
 
 
 def _sync_seconds(workload: Workload, layout: Layout, efficiencies: Efficiencies) -> float:
-    """The new policy to those who generate; nothing to do where they are the training processes themselves."""
+    """Sending the new policy to the generating side; 0 if the training processes generate themselves."""
     if layout.backend == "transformers":
         return 0.0
     if workload.lora and layout.sync == "adapter":
@@ -213,61 +205,12 @@ def _sync_seconds(workload: Workload, layout: Layout, efficiencies: Efficiencies
 
 
 @dataclass(frozen=True)
-class ScaleRow:
-    """One size: `steps` optimizer steps on it."""
-
-    nodes: int
-    gpus: int
-    """In use."""
-    prompts_per_step: int
-    num_generations: int
-    completions_per_step: int
-    tokens_per_step: float
-    """Prompts and mean completions, padding left out."""
-    seconds_per_step: float
-    tokens_per_second: float
-    steps: int
-    hours: float
-    gpu_hours: float
-    time: StepTime
-
-
-def scale_rows(
-    sizes: Iterable[tuple[Workload, Layout]], steps: int, efficiencies: Efficiencies = DEFAULTS
-) -> tuple[ScaleRow, ...]:
-    """One row per size, in the order given.
-
-    Raises:
-        PlanError: see `step_time`.
-    """
-    return tuple(_row(step_time(workload, layout, efficiencies), steps) for workload, layout in sizes)
-
-
-def _row(time: StepTime, steps: int) -> ScaleRow:
-    workload, layout = time.workload, time.layout
-    return ScaleRow(
-        nodes=layout.nodes,
-        gpus=layout.gpus,
-        prompts_per_step=workload.prompts_per_step,
-        num_generations=workload.num_generations,
-        completions_per_step=workload.completions,
-        tokens_per_step=workload.tokens,
-        seconds_per_step=time.seconds,
-        tokens_per_second=time.tokens_per_second,
-        steps=steps,
-        hours=steps * time.seconds / 3600,
-        gpu_hours=steps * time.gpu_hours,
-        time=time,
-    )
-
-
-@dataclass(frozen=True)
 class Balance:
-    """The fastest way to share the GPUs out, and why."""
+    """The fastest split of the GPUs between training and generation, and why."""
 
     best: StepTime
     candidates: tuple[StepTime, ...]
-    """All that can run, fastest first."""
+    """All splits that can run, fastest first."""
     reason: str
 
     @property
@@ -279,28 +222,20 @@ def balance(
     workload: Workload,
     layout: Layout,
     efficiencies: Efficiencies = DEFAULTS,
-    *,
-    colocate: bool = True,
-    colocate_memory_utilization: float = 0.3,
 ) -> Balance:
-    """The split of `layout`'s GPUs with the shortest step.
+    """The split of `layout`'s GPUs between training and generation with the shortest step.
 
-    Splits are whole nodes that generate (GPUs that make up no replica stay idle), or the same number of GPUs on every
-    node, as many as divide the completions evenly over the training GPUs. In a synchronous step the two sides take
-    turns, so each waits for the other, and sharing all GPUs (colocate) is faster wherever the memory allows it: TRL's
-    own measurements say up to 1.26–1.73 times (Hugging Face's blog, No GPU left behind, 2025). Separate GPUs pay where
-    colocation does not fit, leaves too little KV cache, or where `layout.overlap` lets both sides work at once.
+    Splits are whole nodes that generate (GPUs that make up no replica are idle), or the same number of GPUs on every
+    node, as many as divide the completions evenly over the training GPUs.
 
     Args:
-        layout: its training and generating GPUs are replaced; the rest stands.
-        colocate: weights, optimizer and vLLM fit on one GPU together.
-        colocate_memory_utilization: vLLM's share of memory then (TRL's default 0.3).
+        layout: its training and generating GPUs are replaced; the rest is kept.
 
     Raises:
         PlanError: no split can run.
     """
     found, refused = [], None
-    for split in _splits(layout, colocate, colocate_memory_utilization):
+    for split in _splits(layout):
         if workload.completions % split.trainer_gpus:
             continue
         try:
@@ -313,14 +248,9 @@ def balance(
     return Balance(found[0], tuple(found), _reason(found))
 
 
-def _splits(layout: Layout, colocate: bool, utilization: float) -> Iterator[Layout]:
+def _splits(layout: Layout) -> Iterator[Layout]:
     """A replica never spans nodes: its GPUs sum activations twice a layer."""
     nodes, gpus, replica = layout.nodes, layout.gpus_per_node, layout.tensor_parallel
-    if colocate and gpus % replica == 0:
-        share = {} if layout.backend == "transformers" else {"gpu_memory_utilization": utilization}
-        yield replace(layout, trainer_gpus=nodes * gpus, rollout_gpus=0, kv_pool_bytes=None, **share)
-    if layout.backend == "transformers":
-        return
     held = gpus // replica * replica
     whole_nodes = {((nodes - count) * gpus, count * held) for count in range(1, nodes) if held}
     of_each_node = {(nodes * (gpus - count), nodes * count) for count in range(replica, gpus, replica)}
@@ -339,8 +269,7 @@ def _indivisible(workload: Workload, layout: Layout) -> PlanError:
 def _reason(found: list[StepTime]) -> str:
     """One sentence with the numbers that decide."""
     best = found[0]
-    other = next((time for time in found if time.layout.colocated != best.layout.colocated), None)
-    other = other or next(iter(found[1:]), None)
+    other = next(iter(found[1:]), None)
     text = f"{_name(best.layout)}: {_numbers(best)}"
     if other is None:
         return text + "; nothing else can run"
@@ -348,18 +277,12 @@ def _reason(found: list[StepTime]) -> str:
 
 
 def _because(best: StepTime, other: StepTime) -> str:
-    if best.layout.overlap and not best.layout.colocated and other.layout.colocated:
-        return "because only separate GPUs generate and train at the same time"
-    if best.layout.colocated and not best.layout.overlap:
-        return "because the two take turns, so separate GPUs wait for each other"
     names = [part.name for part in (*best.parts, *other.parts) if part.seconds > 0 and part.name != "scoring"]
     name = max(names, key=lambda name: _seconds(other, name) - _seconds(best, name))
     return f"with {_seconds(other, name):.1f} s of {name} instead of {_seconds(best, name):.1f} s"
 
 
 def _name(layout: Layout) -> str:
-    if layout.colocated:
-        return f"all {layout.trainer_gpus} GPUs train and generate in turn"
     return f"{layout.trainer_gpus} GPUs train, {layout.rollout_gpus} generate"
 
 
@@ -369,5 +292,5 @@ def _numbers(time: StepTime) -> str:
 
 
 def _seconds(time: StepTime, name: str) -> float:
-    """Of a part; scoring is the training GPUs' work too."""
+    """Seconds of a part; scoring counts as training."""
     return time.part(name) + (time.part("scoring") if name == "training" else 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.memory import Lora, Sharding, TrainerSetup, largest_micro_batch, trainer_memory
+from grpo_dist.plan.memory import Lora, Sharding, TrainerSetup, trainer_memory
 from grpo_dist.plan.memory.breakdown import MARGIN, quantized_bytes, weight_bytes
 from grpo_dist.plan.memory.sharding import ONE_PROCESS
 from grpo_dist.plan.specs import Architecture
@@ -155,14 +155,6 @@ class TestGrowth:
         kept = trainer_memory(replace(one, gradient_checkpointing=False))
         recomputed = trainer_memory(replace(one, gradient_checkpointing=True))
         assert phase(recomputed, "head")["activations"] <= phase(kept, "head")["activations"]
-
-    @given(setups(), st.integers(1, 500))
-    def test_the_largest_micro_batch_fits_and_the_next_does_not(self, one, gib):
-        found = largest_micro_batch(one, gib * GIB, at_most=128)
-        if found:
-            assert trainer_memory(replace(one, micro_batch=found)).fits(gib * GIB)
-        if found < 128:
-            assert not trainer_memory(replace(one, micro_batch=found + 1)).fits(gib * GIB)
 
 
 class TestBreakdown:

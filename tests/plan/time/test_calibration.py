@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from timing_setups import layout, workload
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.time import DEFAULTS, Lengths, step_time, with_overrides
+from grpo_dist.plan.time import DEFAULTS, Lengths, step_time
 from grpo_dist.plan.time.calibration import calibrate
 
 
@@ -103,13 +103,6 @@ def test_lines_of_several_steps_log_the_seconds_of_one_generation():
     assert (fitted.generation_scale, fitted.training_scale) == pytest.approx((2.0, 0.5), rel=0.02)
 
 
-def test_overlapped_sides_get_one_scale():
-    where = layout(trainer_gpus=4, rollout_gpus=4, overlap=True)
-    truth = DEFAULTS.with_values("truth", generation_scale=1.5, training_scale=1.5)
-    fitted = calibrate(run(truth, where=where), workload(), where)
-    assert (fitted.generation_scale, fitted.training_scale) == pytest.approx((1.5, 1.5))
-
-
 def test_what_was_fitted_stands_among_the_assumptions():
     fitted = calibrate(run(DEFAULTS.with_values("truth", generation_scale=1.25)), workload(), layout())
     rows = {row.name: row for row in fitted.assumptions()}
@@ -143,38 +136,6 @@ def test_metrics_that_cannot_calibrate(lines, message):
     with pytest.raises(PlanError, match=message) as raised:
         calibrate(lines, workload(), layout())
     assert "leave --calibrate out" in raised.value.hint
-
-
-def test_the_users_own_factors():
-    mine = with_overrides({"decode_bandwidth": 0.5, "activation_passes": 40})
-    assert (mine.decode_bandwidth, mine.activation_passes) == (0.5, 40.0)
-    assert {row.name for row in mine.assumptions() if row.source == "given"} == {
-        "decode_bandwidth",
-        "activation_passes",
-    }
-    slower = step_time(workload(), layout(), mine)
-    assert slower.part("generation") > step_time(workload(), layout()).part("generation")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message", "hint"),
-    [
-        ({"decode_bandwith": 0.5}, "'decode_bandwith' is no efficiency factor", "did you mean decode_bandwidth?"),
-        ({"xyz": 0.5}, "'xyz' is no efficiency factor", "one of decode_bandwidth"),
-        ({"replaced": ()}, "'replaced' is no efficiency factor", "one of decode_bandwidth"),
-        ({"matmul": 1.5}, "must be a fraction above 0, at most 1, not 1.5", "0.78"),
-        ({"matmul": 0}, "must be a fraction above 0", "0.78"),
-        ({"generation_scale": 0}, "must be a positive number, not 0", "1.0"),
-        ({"other_seconds": -1}, "must be a positive number, not -1", "0.0"),
-        ({"other_seconds": float("nan")}, "must be a positive number", "0.0"),
-        ({"other_seconds": "2"}, "must be a positive number, not '2'", "0.0"),
-    ],
-)
-def test_factors_that_cannot_be(overrides, message, hint):
-    with pytest.raises(PlanError) as raised:
-        with_overrides(overrides)
-    assert message in raised.value.message
-    assert hint in raised.value.hint
 
 
 def test_nothing_of_the_machine_learning_stack_is_imported():

@@ -183,11 +183,6 @@ class TestStep:
         assert thrice.part("generation") == pytest.approx(once.part("generation") / 3)
         assert thrice.part("training") == once.part("training")
 
-    def test_overlap_hides_the_shorter_side(self):
-        apart = layout(trainer_gpus=4, rollout_gpus=4)
-        turns, beside = step_time(workload(), apart), step_time(workload(), replace(apart, overlap=True))
-        assert turns.seconds - beside.seconds == pytest.approx(turns.part("generation"))
-
     def test_merged_weights_generate_faster_and_travel_slower(self):
         apart = layout(nodes=2, trainer_gpus=8, rollout_gpus=8, inter=link("10gbe"))
         adapter, merged = (step_time(workload(), replace(apart, sync=sync)) for sync in ("adapter", "merged"))
