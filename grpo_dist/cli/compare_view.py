@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grpo_dist.report.numbers import MINUS, NOTHING, number, percent, plural, points
+from grpo_dist.report.numbers import MINUS, NOTHING, number, percent, points
+from grpo_dist.text import plural
 
 HEADINGS = ("right", "difference", "gained, lost", "tokens", "cut")
 ENDS = ("estimate", "low", "high")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from grpo_dist.plan import LaunchPlan, Topology
 from grpo_dist.plan.fit import nodes_of_a_group
+from grpo_dist.text import gib
 
 BAR = 40
 """Width of the bar that stands for a whole GPU."""
@@ -25,7 +26,7 @@ def print_plan(plan: LaunchPlan, console: Console) -> None:
         for name, role in plan.memory["roles"].items():
             console.print(_section(f"memory: {name}", _memory(plan, role)))
         if host := plan.memory["host_bytes_per_node"]:
-            asleep = f"{_gib(host)} of each node's memory hold the weights of sleeping engines"
+            asleep = f"{gib(host)} of each node's memory hold the weights of sleeping engines"
             console.print(_section("host memory", iter([(asleep,)])))
         if compared := plan.memory["comparison"]:
             console.print(_section("comparison", _fullest(plan, compared)))
@@ -88,8 +89,8 @@ def _batch(plan: LaunchPlan) -> Iterator[tuple[str]]:
 
 
 def _fullest(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[str]]:
-    whole, total = plan.memory["gpu_bytes"], _gib(role["total_bytes"])
-    room = "" if whole is None else f" of {_gib(whole)} ({plan.memory['gpu']}), {_gib(role['headroom_bytes'])} left"
+    whole, total = plan.memory["gpu_bytes"], gib(role["total_bytes"])
+    room = "" if whole is None else f" of {gib(whole)} ({plan.memory['gpu']}), {gib(role['headroom_bytes'])} left"
     yield (f"{total}{room}; the most while: {role['peak_phase']}",)
 
 
@@ -104,7 +105,7 @@ def _memory(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[Any, ...]]
     table.add_column(style="dim")
     for number, part in enumerate(parts):
         block = Text("█ ", style=COLOURS[number % len(COLOURS)])
-        table.add_row(block + Text(part["name"]), _gib(part["bytes"]), Text(part["source"]))
+        table.add_row(block + Text(part["name"]), gib(part["bytes"]), Text(part["source"]))
     yield (table,)
 
 
@@ -138,7 +139,3 @@ def _time(time: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
 def _assumptions(plan: LaunchPlan) -> Iterator[tuple[Any, ...]]:
     for assumed in plan.time["assumptions"] if plan.time else ():
         yield assumed["name"], f"{assumed['value']:,.6g}", Text(assumed["source"], style="dim")
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:,.1f} GiB"

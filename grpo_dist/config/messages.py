@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -15,6 +14,7 @@ from grpo_dist.config.problems import ConfigProblem, DottedPath, dotted, shown
 from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
 from grpo_dist.config.yaml_source import Source
+from grpo_dist.text import closest
 
 
 def lookup(path: DottedPath, root: Any = RunConfig) -> tuple[DottedPath, Member]:
@@ -186,18 +186,6 @@ def unknown_in(root: Any, path: DottedPath) -> str:
     if near := closest(str(path[-1]), keys(section)):
         return f"unknown setting; did you mean {dotted((*known, near))}?"
     return f"unknown setting; {dotted(known) or 'this file'} has {', '.join(keys(section))}"
-
-
-def closest(word: str, words: list[str], cutoff: float = 0.6) -> str | None:
-    """The most similar of some words, ignoring case and hyphens; a word of which this one is a prefix comes first."""
-    wanted, plain = _plain(word), {_plain(one): one for one in words}
-    longer = [one for one in plain if len(wanted) > 2 and one.startswith(wanted)]
-    match = longer or get_close_matches(wanted, plain, n=1, cutoff=cutoff)
-    return plain[match[0]] if match else None
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("-", "_")
 
 
 def _written_with_dots(path: DottedPath) -> str | None:

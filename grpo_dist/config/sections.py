@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,6 +16,7 @@ from grpo_dist.config.cluster import ClusterSection, DistributedSection, Rollout
 from grpo_dist.config.generation_fields import NAMES, OWN_IN_BOTH, SAME, TAKEN
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
+from grpo_dist.text import closest
 
 
 @dataclass(frozen=True)
@@ -403,8 +403,8 @@ def _unknown_to(backend: str, name: str) -> str:
     if other is not None:
         only = f"{NAMES[other]} has it, and {NAMES[backend]} generates here"
         return f"{only}; remove it, or set rollout.backend: {other}"
-    close = get_close_matches(name, (*TAKEN[backend], *OWN_IN_BOTH), n=1)
-    if close and close[0] in OWN_IN_BOTH:
-        return f"{NAMES[backend]} has no such setting; if {close[0]} is meant: {OWN_IN_BOTH[close[0]]}"
-    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(TAKEN[backend]))}"
+    close = closest(name, (*TAKEN[backend], *OWN_IN_BOTH))
+    if close in OWN_IN_BOTH:
+        return f"{NAMES[backend]} has no such setting; if {close} is meant: {OWN_IN_BOTH[close]}"
+    hint = f"did you mean {close}?" if close else f"it has {', '.join(sorted(TAKEN[backend]))}"
     return f"{NAMES[backend]} has no such setting; {hint}"

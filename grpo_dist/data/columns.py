@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.nested import paths_in, with_nested
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.text import listing, nearest, place, plural, set_option
+from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
+from grpo_dist.text import closest, plural
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,7 +108,7 @@ def _described(ours: str, theirs: str) -> str:
 def guess_column(ours: str, theirs: str, there: list[str]) -> str | None:
     """The columns and dotted paths that may be meant; None if none is likely."""
     usual = next((name for name in USUAL_NAMES.get(ours, ()) if name in there), None)
-    return nearest(theirs, there) or usual or inner_name(ours, there)
+    return closest(theirs, there) or usual or inner_name(ours, there)
 
 
 def inner_name(ours: str, paths: Iterable[str]) -> str | None:

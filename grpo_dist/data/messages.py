@@ -84,7 +84,7 @@ def fold_system(messages: Messages) -> Messages:
     return [*rest[:first], folded, *rest[first + 1 :]]
 
 
-def dresser(system_prompt: str | None, accepts_system: bool) -> Callable[[Messages], Messages]:
+def system_adder(system_prompt: str | None, accepts_system: bool) -> Callable[[Messages], Messages]:
     """The function that adds the system prompt to a prompt, in the way the chat template supports."""
     if accepts_system:
         return lambda messages: with_system(messages, system_prompt)

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 from grpo_dist.config.sections import DataSection
 from grpo_dist.data.columns import map_columns
 from grpo_dist.data.identity import KEY, Problems, first_rows, problem_key, problem_keys
-from grpo_dist.data.messages import Messages, Render, dresser, system_prompt, template_accepts_system, to_messages
+from grpo_dist.data.messages import (
+    Messages,
+    Render,
+    system_adder,
+    system_prompt,
+    template_accepts_system,
+    to_messages,
+)
 from grpo_dist.data.problems import to_problems
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.text import excerpt, place, plural
+from grpo_dist.data.text import excerpt, place
 from grpo_dist.errors import DataError
+from grpo_dist.text import plural
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +41,7 @@ class LengthLimit:
 
     stated: int | None
     """From `data.max_prompt_length` or the quantile; None when neither is given."""
-    room: int
+    available: int
     """What the context length leaves for a prompt beside the longest completion."""
 
     def too_long(self, lengths: Sequence[int]) -> list[int]:
@@ -42,11 +50,11 @@ class LengthLimit:
 
     def no_room(self, lengths: Sequence[int]) -> list[int]:
         """Indices of prompts within the configured limit that leave no room for the completion."""
-        stated = self.room if self.stated is None else self.stated
+        stated = self.available if self.stated is None else self.stated
         return [
             index
             for index, length in enumerate(lengths)
-            if length > self.room and (self.stated is None or length <= stated)
+            if length > self.available and (self.stated is None or length <= stated)
         ]
 
 
@@ -54,19 +62,19 @@ def length_limit(
     lengths: Sequence[int],
     max_prompt_length: int | None,
     quantile: float | None,
-    room: int,
+    context_length: int,
     max_completion_length: int,
 ) -> LengthLimit:
     """The limit for prompts of these lengths; at least one of them is kept.
 
-    `room` is the context length, prompt plus completion. The quantile is numpy's (linear), rounded down: lengths ≤ it
+    `context_length` counts prompt plus completion. The quantile is numpy's (linear), rounded down: lengths ≤ it
     are kept.
 
     Raises:
         DataError: no prompt would remain.
     """
     stated = max_prompt_length if quantile is None else _quantile(lengths, quantile)
-    limit = LengthLimit(stated, room - max_completion_length)
+    limit = LengthLimit(stated, context_length - max_completion_length)
     shortest = min(lengths)
     if stated is not None and shortest > stated:
         raise DataError(
@@ -75,7 +83,7 @@ def length_limit(
             hint=f"--set data.max_prompt_length={max(lengths)}",
         )
     if len(limit.too_long(lengths)) + len(limit.no_room(lengths)) == len(lengths):
-        raise _no_room(lengths, room, max_completion_length)
+        raise _none_fits(lengths, context_length, max_completion_length)
     return limit
 
 
@@ -85,17 +93,18 @@ def _quantile(lengths: Sequence[int], quantile: float) -> int:
     return int(numpy.quantile(lengths, quantile))
 
 
-def _no_room(lengths: Sequence[int], room: int, max_completion_length: int) -> DataError:
+def _none_fits(lengths: Sequence[int], context_length: int, max_completion_length: int) -> DataError:
     shortest, longest = min(lengths), max(lengths)
-    fits = room - longest if room > longest else room - shortest
+    fits = context_length - longest if context_length > longest else context_length - shortest
     hint = (
         f"--set grpo.max_completion_length={fits}"
         if fits > 0
         else f"model.max_length has to be more than {shortest} tokens: raise it, or shorten the prompts"
     )
     return DataError(
-        f"no prompt fits: the shortest has {shortest} tokens, the longest {longest}; the model's room of {room} "
-        f"less grpo.max_completion_length {max_completion_length} leaves {room - max_completion_length}",
+        f"no prompt fits: the shortest has {shortest} tokens, the longest {longest}; "
+        f"the model's room of {context_length} less grpo.max_completion_length {max_completion_length} "
+        f"leaves {context_length - max_completion_length}",
         hint=hint,
     )
 
@@ -168,7 +177,7 @@ class Model:
 
     render: Render
     count_tokens: CountTokens
-    room: int
+    context_length: int
     """Context length in tokens, prompt plus completion."""
     max_completion_length: int
     """Longest completion that is requested, in tokens."""
@@ -215,12 +224,12 @@ def prepare(
     accepts_system = template_accepts_system(model.render)
     if text is not None and not accepts_system:
         tally.note("the chat template has no system role: the system prompt stands before the first user message")
-    dress = dresser(text, accepts_system)
+    add_system = system_adder(text, accepts_system)
     loaded, loaded_heldout = _load(section, hold_out, rows)
-    train = to_problems(loaded, section, dress, need_answers, tally, reads)
+    train = to_problems(loaded, section, add_system, need_answers, tally, reads)
     heldout = None
     if loaded_heldout is not None:
-        heldout = to_problems(loaded_heldout, section, dress, need_answers, held_tally, reads)
+        heldout = to_problems(loaded_heldout, section, add_system, need_answers, held_tally, reads)
         train = _without_leaks(train, heldout, tally)
     _tell_repeats(train, tally)
     train, limits = _measured(train, section, model, tally)
@@ -309,7 +318,7 @@ def _measured(train: Dataset, section: DataSection, model: Model, tally: Tally) 
         lengths,
         section.max_prompt_length,
         section.max_prompt_length_quantile,
-        model.room,
+        model.context_length,
         model.max_completion_length,
     )
     return _keep(train, lengths, limits, section, model, tally), limits
@@ -344,10 +353,10 @@ def _keep(
 def _reasons(too_long: int, no_room: int, limits: LengthLimit, section: DataSection, model: Model) -> str:
     quantile = section.max_prompt_length_quantile
     source = f"quantile {quantile:g}" if quantile is not None else "data.max_prompt_length"
-    room = f"the model's room of {model.room:,} less max_completion_length {model.max_completion_length:,}"
+    why = f"the model's room of {model.context_length:,} less max_completion_length {model.max_completion_length:,}"
     reasons = [
         f"{too_long:,} longer than {limits.stated:,} tokens ({source})" if too_long else "",
-        f"{no_room:,} longer than {limits.room:,} tokens ({room})" if no_room else "",
+        f"{no_room:,} longer than {limits.available:,} tokens ({why})" if no_room else "",
     ]
     return ", ".join(reason for reason in reasons if reason)
 

@@ -13,8 +13,9 @@ from grpo_dist.data.identity import KEY, problem_key
 from grpo_dist.data.messages import Messages, ends_answered, to_messages
 from grpo_dist.data.nested import leaves
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.text import as_text, excerpt, is_missing, place, plural, set_option
+from grpo_dist.data.text import as_text, excerpt, is_missing, place, set_option
 from grpo_dist.errors import DataError
+from grpo_dist.text import plural
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -135,12 +136,12 @@ TOLERATED = 0.01
 def to_problems(
     rows: Dataset,
     section: DataSection,
-    dress: Callable[[Messages], Messages],
+    add_system: Callable[[Messages], Messages],
     need_answers: bool,
     tally: Tally,
     reads: Callable[[str], bool] = lambda name: False,
 ) -> Dataset:
-    """Columns `prompt` (list of {role, content}; `dress` adds the system prompt), `answer` (text), KEY, and all others.
+    """Columns `prompt` (list of {role, content}, with `add_system` applied), `answer` (text), KEY, and all others.
 
     Rows with an empty prompt are dropped, and so are the few (under 1 %) in whose answer the extractor finds nothing.
     Without `need_answers` a data set may lack the column, and an answer may be None.
@@ -160,7 +161,7 @@ def to_problems(
     if need_answers:
         kept = _with_answer(kept, answers, rows["answer"][:], section, tally)
         _tell_overlong([answers[index] for index in kept], section, tally)
-    return _rebuilt(rows, kept, prompts, dress, answers)
+    return _rebuilt(rows, kept, prompts, add_system, answers)
 
 
 def _tell_cut_off(cells: Sequence[Any], tally: Tally) -> None:
@@ -237,13 +238,13 @@ def _rebuilt(
     rows: Dataset,
     kept: list[int],
     prompts: list[Messages | None],
-    dress: Callable[[Messages], Messages],
+    add_system: Callable[[Messages], Messages],
     answers: list[str | None] | None,
 ) -> Dataset:
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     features = {"prompt": List({"role": Value("string"), "content": Value("string")})}
-    columns: dict[str, list[Any]] = {"prompt": [dress(prompts[index]) for index in kept]}
+    columns: dict[str, list[Any]] = {"prompt": [add_system(prompts[index]) for index in kept]}
     if answers is not None:
         features["answer"] = Value("string")
         columns["answer"] = [answers[index] for index in kept]

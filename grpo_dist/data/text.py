@@ -6,7 +6,6 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from grpo_dist.config.sections import DataSection, SourceSection
@@ -59,22 +58,10 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name most similar to `name`, if any is close."""
-    by_lower = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), by_lower, n=1)
-    return by_lower[close[0]] if close else None
-
-
 def excerpt(value: object) -> str:
     """The first characters of a value, on one line and quoted."""
     text = " ".join(str(value).split())
     return repr(text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…")
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 prompt`, `1,407 prompts`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def set_option(path: str, value: str | Mapping[str, str]) -> str:

@@ -13,8 +13,9 @@ from grpo_dist.data.messages import Messages, to_messages
 from grpo_dist.data.problems import only_one
 from grpo_dist.data.sources import load_rows
 from grpo_dist.data.tally import Tally
-from grpo_dist.data.text import as_text, excerpt, is_missing, is_plain_number, place, plural
+from grpo_dist.data.text import as_text, excerpt, is_missing, is_plain_number, place
 from grpo_dist.errors import DataError
+from grpo_dist.text import plural
 
 START, END = "<start_working_out>", "<end_working_out>"
 THINK = re.compile(r"</?think>")
@@ -25,7 +26,7 @@ Cells = Mapping[str, Mapping[int, Any]]
 
 def warm_start_examples(
     section: WarmStartSection,
-    dress: Callable[[Messages], Messages],
+    add_system: Callable[[Messages], Messages],
     tally: Tally,
     *,
     prefilled: bool,
@@ -33,7 +34,7 @@ def warm_start_examples(
 ) -> list[dict[str, Any]]:
     """`{"prompt": messages, "completion": text}` of every row whose problem is not held out.
 
-    `dress` adds the system prompt as GRPO does.
+    `add_system` adds the system prompt as GRPO does.
 
     A column `completion` is used as it is; otherwise `reasoning` (think tags stripped) and `answer` are put into our
     tags, after the opening one unless the generation prompt holds it already (`prefilled`).
@@ -56,7 +57,7 @@ def warm_start_examples(
     prompts = [to_messages(value, _where(source, "prompt", row)) for row, value in cells["prompt"].items()]
     _check_complete(source, cells | {"prompt": dict(zip(cells["prompt"], prompts, strict=True))})
     texts = _texts(source, cells, "completion") if whole else _wrapped(source, cells, prefilled)
-    return [{"prompt": dress(prompt), "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
+    return [{"prompt": add_system(prompt), "completion": text} for prompt, text in zip(prompts, texts, strict=True)]
 
 
 def _cells(values: Sequence[Any], kept: Iterable[int]) -> dict[int, Any]:

@@ -10,6 +10,7 @@ from grpo_dist.config import RunConfig
 from grpo_dist.findings import Finding
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.debug import Debug
+from grpo_dist.text import gib
 
 GIB = 2**30
 MOST_CUT = 0.05
@@ -102,14 +103,14 @@ def longest_batch_findings(debug: Debug, planned: LaunchPlan, longest: Mapping[s
         yield Finding(name, "ok", f"{what}; a CPU cannot tell the memory of a GPU{_cluster_memory(planned)}")
     elif debug.small or planned_bytes is None:
         yield Finding(
-            name, "ok", f"{what}; peak {_gib(peak)}, which says nothing of the large model{_cluster_memory(planned)}"
+            name, "ok", f"{what}; peak {gib(peak)}, which says nothing of the large model{_cluster_memory(planned)}"
         )
     elif peak <= planned_bytes:
-        yield Finding(name, "ok", f"{what}; peak {_gib(peak)}, planned {_gib(planned_bytes)}")
+        yield Finding(name, "ok", f"{what}; peak {gib(peak)}, planned {gib(planned_bytes)}")
     else:
         smaller = max(1, planned.batch.per_device_train_batch_size // 2)
         hint = f"leave more room: --set distributed.max_per_device_train_batch_size={smaller}"
-        what = f"{what}; peak {_gib(peak)}, more than the {_gib(planned_bytes)} planned{_cluster_memory(planned)}"
+        what = f"{what}; peak {gib(peak)}, more than the {gib(planned_bytes)} planned{_cluster_memory(planned)}"
         yield Finding(name, "warning", what, hint)
 
 
@@ -118,7 +119,7 @@ def _cluster_memory(plan: LaunchPlan) -> str:
     if planned is None or not plan.memory["gpu_bytes"]:
         return ""
     room = plan.memory["gpu_bytes"]
-    return f"; the cluster's plan counts {_gib(planned)} of {_gib(room)} for a trainer (grpo-dist plan CONFIG)"
+    return f"; the cluster's plan counts {gib(planned)} of {gib(room)} for a trainer (grpo-dist plan CONFIG)"
 
 
 def _trainer_bytes(plan: LaunchPlan) -> int | None:
@@ -127,7 +128,3 @@ def _trainer_bytes(plan: LaunchPlan) -> int | None:
         return None
     roles = plan.memory["roles"]
     return roles["trainer"]["total_bytes"] if "trainer" in roles else max(r["total_bytes"] for r in roles.values())
-
-
-def _gib(number: int) -> str:
-    return f"{number / GIB:,.1f} GiB"

@@ -10,6 +10,7 @@ from typing import Any
 
 from grpo_dist.doctor.case import DoctorContext, output
 from grpo_dist.findings import Finding
+from grpo_dist.text import gib
 
 IMPORT_SECONDS = 120.0
 """Importing PyTorch from a slow file system takes long."""
@@ -94,11 +95,11 @@ def _gpus(context: DoctorContext, seen: Mapping[str, Any]) -> Iterator[Finding]:
     users = _users() if gpus else ""
     for index, gpu in enumerate(gpus):
         name = f"gpu-{index}"
-        what = f"{gpu['name']}, {_gib(gpu['free'])} of {_gib(gpu['total'])} free"
+        what = f"{gpu['name']}, {gib(gpu['free'])} of {gib(gpu['total'])} free"
         used = 1 - gpu["free"] / gpu["total"]
         if index < wanted and needed and gpu["free"] < needed:
             hint = f"end what uses it{users}, or see grpo-dist plan CONFIG for settings that need less"
-            yield Finding(name, "error", f"{what}; the plan needs {_gib(needed)}", hint)
+            yield Finding(name, "error", f"{what}; the plan needs {gib(needed)}", hint)
         elif used > BUSY:
             yield Finding(name, "warning", f"{what}; other processes use it", f"nvidia-smi{users}")
         else:
@@ -116,7 +117,3 @@ def _users() -> str:
     printed = output("nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader")
     lines = [" ".join(line.split()) for line in (printed or "").splitlines() if line.strip()]
     return f" ({'; '.join(lines[:8])})" if lines else ""
-
-
-def _gib(number: int) -> str:
-    return f"{number / GIB:,.1f} GiB"

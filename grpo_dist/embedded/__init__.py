@@ -1,2 +1,1 @@
-"""A tiny model and a task generated from one seed: nothing is downloaded, and two CPU cores are enough to see it
-learn."""
+"""A tiny model and a task generated from one seed: nothing is downloaded, and two CPU cores suffice to see it learn."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from grpo_dist.errors import PushError
 from grpo_dist.run.models import ADAPTER_WEIGHTS, EXPORT_RECORD, ModelSource
+from grpo_dist.text import first_line
 
 TOKEN_HINT = "export HF_TOKEN=<a token that may write; https://huggingface.co/settings/tokens>, or: hf auth login"
 
@@ -55,17 +56,13 @@ def push(folder: Path, repository: str) -> str:
         raise PushError(f"--push {repository}: {error}", hint="a repository reads owner/name") from error
     except HfHubHTTPError as error:
         refused = error.response is not None and error.response.status_code in (401, 403)
-        reason = _first_line(error)
+        reason = first_line(error)
         raise PushError(
             f"--push {repository}: the Hub refuses: {reason}", hint=TOKEN_HINT if refused else again
         ) from error
     except (httpx.HTTPError, OSError) as error:
-        raise PushError(f"--push {repository}: the Hub cannot be reached: {_first_line(error)}", hint=again) from error
+        raise PushError(f"--push {repository}: the Hub cannot be reached: {first_line(error)}", hint=again) from error
     return commit.commit_url
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 Form = Literal["adapter", "merged", "vllm"]

@@ -24,6 +24,7 @@ from grpo_dist.plan.nearest import no_split, ways_to_divide
 from grpo_dist.plan.specs import Architecture
 from grpo_dist.plan.time import StepTime, Workload, balance
 from grpo_dist.plan.topology import Machines, Split, machines_of, splits
+from grpo_dist.text import plural
 
 TRIED = 8
 """Number of fastest splits checked against the memory, if that depends on the number of training processes."""
@@ -117,18 +118,14 @@ def _stated(machines: Machines, split: Split) -> str:
 
 def _numbers(split: Split) -> str:
     if split.rollout_nodes:
-        where = f"{split.rollout_nodes} whole node{_s(split.rollout_nodes)}"
+        where = plural(split.rollout_nodes, "whole node")
     elif split.rollout_gpus_per_node:
-        where = f"{split.rollout_gpus_per_node} GPU{_s(split.rollout_gpus_per_node)} of each node"
+        where = f"{plural(split.rollout_gpus_per_node, 'GPU')} of each node"
     else:
         where = "the same CPUs"
     training = "1 process trains" if split.num_processes == 1 else f"{split.num_processes} processes train"
     generating = "1 replica generates" if split.replicas == 1 else f"{split.replicas} replicas generate"
     return f"{training}, {generating} on {where}"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def _seconds(time: StepTime) -> str:

@@ -11,6 +11,7 @@ from grpo_dist.plan.inputs import GpuMemory, PlanInputs, fits, largest, servable
 from grpo_dist.plan.memory import MemoryBreakdown, RolloutSetup, max_concurrency, rollout_memory
 from grpo_dist.plan.specs.hardware import GPUS
 from grpo_dist.plan.specs.lookup import KNOWN, OWNERS
+from grpo_dist.text import gib
 
 MOST_PROCESSES = 1024
 USUAL_NODE = 8
@@ -34,8 +35,8 @@ def trainer_does_not_fit(basis: PlanInputs, demand: GpuMemory) -> PlanRefusal:
     part = memory.largest()
     return PlanRefusal(
         f"{basis.config.model.name_or_path} does not fit: {_what(basis, demand, memory)}{beside} needs "
-        f"{_gib(memory.total)}, margin included, and one {basis.gpu.name} has {_gib(basis.gpu.memory)}; "
-        f"the most is {part.name}: {_gib(part.bytes)} ({part.source})",
+        f"{gib(memory.total)}, margin included, and one {basis.gpu.name} has {gib(basis.gpu.memory)}; "
+        f"the most is {part.name}: {gib(part.bytes)} ({part.source})",
         _ways(basis, _shorter(basis, lambda tokens: fits(basis, _with_completion(demand, tokens).least())), demand),
         otherwise=SMALLER,
         kind=MEMORY,
@@ -58,7 +59,7 @@ def engine_does_not_fit(basis: PlanInputs, engine: RolloutSetup, tried: list[int
 
     return PlanRefusal(
         f"{basis.config.model.name_or_path} does not fit: a vLLM replica on {on} with gpu_memory_utilization {share:g} "
-        f"has {_gib(share * basis.gpu.memory)} of each {basis.gpu.name}, holds {_gib(weights.bytes)} of weights there, "
+        f"has {gib(share * basis.gpu.memory)} of each {basis.gpu.name}, holds {gib(weights.bytes)} of weights there, "
         f"and has no room for one sequence of {engine.max_model_len:,} tokens",
         _ways(basis, _shorter(basis, holds), None),
         otherwise=SMALLER,
@@ -190,7 +191,3 @@ def _with_completion(demand: GpuMemory, tokens: int) -> GpuMemory:
 
 def _with(demand: GpuMemory, **changes: Any) -> GpuMemory:
     return replace(demand, trainer=replace(demand.trainer, **changes))
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB"

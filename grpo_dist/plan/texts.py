@@ -39,15 +39,15 @@ def texts(config: RunConfig, positions: int | None) -> Texts:
     Args:
         positions: `max_position_embeddings` of the model; None if unknown.
     """
-    longest, room = longest_completion(config), config.model.max_length
+    longest, context = longest_completion(config), config.model.max_length
     prompt, source = _longest_prompt(config, longest, positions)
-    engine = prompt + longest if room is None else room
+    engine = prompt + longest if context is None else context
     return Texts(prompt, source, config.grpo.max_completion_length, engine)
 
 
 def _longest_prompt(config: RunConfig, completion: int, positions: int | None) -> tuple[int, str]:
-    room, stated = config.model.max_length, config.data.max_prompt_length
-    left = None if room is None else max(1, room - completion)
+    context, stated = config.model.max_length, config.data.max_prompt_length
+    left = None if context is None else max(1, context - completion)
     if stated is not None:
         return (stated if left is None else min(stated, left)), "data.max_prompt_length"
     if left is not None:

@@ -40,19 +40,19 @@ def deadline_warnings(config: RunConfig, per_step: float, hours: float | None, s
     if per_step > usable:
         needed = _written(2 * per_step + config.cluster.signal_seconds)
         yield (
-            f"cluster.time: one step takes {_words(per_step)}, and a job of {stated} ends before it: no step is ever "
-            f"done; --set cluster.time={needed}, or plan for a shorter step"
+            f"cluster.time: one step takes {_duration(per_step)}, and a job of {stated} ends before it: no step is "
+            f"ever done; --set cluster.time={needed}, or plan for a shorter step"
         )
     elif save_steps * per_step > usable:
         fewer = max(1, int(usable // per_step))
         yield (
-            f"grpo.save_steps: {save_steps} steps take {_words(save_steps * per_step)}, and a job of {stated} ends "
+            f"grpo.save_steps: {save_steps} steps take {_duration(save_steps * per_step)}, and a job of {stated} ends "
             f"before: only what is saved at its signal is kept; --set grpo.save_steps={fewer}"
         )
     if per_step <= usable and hours is not None and 3600 * hours > usable:
         jobs, enough = jobs_of(config, 3600 * hours), _written(3600 * hours * 1.1 + config.cluster.signal_seconds)
         yield (
-            f"cluster.time: the run takes {_words(3600 * hours)}, a job of {stated} ends before: "
+            f"cluster.time: the run takes {_duration(3600 * hours)}, a job of {stated} ends before: "
             f"{_requeued(config, jobs)}; --set cluster.time={enough} runs it in one"
         )
 
@@ -64,7 +64,7 @@ def _requeued(config: RunConfig, jobs: int) -> str:
     return f"it needs {jobs} jobs, and cluster.max_requeues allows {most}"
 
 
-def _words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:,.0f} min"
     return f"{seconds / 3600:,.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"

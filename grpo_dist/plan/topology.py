@@ -12,6 +12,7 @@ from typing import Literal
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
+from grpo_dist.text import plural
 
 Mode = Literal["transformers", "colocate", "server"]
 
@@ -48,8 +49,8 @@ class Machines:
 
     def __str__(self) -> str:
         if not self.gpus_per_node:
-            return f"{self.nodes} node{_s(self.nodes)} on CPU"
-        return f"{self.nodes} node{_s(self.nodes)} × {self.gpus_per_node} GPUs"
+            return f"{plural(self.nodes, 'node')} on CPU"
+        return f"{plural(self.nodes, 'node')} × {self.gpus_per_node} GPUs"
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,6 @@ def _trainers(machines: Machines, nodes: int, available: int) -> int:
         return available
     each, rest = divmod(machines.num_processes, nodes)
     return each if not rest and each <= available else 0
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,6 @@ def data_size(count: float | None) -> str:
     return f"{number(count / unit)} {name}"
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """1 step, 2 steps, 10,000 steps."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 def _bare(text: str) -> str:
     """Without insignificant zeros."""
     return text.rstrip("0").rstrip(".") if "." in text else text

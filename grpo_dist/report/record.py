@@ -18,8 +18,8 @@ from typing import Any, Literal
 import yaml
 
 from grpo_dist.errors import ReportError
-from grpo_dist.report.numbers import plural
 from grpo_dist.run import metrics
+from grpo_dist.text import plural
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ The user's functions are named `package.module:function` or `path/to/file.py:fun
 from __future__ import annotations
 
 import asyncio
-import difflib
 import importlib
 import inspect
 import sys
@@ -24,6 +23,7 @@ from grpo_dist.rewards.guard import Batch, check_rewards, reward_error
 from grpo_dist.rewards.imports import folder_package, load_file
 from grpo_dist.rewards.isolation import own, own_columns, random_numbers_apart
 from grpo_dist.rewards.names import FROM_TRL, accepted_kwargs, check_reward_names, is_users, member_names, metric_name
+from grpo_dist.text import closest
 
 
 def resolve(name: str) -> Callable:
@@ -97,9 +97,9 @@ def _raise_import_failed(name: str, error: BaseException, folder: Path | None = 
 
 def _attribute_hint(module: ModuleType, attribute: str) -> str:
     functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    close = difflib.get_close_matches(attribute, functions, n=1)
+    close = closest(attribute, functions)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{close}'?"
     return f"its functions are: {', '.join(functions)}" if functions else "it defines no functions"
 
 

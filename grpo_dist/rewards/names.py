@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from grpo_dist.config.sections import RewardFunction
 from grpo_dist.rewards import REWARD_SETS, REWARDS
+from grpo_dist.text import closest
 
 FROM_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """Keyword arguments TRL passes to every reward besides the columns of the data set."""
@@ -77,5 +77,5 @@ def _kwarg_problems(function: RewardFunction, members: tuple[str, ...]) -> Itera
 
 
 def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, [*REWARDS, *REWARD_SETS], n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = closest(name, [*REWARDS, *REWARD_SETS])
+    return f"; did you mean '{close}'?" if close else ""

@@ -11,7 +11,7 @@ from datasets import Dataset
 from grpo_dist.config.sections import DataSection
 from grpo_dist.data.columns import map_columns
 from grpo_dist.data.identity import KEY
-from grpo_dist.data.messages import dresser, fold_system, template_accepts_system, to_messages, with_system
+from grpo_dist.data.messages import fold_system, system_adder, template_accepts_system, to_messages, with_system
 from grpo_dist.data.problems import boxed, gsm8k, to_problems
 from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import as_text
@@ -36,7 +36,7 @@ DAPO = [
 
 def problems(rows, *, need_answers=True, system=None, tally=None, **stated):
     section = DataSection(name_or_path="rows.jsonl", **stated)
-    found = to_problems(Dataset.from_list(rows), section, dresser(system, True), need_answers, tally or Tally())
+    found = to_problems(Dataset.from_list(rows), section, system_adder(system, True), need_answers, tally or Tally())
     return found.remove_columns(KEY)
 
 
@@ -244,7 +244,7 @@ def test_messages_without_words():
 def test_folding_the_system_prompt():
     assert fold_system(with_system(CONVERSATION, "S")) == [*user("S\n\nHi"), *CONVERSATION[1:]]
     assert fold_system(CONVERSATION) == CONVERSATION
-    assert dresser(None, False)(CONVERSATION) == CONVERSATION
+    assert system_adder(None, False)(CONVERSATION) == CONVERSATION
 
 
 def render_gemma(messages) -> str:
@@ -378,6 +378,6 @@ def test_a_column_that_a_reward_reads_stays_beside_the_answer_taken_from_it():
         Dataset.from_list([{"question": "q", "ground_truth": "1"}]),
         DataSection(name_or_path="x", columns={"prompt": "question", "answer": "ground_truth"}),
     )
-    found = to_problems(rows, section, dresser(None, True), True, Tally(), lambda name: name == "ground_truth")
+    found = to_problems(rows, section, system_adder(None, True), True, Tally(), lambda name: name == "ground_truth")
     assert (found["answer"][:], found["ground_truth"][:]) == (["1"], ["1"])
     assert "question" not in found.column_names

@@ -16,7 +16,7 @@ from grpo_dist.config import load_config
 from grpo_dist.config.sections import KNOWN_DATA, DataSection, SourceSection, WarmStartSection
 from grpo_dist.data.filtered import settings_for
 from grpo_dist.data.identity import Problems
-from grpo_dist.data.messages import dresser
+from grpo_dist.data.messages import system_adder
 from grpo_dist.data.prepare import Model, Prepared, prepare
 from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import is_plain_number
@@ -105,7 +105,7 @@ def words(prompts) -> list[int]:
 
 
 def prepared(**stated) -> Prepared:
-    model = Model(lambda messages: str(messages), words, room=100, max_completion_length=50)
+    model = Model(lambda messages: str(messages), words, context_length=100, max_completion_length=50)
     return prepare(DataSection(**stated), model, seed=0, need_answers=True, hold_out=False)
 
 
@@ -139,7 +139,7 @@ def test_all_three_ways_in_which_math_boxes():
 
 def warm_examples(rows: list[dict], tally: Tally | None = None, **stated) -> list[dict]:
     section = WarmStartSection(data={"name_or_path": write("warm.parquet", rows), "like": MINI}, **stated)
-    return warm_start_examples(section, dresser("S", True), tally or Tally(), prefilled=True, held=Problems())
+    return warm_start_examples(section, system_adder("S", True), tally or Tally(), prefilled=True, held=Problems())
 
 
 def test_warm_start_of_a_copy():
@@ -173,7 +173,7 @@ def test_numeric_answers_where_there_are_none_or_a_row_lacks_a_part():
 def test_numeric_answers_of_whole_completions():
     rows = [{"prompt": "p", "completion": "c", "answer": "x"}, {"prompt": "q", "completion": "d", "answer": 2}]
     section = WarmStartSection(data={"name_or_path": write("w.jsonl", rows)}, numeric_answers=True)
-    (example,) = warm_start_examples(section, dresser(None, True), Tally(), prefilled=True, held=Problems())
+    (example,) = warm_start_examples(section, system_adder(None, True), Tally(), prefilled=True, held=Problems())
     assert (example["prompt"][0]["content"], example["completion"]) == ("q", "d")
 
 

@@ -27,7 +27,7 @@ def words(prompts) -> list[int]:
     return [len(prompt[-1]["content"].split()) for prompt in prompts]
 
 
-MODEL = Model(render=render, count_tokens=words, room=100, max_completion_length=50)
+MODEL = Model(render=render, count_tokens=words, context_length=100, max_completion_length=50)
 
 
 def question(number: int, length: int = 3) -> dict[str, object]:

@@ -9,7 +9,7 @@ import pytest
 
 from grpo_dist.config.sections import WarmStartSection
 from grpo_dist.data.identity import Problems, problem_key
-from grpo_dist.data.messages import dresser
+from grpo_dist.data.messages import system_adder
 from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import warm_start_examples
 from grpo_dist.errors import DataError
@@ -27,7 +27,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 def examples(*rows, prefilled=True, numeric_answers=False, tally=None, held=NONE, **stated):
     Path("warm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = WarmStartSection(data={"name_or_path": "warm.jsonl", **stated}, numeric_answers=numeric_answers)
-    return warm_start_examples(section, dresser("S", True), tally or Tally(), prefilled=prefilled, held=held)
+    return warm_start_examples(section, system_adder("S", True), tally or Tally(), prefilled=prefilled, held=held)
 
 
 def test_reasoning_and_answer_are_wrapped():

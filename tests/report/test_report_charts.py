@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from grpo_dist.report import charts
 from grpo_dist.report.charts import LineChart, Trace
-from grpo_dist.report.numbers import data_size, duration, number, percent, plural, points
+from grpo_dist.report.numbers import data_size, duration, number, percent, points
 from grpo_dist.report.record import Interval
 from grpo_dist.report.series import extremes, smooth, smoothing_window, thinned
+from grpo_dist.text import plural
 
 logged = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
 numbers_written = {
@@ -152,7 +153,7 @@ def test_words_for_quantities() -> None:
         "–",
     )
     assert (duration(9), duration(75), duration(7322)) == ("9 s", "1 min 15 s", "2 h 2 min")
-    assert (plural(1, "step"), plural(10_000, "step"), plural(2, "process", "processes")) == (
+    assert (plural(1, "step")(10_000, "step")(2, "process", "processes")) == (
         "1 step",
         "10,000 steps",
         "2 processes",

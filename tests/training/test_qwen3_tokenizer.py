@@ -13,7 +13,7 @@ from program import Program
 from pyarrow import parquet
 
 from grpo_dist.config.sections import DataSection, RewardFunction
-from grpo_dist.data.messages import SYSTEM_PROMPTS, chat_template, dresser, system_prompt
+from grpo_dist.data.messages import SYSTEM_PROMPTS, chat_template, system_adder, system_prompt
 from grpo_dist.data.warm_start import wrap
 from grpo_dist.rewards.load import load_rewards
 
@@ -36,7 +36,7 @@ def base(qwen3_base_files):
 
 
 def asked(question: str) -> list[dict[str, str]]:
-    return dresser(system_prompt(DataSection(name_or_path="x")), True)([{"role": "user", "content": question}])
+    return system_adder(system_prompt(DataSection(name_or_path="x")), True)([{"role": "user", "content": question}])
 
 
 def prompt_ids(tokenizer, question: str) -> list[int]:

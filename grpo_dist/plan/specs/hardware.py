@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from grpo_dist.config.messages import closest
 from grpo_dist.errors import PlanError
+from grpo_dist.text import closest
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from grpo_dist.plan.checks import obstacle
 from grpo_dist.progress import say
 from grpo_dist.run.checkpoints import newest_complete
 from grpo_dist.run.directory import write_json
+from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run
 
 ANOTHER_RUN = "mend it, or start another run with --set model.backend=trl --output DIR"
@@ -53,7 +54,7 @@ def select_backend(run: Run) -> Backend:
     try:
         _import_unsloth(run)
     except Exception as error:
-        reason = f"Unsloth cannot be imported: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        reason = f"Unsloth cannot be imported: {first_line(error)}"
         if run.config.model.backend == "unsloth":
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
         if _has_trained(run):

@@ -22,6 +22,7 @@ from grpo_dist.config.sections import LoraSection, ModelSection
 from grpo_dist.errors import ModelError
 from grpo_dist.progress import say
 from grpo_dist.run.models import ADAPTER_CONFIG, ModelSource
+from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run, open_run
 from grpo_dist.training.models.prompts import PromptRenderer, renderer_of
 
@@ -79,7 +80,7 @@ def vocabulary(run: Run) -> int:
         return AutoConfig.from_pretrained(model_path(run), **origin(section)).get_text_config().vocab_size
 
 
-def room(run: Run) -> int:
+def context_length(run: Run) -> int:
     """Context length of the model: tokens of prompt plus completion.
 
     Raises:
@@ -148,7 +149,7 @@ class explained:
         if not isinstance(error, OSError | ValueError | ImportError | TypeError | KeyError):
             return
         name = self.section.name_or_path
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
             f"model.name_or_path: {name!r} cannot be loaded: {reason}", hint=_hint(name, reason)
         ) from error
@@ -199,7 +200,7 @@ def load_directory(directory: Path, dtype: torch.dtype, trust_remote_code: bool)
         base, revision = stated["base_model_name_or_path"], stated.get("revision") or "main"
         return load_adapter(AutoModelForCausalLM.from_pretrained(base, revision=revision, **how), directory)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ModelError(f"{directory}: cannot be loaded: {reason}", hint=f"ls -l {directory}") from error
 
 

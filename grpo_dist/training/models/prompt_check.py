@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from grpo_dist.data.marks import MARK, PICTURE
 from grpo_dist.data.messages import Messages, system_prompt
-from grpo_dist.data.text import excerpt, plural
+from grpo_dist.data.text import excerpt
 from grpo_dist.errors import DataError
 from grpo_dist.findings import Finding, Status, any_error
+from grpo_dist.text import plural
 from grpo_dist.training.common.backend import is_unsloth
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.load import declared_generation, load_tokenizer

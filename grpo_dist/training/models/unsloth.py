@@ -16,10 +16,10 @@ from grpo_dist.plan.memory.vllm import served_rank
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.load import (
     check_target_modules,
+    context_length,
     explained,
     model_path,
     origin,
-    room,
 )
 
 
@@ -34,7 +34,7 @@ def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
     with explained(section):
         model, _ = FastLanguageModel.from_pretrained(
             model_path(run),
-            max_seq_length=run.plan.max_model_len or room(run),
+            max_seq_length=run.plan.max_model_len or context_length(run),
             dtype=getattr(torch, section.dtype),
             load_in_4bit=False,
             use_exact_model_name=True,  # not Unsloth's copy under another name

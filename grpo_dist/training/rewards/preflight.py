@@ -50,7 +50,7 @@ from grpo_dist.training.rewards.trial import RewardRunner
 PROBLEMS = 64
 PROBING_PROBLEMS = 8
 """Number of problems on which the answer forms are compared."""
-SPOILT_PROBLEMS = 16
+CORRUPTED_PROBLEMS = 16
 SLOW_SECONDS = 0.05
 """Seconds per completion: slower functions are tried on fewer problems, and progress is reported."""
 BUDGET_SECONDS = 60.0
@@ -190,7 +190,7 @@ class Preflight:
         opened = self._opened(form)
         values = [row.get(self.answer_column, NO_ANSWER) for row in self.rows]
         told = other_values(values, wrong_answers(self.answers))
-        few = self.answers[:SPOILT_PROBLEMS]
+        few = self.answers[:CORRUPTED_PROBLEMS]
         return [
             *gold_cases(form, self.answers, prefilled=opened, told=told),
             *spoilt_cases(form, few, prefilled=opened, repetitions=1 + self.longest // TOKENS_OF_PHRASE),

@@ -14,12 +14,12 @@ from grpo_dist.data.prepare import Prepared, held_out_by
 from grpo_dist.data.prepare import prepare as prepare_data
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
-from grpo_dist.data.text import plural
 from grpo_dist.embedded.base_cache import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say_passing
 from grpo_dist.rewards.load import load_rewards
+from grpo_dist.text import plural
 from grpo_dist.training.common.backend import Backend
 from grpo_dist.training.common.environment import note_environment
 from grpo_dist.training.common.process import Run

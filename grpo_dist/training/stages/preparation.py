@@ -13,7 +13,7 @@ from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import DataSection
 from grpo_dist.data.columns import guess_column
 from grpo_dist.data.identity import Problems
-from grpo_dist.data.messages import chat_template, dresser, system_prompt, template_accepts_system
+from grpo_dist.data.messages import chat_template, system_adder, system_prompt, template_accepts_system
 from grpo_dist.data.nested import paths_in
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
@@ -31,7 +31,7 @@ from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.backend import Backend
 from grpo_dist.training.common.environment import note_environment
 from grpo_dist.training.common.process import Run
-from grpo_dist.training.models.load import declared_generation, load_tokenizer, room, vocabulary
+from grpo_dist.training.models.load import context_length, declared_generation, load_tokenizer, vocabulary
 from grpo_dist.training.models.prompt_check import as_note, check_prompts
 from grpo_dist.training.models.prompts import renderer_in, renderer_of
 from grpo_dist.training.models.special_tokens import begins_with_bos, end_tokens, settle_pad
@@ -107,7 +107,7 @@ def data_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
     return Model(
         render=renderer.text,
         count_tokens=renderer.lengths,
-        room=room(run),
+        context_length=context_length(run),
         max_completion_length=longest_completion(run.config),
     )
 
@@ -142,7 +142,11 @@ def planned_data(run: Run) -> DataSection:
 def planned_model(run: Run, tokenizer: PreTrainedTokenizerBase) -> Model:
     """Limited to the context length of the run's engines: one longer prompt would fail a step."""
     model = data_model(run, tokenizer)
-    return model if run.plan.max_model_len is None else replace(model, room=min(model.room, run.plan.max_model_len))
+    return (
+        model
+        if run.plan.max_model_len is None
+        else replace(model, context_length=min(model.context_length, run.plan.max_model_len))
+    )
 
 
 def _try_rewards(run: Run, tokenizer: PreTrainedTokenizerBase, prepared: Prepared) -> None:
@@ -223,11 +227,11 @@ def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> 
     from grpo_dist.training.stages.warm_start import warm_start  # imports TRL, which takes seconds
 
     config, renderer = run.config, renderer_of(run.config, tokenizer)
-    dress = dresser(system_prompt(config.data), template_accepts_system(renderer.text))
-    question = dress([{"role": "user", "content": "?"}])
+    add_system = system_adder(system_prompt(config.data), template_accepts_system(renderer.text))
+    question = add_system([{"role": "user", "content": "?"}])
     prefilled = renderer.text(question).rstrip().endswith(START)
     tally = Tally("warm start")
-    examples = warm_start_examples(config.warm_start, dress, tally, prefilled=prefilled, held=held)
+    examples = warm_start_examples(config.warm_start, add_system, tally, prefilled=prefilled, held=held)
     for note in tally.notes:
         say(note)
     warm_start(run, renderer, examples)

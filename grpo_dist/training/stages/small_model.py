@@ -13,6 +13,7 @@ from grpo_dist.errors import ModelError
 from grpo_dist.plan.debug import small
 from grpo_dist.plan.specs import architecture_of
 from grpo_dist.progress import say
+from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run, main
 
 NOT_OF_TRANSFORMERS = ("model_type", "qk_norm", "output_bias", "fused_projections", "norms_per_layer", "float32_norms")
@@ -44,7 +45,7 @@ def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main")
     except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"model.name_or_path: the tokenizer of {name!r} cannot be loaded: {reason}",
             hint="grpo-dist prefetch CONFIG where there is a network, or --set model.name_or_path=PATH",
