@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from grpo_dist.config.sections import SourceSection
-from grpo_dist.data.text import listing, nearest, place, set_option
+from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
+from grpo_dist.text import closest
 
 DEFAULT_SPLIT = "train"
 
@@ -72,7 +73,7 @@ def missing_config(source: SourceSection, names: list[str]) -> DataError:
     asked = f"{source.name_or_path} has no configuration {source.config!r}"
     return DataError(
         f"{place(source)}.config: {asked}; there is: {listing(names)}",
-        hint=set_option(f"{place(source)}.config", nearest(source.config or "", names) or names[0]),
+        hint=set_option(f"{place(source)}.config", closest(source.config or "", names) or names[0]),
     )
 
 

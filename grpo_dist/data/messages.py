@@ -14,8 +14,9 @@ from jinja2.parser import Parser
 
 from grpo_dist.config.sections import DataSection
 from grpo_dist.data.readers import similar_path
-from grpo_dist.data.text import excerpt, is_missing, listing, nearest
+from grpo_dist.data.text import excerpt, is_missing, listing
 from grpo_dist.errors import DataError
+from grpo_dist.text import closest
 
 Message = dict[str, str]
 Messages = list[Message]
@@ -239,7 +240,7 @@ def _is_file(text: str) -> bool:
 
 def _read(field: str, name: str, presets: list[str]) -> str:
     if not _is_file(name):
-        preset = nearest(name, presets)
+        preset = closest(name, presets)
         similar = preset or similar_path(Path(name))
         raise DataError(
             f"{field}: no file {name!r}, and no preset of that name",

@@ -22,8 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.cards import choose_config, config_files, missing_config, read_configs
-from grpo_dist.data.text import as_text, excerpt, listing, nearest, place, set_option
+from grpo_dist.data.text import as_text, excerpt, listing, place, set_option
 from grpo_dist.errors import DataError
+from grpo_dist.text import closest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,7 +101,7 @@ def similar_path(path: Path) -> Path | None:
         path = path.parent
     neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     stems = {name.split(".")[0]: name for name in neighbours}
-    match = nearest(path.name, neighbours) or stems.get(nearest(path.name, stems) or "")
+    match = closest(path.name, neighbours) or stems.get(closest(path.name, stems) or "")
     return path.parent / match if match else None
 
 

@@ -13,8 +13,9 @@ from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.hub import load_from_hub
 from grpo_dist.data.readers import find_files, is_local, read_files
-from grpo_dist.data.text import listing, nearest, place, set_option
+from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
+from grpo_dist.text import closest
 
 if TYPE_CHECKING:
     from datasets import Dataset, ReadInstruction
@@ -51,7 +52,7 @@ def check_splits(source: SourceSection, spec: str, names: Mapping[str, object]) 
 
 def missing_split(source: SourceSection, name: str, names: list[str]) -> DataError:
     """The error that lists the available splits."""
-    guess = nearest(name, names) or names[0]
+    guess = closest(name, names) or names[0]
     return DataError(
         f"{place(source)}.split: {source.name_or_path} has no split {name!r}; there is: {listing(names)}",
         hint=set_option(f"{place(source)}.split", guess),
