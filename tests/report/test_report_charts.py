@@ -153,7 +153,7 @@ def test_words_for_quantities() -> None:
         "–",
     )
     assert (duration(9), duration(75), duration(7322)) == ("9 s", "1 min 15 s", "2 h 2 min")
-    assert (plural(1, "step")(10_000, "step")(2, "process", "processes")) == (
+    assert (plural(1, "step"), plural(10_000, "step"), plural(2, "process", "processes")) == (
         "1 step",
         "10,000 steps",
         "2 processes",
