@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def a_run_is_submitted_once_followed_and_finished(fake):
     hold(program.runs / "run", 5)
     again = program("submit", "run.yaml", "--resume", code=2).stderr
     assert f"submitted already, as job {job_id}" in again
-    release(program.runs / "run")
+    Timer(5, release, [program.runs / "run"]).start()  # when somebody follows
     followed = program("logs", "runs/run", "--follow")
     assert "train.log <==" in followed.stderr
     (ended,) = program.status()
