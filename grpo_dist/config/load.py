@@ -23,7 +23,7 @@ from grpo_dist.config import messages, problems, yaml_source
 from grpo_dist.config.base import EMBEDDED, SCALARS, TEXT, construct, resolve
 from grpo_dist.config.cluster import ClusterSection, SiteSection, site_file, with_site
 from grpo_dist.config.messages import ONLY_ADAPTERS, lookup, section_at
-from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, Unreadable, dotted, shortened, shown
+from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, UnreadableConfig, dotted, shortened, shown
 from grpo_dist.config.sections import (
     DataSection,
     LoraSection,
@@ -51,7 +51,7 @@ def apply(source: Source, overrides: Sequence[str]) -> Source:
             _apply(source, text, path, place)
         except _Refused as refused:
             source.problems.append(ConfigProblem(place, path, str(refused)))
-        except Unreadable as unreadable:
+        except UnreadableConfig as unreadable:
             source.problems.append(replace(unreadable.problem, path=(*path, *unreadable.problem.path)))
     return source
 
@@ -300,7 +300,7 @@ def read_source(path: Path, needs: str = "at least the sections model: and data:
 
     try:
         source = yaml_source.read(text, place)
-    except Unreadable as unreadable:
+    except UnreadableConfig as unreadable:
         raise problems.error([unreadable.problem]) from unreadable
     if source.data is None and not source.problems:
         raise ConfigError(f"{path}: the file is empty; it needs {needs}")

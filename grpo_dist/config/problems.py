@@ -40,7 +40,7 @@ class ConfigProblem:
         return visible(": ".join([self.place.label, *([] if named else [dotted(self.path)]), self.what]))
 
 
-class Unreadable(Exception):
+class UnreadableConfig(Exception):
     """A text that cannot be used at all because of one problem."""
 
     def __init__(self, place: Place, path: DottedPath, what: str) -> None:

@@ -18,7 +18,7 @@ from yaml.reader import Reader
 from yaml.scanner import Scanner
 
 from grpo_dist.config.base import SCALARS, TEXT, CoreResolver, construct
-from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, Unreadable, shortened
+from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, UnreadableConfig, shortened
 
 WORDS = (
     # (part of PyYAML's message, what is wrong; what to type)
@@ -114,11 +114,11 @@ def read(text: str, place: PlaceOf) -> Source:
     """Data, places and problems of one YAML document.
 
     Raises:
-        Unreadable: it is not YAML, is not one document, or expands beyond the limit.
+        UnreadableConfig: it is not YAML, is not one document, or expands beyond the limit.
     """
     if found := UNPRINTABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise Unreadable(place(line, 0, None), (), f"{character(found.group())}; remove it")
+        raise UnreadableConfig(place(line, 0, None), (), f"{character(found.group())}; remove it")
     walk = _Walk(place)
     root = _compose(text, place)
     if root is None:
@@ -160,7 +160,7 @@ def _compose(text: str, place: PlaceOf) -> Node | None:
     except (ValueError, OverflowError):
         # PyYAML passes "\UFFFFFFFF" in double quotes straight to chr().
         line, what = composer.get_mark().line + 1, "an escape like \\U00110000 that is no character; remove it"
-    raise Unreadable(place(line, 0, None), (), what)
+    raise UnreadableConfig(place(line, 0, None), (), what)
 
 
 class _Walk:
@@ -192,7 +192,7 @@ class _Walk:
         elif len(self.places) >= MAX_VALUES:
             what = f"more than {MAX_VALUES} values with all aliases written out; is this a configuration?"
         if what:
-            raise Unreadable(self._place(node), path, what)
+            raise UnreadableConfig(self._place(node), path, what)
 
     def _items(self, node: MappingNode, path: DottedPath, outer: tuple[Node, ...]) -> Iterator[tuple[str, Any]]:
         lines: dict[str, int] = {}

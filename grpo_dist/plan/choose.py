@@ -32,14 +32,14 @@ USUAL_SHARE = 4
 """One in this many GPUs generates if the model is unknown."""
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     split: Split
     reason: str
     fitted: Fit | None
     """None if the model is unknown."""
 
 
-def choose(basis: PlanInputs, machines: Machines) -> Choice:
+def choose(basis: PlanInputs, machines: Machines) -> Chosen:
     """The configured split; if it is left open, the fastest that fits.
 
     Raises:
@@ -53,7 +53,7 @@ def choose(basis: PlanInputs, machines: Machines) -> Choice:
         return _fastest(basis, machines, completions)
     split = min(splits(machines, completions), key=lambda split: _idle(machines, split))
     fitted = None if basis.architecture is None else fit(basis, basis.architecture, split, completions)
-    return Choice(split, _stated(machines, split), fitted)
+    return Chosen(split, _stated(machines, split), fitted)
 
 
 def _refusal(basis: PlanInputs, machines: Machines, completions: int) -> PlanRefusal:
@@ -65,18 +65,18 @@ def _refusal(basis: PlanInputs, machines: Machines, completions: int) -> PlanRef
     return does_not_divide(grpo.prompts_per_step, grpo.num_generations, counts, hardware=hardware, where=where)
 
 
-def _fastest(basis: PlanInputs, machines: Machines, completions: int) -> Choice:
+def _fastest(basis: PlanInputs, machines: Machines, completions: int) -> Chosen:
     if basis.architecture is None:
         total = machines.nodes * machines.gpus_per_node
         split = min(splits(machines, completions), key=lambda split: abs(split.rollout_gpus * USUAL_SHARE - total))
         why = f"about one GPU in {USUAL_SHARE} generates, for want of the model's shape"
-        return Choice(split, f"{_numbers(split)}: {why}", None)
+        return Chosen(split, f"{_numbers(split)}: {why}", None)
     limit = basis.config.distributed.max_per_device_train_batch_size
     first = _first_that_fits(basis, basis.architecture, machines, limit)
     return _first_that_fits(basis, basis.architecture, machines, first.fitted.micro_batch)
 
 
-def _first_that_fits(basis: PlanInputs, architecture: Architecture, machines: Machines, micro_batch: int) -> Choice:
+def _first_that_fits(basis: PlanInputs, architecture: Architecture, machines: Machines, micro_batch: int) -> Chosen:
     """The fastest with this micro-batch. The memory decides the micro-batch, so this runs twice."""
     refused: PlanError | None = None
     work = workload(basis, architecture, micro_batch)
@@ -88,7 +88,7 @@ def _first_that_fits(basis: PlanInputs, architecture: Architecture, machines: Ma
             if number == TRIED or basis.config.distributed.strategy == "ddp":
                 break
             continue
-        return Choice(split, reason if refused is None else f"{reason}; faster splits do not fit", fitted)
+        return Chosen(split, reason if refused is None else f"{reason}; faster splits do not fit", fitted)
     raise refused or no_split(machines)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from grpo_dist.config import RunConfig
 from grpo_dist.plan.batch import BatchPlan, PlanRefusal, aligned_save_steps, plan_batch
 from grpo_dist.plan.checks import corrects_sampling, refuse_contradictions, refuse_launch
-from grpo_dist.plan.choose import Choice, choose, tensor_parallel_size
+from grpo_dist.plan.choose import Chosen, choose, tensor_parallel_size
 from grpo_dist.plan.comparison import ComparisonPlan, plan_comparison
 from grpo_dist.plan.fit import Fit, estimate, time_as_json
 from grpo_dist.plan.inputs import Measured, PlanInputs, basis_of, quantization_of
@@ -144,7 +144,7 @@ def _utilization(config: RunConfig, fitted: Fit | None) -> float | None:
     return None if stated == "auto" else stated
 
 
-def _comparison(basis: PlanInputs, choice: Choice, where: Topology) -> ComparisonPlan | None:
+def _comparison(basis: PlanInputs, choice: Chosen, where: Topology) -> ComparisonPlan | None:
     if basis.architecture is None or choice.fitted is None:
         return None
     return plan_comparison(basis, basis.architecture, choice.split, choice.fitted, where)
@@ -187,7 +187,7 @@ def _asleep(basis: PlanInputs, fitted: Fit) -> int:
     return basis.config.cluster.gpus_per_node * weights
 
 
-def _time(basis: PlanInputs, choice: Choice, compared: ComparisonPlan | None) -> dict[str, Any] | None:
+def _time(basis: PlanInputs, choice: Chosen, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     config = basis.config
     unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
     if basis.architecture is None or choice.fitted is None or unknown:
@@ -205,7 +205,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _warnings(basis: PlanInputs, choice: Choice, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
+def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPlan, save_steps: int) -> Iterator[str]:
     config = basis.config
     if config.grpo.loss_type == "bnpo" and batch.num_processes * batch.gradient_accumulation_steps > 1:
         yield (

@@ -53,11 +53,11 @@ def test_metrics_are_what_their_definitions_give(mode, low, high):
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, LogprobDifferences, metrics
 
     correction, difference, mask = Correction(mode, low, high), torch.tensor(DIFFERENCES), torch.tensor(MASK)
-    halves = [Measured.of(correction, difference[rows], mask[rows]) for rows in (slice(0, 1), slice(1, 4))]
-    found = metrics(Measured.joined(halves), Accelerator(cpu=True))
+    halves = [LogprobDifferences.of(correction, difference[rows], mask[rows]) for rows in (slice(0, 1), slice(1, 4))]
+    found = metrics(LogprobDifferences.joined(halves), Accelerator(cpu=True))
     rows = [np.array(row)[np.array(kept) > 0] for row, kept in zip(DIFFERENCES, MASK, strict=True)]
     assert found == pytest.approx(expected(rows[:3], mode, low, high), rel=1e-5)
 
@@ -66,9 +66,9 @@ def test_nothing_is_logged_where_no_token_counts():
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, LogprobDifferences, metrics
 
-    nothing = Measured.of(Correction("token_truncate", None, 3.0), torch.ones(2, 3), torch.zeros(2, 3))
+    nothing = LogprobDifferences.of(Correction("token_truncate", None, 3.0), torch.ones(2, 3), torch.zeros(2, 3))
     assert metrics(nothing, Accelerator(cpu=True)) == {}
 
 
@@ -76,9 +76,9 @@ def test_ratios_beyond_float32_are_told_as_very_large():
     import torch
     from accelerate import Accelerator
 
-    from grpo_dist.training.trainer.correction import Correction, Measured, metrics
+    from grpo_dist.training.trainer.correction import Correction, LogprobDifferences, metrics
 
-    far = Measured.of(Correction("sequence_mask", None, 3.0), torch.full((2, 300), 1.0), torch.ones(2, 300))
+    far = LogprobDifferences.of(Correction("sequence_mask", None, 3.0), torch.full((2, 300), 1.0), torch.ones(2, 300))
     found = metrics(far, Accelerator(cpu=True))
     assert found["sampling/effective_sample_size"] == 0.0
     assert found["sampling/low_weight_share"] == 1.0
@@ -94,7 +94,7 @@ def test_of_very_many_tokens_evenly_spaced_ones_stand_for_all(monkeypatch):
     monkeypatch.setattr(correction, "MOST_TOKENS", 1000)
     difference = torch.linspace(-1, 1, 64_000).view(8, -1)[:, torch.randperm(8000)]
     setting = correction.Correction("token_truncate", None, 3.0)
-    measured = correction.Measured.of(setting, difference, torch.ones_like(difference))
+    measured = correction.LogprobDifferences.of(setting, difference, torch.ones_like(difference))
     found = correction.metrics(measured, Accelerator(cpu=True))
     assert found["sampling/raw_ratio/token/p99"] == pytest.approx(math.exp(0.98), rel=0.02)
     assert found["sampling/sampling_logp_difference/std"] == pytest.approx(1 / math.sqrt(3), rel=1e-3)

@@ -54,7 +54,7 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LogprobDifferences:
     """Ratios and weights of some completions; those without a token in the loss are left out."""
 
     differences: torch.Tensor
@@ -65,7 +65,7 @@ class Measured:
     """(completions, 3): logarithm of the product of its tokens' ratios, that of their geometric mean, mean weight."""
 
     @classmethod
-    def of(cls, correction: Correction, difference: torch.Tensor, mask: torch.Tensor) -> Measured:
+    def of(cls, correction: Correction, difference: torch.Tensor, mask: torch.Tensor) -> LogprobDifferences:
         """Arguments as for `Correction.weights`."""
         counted, weights = mask.bool(), correction.weights(difference, mask)
         known = counted & ~difference.isnan()
@@ -80,13 +80,13 @@ class Measured:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Measured]) -> Measured:
+    def joined(cls, parts: Sequence[LogprobDifferences]) -> LogprobDifferences:
         """Of all micro-batches of a process."""
         columns = ([getattr(part, name) for part in parts] for name in ("differences", "weights", "completions"))
         return cls(*(torch.cat(column) for column in columns))
 
 
-def metrics(measured: Measured, accelerator: Accelerator) -> dict[str, float]:
+def metrics(measured: LogprobDifferences, accelerator: Accelerator) -> dict[str, float]:
     """Metric → value, over the completions of all processes; empty if none counts.
 
     `effective_sample_size` is (Σw)² / (n Σw²) of the weights as they enter the loss, 0 to 1: of tokens, with

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from grpo_dist.training.trainer.correction import Correction, Measured, metrics
+from grpo_dist.training.trainer.correction import Correction, LogprobDifferences, metrics
 
 IS_TRLS_OWN = GRPOTrainer.__module__ == "trl.trainer.grpo_trainer"
 """Not on a GPU under Unsloth, which scores with its own code."""
@@ -42,7 +42,7 @@ class DeferredScoring(GRPOTrainer):
         self._dropout = has_dropout(self.model)
         self._scoring_is_next = False
         self._uncorrected: dict[str, Any] | None = None
-        self._measured: list[tuple[Measured, torch.Tensor]] = []
+        self._measured: list[tuple[LogprobDifferences, torch.Tensor]] = []
 
     def _defers_scoring(self) -> bool:
         return (
@@ -127,15 +127,15 @@ class DeferredScoring(GRPOTrainer):
     def _report_deferred(self) -> None:
         parts, ratios = zip(*self._measured, strict=True)
         self._measured.clear()
-        measured = Measured.joined(parts)
+        measured = LogprobDifferences.joined(parts)
         self._report_trls(measured.differences.abs(), torch.cat(ratios))
         self._log_correction(measured)
 
-    def _measured_in(self, inputs: dict[str, Any], logps: torch.Tensor) -> Measured:
+    def _measured_in(self, inputs: dict[str, Any], logps: torch.Tensor) -> LogprobDifferences:
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        return Measured.of(self._correction(), logps - inputs["sampling_per_token_logps"], mask)
+        return LogprobDifferences.of(self._correction(), logps - inputs["sampling_per_token_logps"], mask)
 
-    def _log_correction(self, measured: Measured) -> None:
+    def _log_correction(self, measured: LogprobDifferences) -> None:
         for name, value in metrics(measured, self.accelerator).items():
             self._metrics["train"][name].append(value)
 

@@ -22,7 +22,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """One generation batch after scoring. Groups and table are those of all processes, in order."""
 
     output: dict[str, torch.Tensor]
@@ -81,13 +81,13 @@ class DynamicSampling(GRPOTrainer):
         self._rewrite_table(batches, places)
         return self._assembled(batches, places)
 
-    def _scored(self, inputs: list[dict[str, Any]]) -> Scored:
+    def _scored(self, inputs: list[dict[str, Any]]) -> ScoredBatch:
         for column in self._table().values():
             column.clear()
         # TRL 1.16 returns tensors with one row per completion, or scalars. `_row` fails on anything else.
         output = super()._generate_and_score_completions(inputs)
         informative = groups_that_differ(self._scores, self.reward_weights, self.num_generations)
-        return Scored(output, informative, {name: list(column) for name, column in self._table().items()})
+        return ScoredBatch(output, informative, {name: list(column) for name, column in self._table().items()})
 
     def _table(self) -> dict[tuple[str, ...], Any]:
         """Columns TRL keeps for the completions table, each with a value per completion.
@@ -109,7 +109,7 @@ class DynamicSampling(GRPOTrainer):
         first = self.accelerator.process_index * size
         return [drawn[row // self.num_generations] for row in range(first, first + size)]
 
-    def _report(self, batches: list[Scored]) -> None:
+    def _report(self, batches: list[ScoredBatch]) -> None:
         groups = len(batches[0].informative)
         numbers = {
             "groups_drawn": sum(len(batch.informative) for batch in batches),
@@ -119,7 +119,7 @@ class DynamicSampling(GRPOTrainer):
         for name, number in numbers.items():
             self._metrics["train"][f"sampling/{name}"].append(float(number))
 
-    def _rewrite_table(self, batches: list[Scored], places: list[Place]) -> None:
+    def _rewrite_table(self, batches: list[ScoredBatch], places: list[Place]) -> None:
         names = {name for batch in batches for name in batch.table}
         rows = [place for group in places for place in _rows(group, self.num_generations)]
         for name, column in self._table().items():
@@ -127,7 +127,7 @@ class DynamicSampling(GRPOTrainer):
             if name in names:
                 column.extend(_value(batches[batch].table.get(name), row) for batch, row in rows)
 
-    def _assembled(self, batches: list[Scored], places: list[Place]) -> dict[str, torch.Tensor]:
+    def _assembled(self, batches: list[ScoredBatch], places: list[Place]) -> dict[str, torch.Tensor]:
         """This process's share of the groups in `places`, padded to equal length, with its new number of tokens."""
         own = batches[0].output
         if not any(batch for batch, _ in places):
@@ -141,7 +141,7 @@ class DynamicSampling(GRPOTrainer):
         counted = output["completion_mask"] * output.get("tool_mask", 1)
         return {**output, "num_items_in_batch": self.accelerator.gather(counted.sum()).sum()}
 
-    def _exchange(self, batches: list[Scored], wanted: set[Place]) -> dict[Place, Row]:
+    def _exchange(self, batches: list[ScoredBatch], wanted: set[Place]) -> dict[Place, Row]:
         """Rows of the later batches that have a place, from the processes that generated them."""
         mine = []
         for number, batch in enumerate(batches[1:], start=1):
@@ -203,7 +203,7 @@ def assign(informative: Sequence[Sequence[bool]]) -> list[Place]:
     return [(0, group) if flag else next(later, (0, group)) for group, flag in enumerate(informative[0])]
 
 
-def _missing(batches: list[Scored]) -> int:
+def _missing(batches: list[ScoredBatch]) -> int:
     return max(0, len(batches[0].informative) - sum(sum(batch.informative) for batch in batches))
 
 
