@@ -21,7 +21,7 @@ def whole(completions, answer, **_):
     found = [form.match(completion[0]["content"]) for completion in completions]
     return [float(bool(match) and match[1] == truth) for match, truth in zip(found, answer)]
 
-def lazy(completions, **_):
+def lazy(completions, answer, **_):
     return [0.0] * len(completions)
 
 def bound_to_end(completions, **_):
