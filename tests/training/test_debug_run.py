@@ -71,7 +71,8 @@ def test_a_cluster_s_configuration_is_tried_on_a_cpu(clustered):
 
 
 def test_what_would_stop_the_run_is_an_error_and_a_real_run_is_left_alone(clustered):
-    (clustered.cwd / "mine.py").write_text("def flat(completions, answer, **columns):\n    return [1.0] * len(completions)\n")
+    reward = "def flat(completions, answer, **columns):\n    return [1.0] * len(completions)\n"
+    (clustered.cwd / "mine.py").write_text(reward)
     command = ("run", str(clustered.config), "--debug", "--set", "rewards.functions=[mine.py:flat]")
     told = clustered(*command, code=1).stdout
     assert told.startswith("on the cluster, as far as this machine can tell:\n")
