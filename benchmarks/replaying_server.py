@@ -25,7 +25,7 @@ from vllm.entrypoints.serve.engine.protocol import UsageInfo
 
 from grpo_dist.inference.engine import STREAM_INTERVAL
 from grpo_dist.inference.wire_format import LENGTH, RUNNING, encode
-from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.tree import die_with_parent
 
 VOCABULARY = 151_936
 """Qwen3's."""

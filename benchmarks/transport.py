@@ -40,8 +40,8 @@ from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.inference.pool import Pool
 from grpo_dist.inference.registry import ReplicaEntry, make_key, write_replica
 from grpo_dist.plan.memory.vllm import RolloutSetup
-from grpo_dist.procs.parent_death import die_with_parent
 from grpo_dist.procs.ports import free_port
+from grpo_dist.procs.tree import die_with_parent
 from grpo_dist.training.rollouts.server import ServerRollouts, Utilization
 
 HOST = "127.0.0.1"

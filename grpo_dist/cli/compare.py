@@ -12,7 +12,7 @@ import click
 from grpo_dist.cli.options import console, json_option, overrides_option
 
 if TYPE_CHECKING:
-    from grpo_dist.run.models import ModelSource
+    from grpo_dist.run.checkpoints import ModelSource
 
 
 @click.command()
@@ -85,7 +85,7 @@ def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> 
         ModelError: a path is no model.
         UsageError: there are fewer than two models.
     """
-    from grpo_dist.run.models import BASE, base_of, checkpoints_of, disambiguate, find_model
+    from grpo_dist.run.checkpoints import BASE, base_of, checkpoints_of, disambiguate, find_model
 
     if checkpoints:
         found = [source for name in models if name != BASE for source in checkpoints_of(Path(name))]
@@ -104,7 +104,7 @@ def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> 
 
 def _judge(sources: list[ModelSource], judge: Path | None) -> Path:
     """The run whose problems, settings and scorer are used."""
-    from grpo_dist.run.models import check_run
+    from grpo_dist.run.checkpoints import check_run
 
     known = judge or next((Path(source.run) for source in sources if source.run), None)
     if known is None:

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from grpo_dist.config import RunConfig
     from grpo_dist.export.push import ExportRequest
-    from grpo_dist.run.models import ModelSource
+    from grpo_dist.run.checkpoints import ModelSource
 
 FORMS = ("adapter", "merged", "vllm")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -40,7 +40,7 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
 
     --push takes the token from HF_TOKEN or from `hf auth login`.
     """
-    from grpo_dist.run.models import find_model
+    from grpo_dist.run.checkpoints import find_model
 
     source = find_model(run)
     request = _request(source, to, dtype, output)
@@ -111,7 +111,7 @@ def _exists(request: ExportRequest) -> bool:
     """
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.export.push import made_from
-    from grpo_dist.run.models import EXPORT_RECORD
+    from grpo_dist.run.checkpoints import EXPORT_RECORD
 
     place = Path(request.output)
     if not place.exists():

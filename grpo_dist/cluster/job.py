@@ -2,7 +2,7 @@
 
 import sys
 
-from grpo_dist.procs.parent_death import ignore_sigterm_until_exec
+from grpo_dist.procs.tree import ignore_sigterm_until_exec
 from grpo_dist.slurm.job import main
 
 if __name__ == "__main__":

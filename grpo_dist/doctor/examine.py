@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from grpo_dist.doctor import devices, host, hub, network, packages, slurm
+from grpo_dist.doctor import devices, host, hub, packages, slurm
 from grpo_dist.doctor.case import DoctorContext
 from grpo_dist.findings import Finding
 
@@ -15,7 +15,7 @@ GROUPS: dict[str, Group] = {
     "devices": devices.findings,
     "storage": host.findings,
     "limits": host.limit_findings,
-    "network": network.findings,
+    "network": host.network_findings,
     "slurm": slurm.findings,
     "hub": hub.findings,
     "secrets": host.secret_findings,
@@ -24,7 +24,7 @@ IN_A_JOB: dict[str, Group] = {
     "packages": packages.findings,
     "storage": host.shared_memory,
     "limits": host.limit_findings,
-    "network": network.pins,
+    "network": host.pins,
     "hub": hub.model,
     "secrets": host.secret_findings,
 }

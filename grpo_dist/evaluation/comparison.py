@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_dist.run.models import ModelSource
+from grpo_dist.run.checkpoints import ModelSource
 
 
 @dataclass(frozen=True)

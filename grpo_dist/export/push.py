@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grpo_dist.errors import PushError
-from grpo_dist.run.models import ADAPTER_WEIGHTS, EXPORT_RECORD, ModelSource
+from grpo_dist.run.checkpoints import ADAPTER_WEIGHTS, EXPORT_RECORD, ModelSource
 from grpo_dist.text import first_line
 
 TOKEN_HINT = "export HF_TOKEN=<a token that may write; https://huggingface.co/settings/tokens>, or: hf auth login"

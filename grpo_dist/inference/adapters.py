@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from grpo_dist.plan.specs import Architecture
 from grpo_dist.plan.specs.architecture import ALL_LINEAR
-from grpo_dist.run.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)

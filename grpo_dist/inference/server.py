@@ -203,7 +203,7 @@ def make_scratch() -> Path:
 
 
 class ReplicaProcess:
-    """A started server and its reaper. Both end with the thread that starts them (`procs/parent_death.py`).
+    """A started server and its reaper. Both end with the thread that starts them (`procs/tree.py`).
 
     Args:
         argv: the server's command.

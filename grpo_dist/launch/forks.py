@@ -19,7 +19,7 @@ from typing import BinaryIO, Self
 
 from grpo_dist.config import RunConfig
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.tree import die_with_parent
 
 LAUNCHER = "accelerate.commands.launch"
 END_SECONDS = 5.0

@@ -23,10 +23,9 @@ from grpo_dist.launch.process import Interrupted, ProcessOutcome, run_process, s
 from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.progress import Terminal
-from grpo_dist.run.control import Stopped, stopped_at
+from grpo_dist.run.control import Stopped, running_rewards, stopped_at
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
-from grpo_dist.run.reward_note import running_rewards
-from grpo_dist.run.trackers import tracker_environment
+from grpo_dist.run.metrics import tracker_environment
 
 LOG_TAIL_LINES = 15
 LOOK_INTO_REWARD = "look for os._exit, a crash, or a wait without a time-out in that reward"

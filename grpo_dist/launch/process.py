@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from grpo_dist.errors import RolloutError
-from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.tree import die_with_parent
 from grpo_dist.progress import ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Terminal
 from grpo_dist.run.directory import RunDirectory
 

@@ -21,8 +21,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from grpo_dist.procs.parent_death import become_subreaper, die_with_parent
-from grpo_dist.procs.tree import descendants, end, remove_unused, shared_memory, shared_memory_of
+from grpo_dist.procs.tree import (
+    become_subreaper,
+    descendants,
+    die_with_parent,
+    end,
+    remove_unused,
+    shared_memory,
+    shared_memory_of,
+)
 
 RECORD_SECONDS = 5.0
 """Between two records of the shared memory in use: after a process is killed, its mappings are unknown."""

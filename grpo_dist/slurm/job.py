@@ -21,7 +21,7 @@ from grpo_dist.errors import GrpoDistError, PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_packages, check_rewards
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import LaunchPlan, plan_run
-from grpo_dist.procs.parent_death import ignore_sigterm_until_exec
+from grpo_dist.procs.tree import ignore_sigterm_until_exec
 from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome, read_outcome, stop_requested
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.slurm.client import Allocation, parse_seconds, shown

@@ -24,8 +24,7 @@ from pathlib import Path
 
 from grpo_dist.errors import LaunchError
 from grpo_dist.launch.process import ProgressRelay
-from grpo_dist.procs.parent_death import become_subreaper
-from grpo_dist.procs.tree import descendants, dump_stacks, end
+from grpo_dist.procs.tree import become_subreaper, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
 from grpo_dist.run.control import TRY_AGAIN
 from grpo_dist.run.directory import RunDirectory

@@ -25,16 +25,15 @@ from grpo_dist.run.control import (
     AttemptOutcome,
     Why,
     request_stop,
+    running_rewards,
     stop_requested,
     stopped_at,
 )
 from grpo_dist.run.directory import RunDirectory, write_json
-from grpo_dist.run.reward_note import running_rewards
 from grpo_dist.supervisor import shared_fs_check
-from grpo_dist.supervisor.failure import Failure, failure_of, first_cause
+from grpo_dist.supervisor.failure import Failure, Watchdog, failure_of, first_cause, step_in
 from grpo_dist.supervisor.preflight import NodeInfo, problems, warnings
 from grpo_dist.supervisor.rpc import LOST, CoordinatorServer, Event
-from grpo_dist.supervisor.watchdog import Watchdog, step_in
 
 JOIN_SECONDS = 300.0
 """For all nodes to connect. Slurm starts a job's tasks together, but a node may first have to mount its disks."""

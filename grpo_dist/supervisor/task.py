@@ -20,11 +20,18 @@ from grpo_dist.config import load_config
 from grpo_dist.launch.process import ProgressRelay
 from grpo_dist.launch.stages import QUIET, Machine, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.procs.parent_death import die_with_parent, ignore_sigterm_until_exec
 from grpo_dist.procs.ports import interface_of
-from grpo_dist.procs.tree import Process, descendants, end, remove_unused, shared_memory
+from grpo_dist.procs.tree import (
+    Process,
+    descendants,
+    die_with_parent,
+    end,
+    ignore_sigterm_until_exec,
+    remove_unused,
+    shared_memory,
+)
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
-from grpo_dist.run.trackers import tracker_environment
+from grpo_dist.run.metrics import tracker_environment
 
 TAIL_LINES = 60
 LONGEST_LINE = 1 << 20

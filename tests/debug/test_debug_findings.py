@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grpo_dist.config import RunConfig
-from grpo_dist.debug import findings, run
+from grpo_dist.debug import run
 from grpo_dist.debug.run import this_machine
 from grpo_dist.errors import ModelError
 from grpo_dist.plan import plan_run
@@ -37,13 +37,13 @@ def debugged(config: RunConfig, on: DebugMachine = H100) -> Debug:
 
 def of_steps(*, tokens: int = 2048, on: DebugMachine = H100, **changed: Any) -> dict[str, tuple[str, str, str | None]]:
     config = stated(tokens)
-    found = findings.step_findings(config, debugged(config, on), [{**STEP, **changed}])
+    found = run.step_findings(config, debugged(config, on), [{**STEP, **changed}])
     return {finding.name: (finding.status, finding.what, finding.hint) for finding in found}
 
 
 def test_steps_in_which_nothing_is_wrong():
     assert {status for status, _, _ in of_steps().values()} == {"ok"}
-    assert list(findings.step_findings(stated(), debugged(stated()), [])) == []
+    assert list(run.step_findings(stated(), debugged(stated()), [])) == []
 
 
 def test_completions_that_are_cut():
@@ -72,9 +72,7 @@ def test_random_weights_tell_nothing_of_what_the_model_writes():
 @pytest.mark.parametrize(("peak", "status", "told"), [(9, "ok", "peak 9.0 GiB, planned"), (60, "warning", "more than")])
 def test_the_peak_of_memory_is_held_against_the_plan(peak, status, told):
     config = stated()
-    (found,) = findings.longest_batch_findings(
-        debugged(config), plan_run(config), {**LONGEST, "peak_bytes": peak * GIB}
-    )
+    (found,) = run.longest_batch_findings(debugged(config), plan_run(config), {**LONGEST, "peak_bytes": peak * GIB})
     assert (found.status, told in found.what) == (status, True)
     assert (found.hint is None) == (status == "ok")
 
@@ -82,7 +80,7 @@ def test_the_peak_of_memory_is_held_against_the_plan(peak, status, told):
 def test_a_cpu_says_that_it_cannot_tell_and_what_the_plan_counts():
     config = stated()
     made = debugged(config, DebugMachine(None, 24 * GIB))
-    (found,) = findings.longest_batch_findings(made, plan_run(config), LONGEST)
+    (found,) = run.longest_batch_findings(made, plan_run(config), LONGEST)
     assert found.status == "ok"
     assert "a CPU cannot tell" in found.what
     assert "of 79.1 GiB for a trainer" in found.what

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from grpo_dist.config import RunConfig
-from grpo_dist.doctor import devices, doctor_context, examine, host, hub, network, packages, slurm
+from grpo_dist.doctor import devices, doctor_context, examine, host, hub, packages, slurm
 from grpo_dist.findings import Finding, any_error
 from grpo_dist.plan import plan_run
 
@@ -191,11 +191,11 @@ def test_a_limit_that_only_root_can_raise(monkeypatch):
 def test_a_port_that_is_taken_and_an_interface_that_is_not_there(tmp_path, programs):
     with socket.create_server(("", 0)) as taken:
         environ = {"MASTER_PORT": str(taken.getsockname()[1]), "NCCL_SOCKET_IFNAME": "ib7"}
-        found = by_name(network.findings(case(tmp_path, environ, **TWO_GPUS)))
+        found = by_name(host.network_findings(case(tmp_path, environ, **TWO_GPUS)))
     assert "cannot be had: Address already in use" in found["port"].what
     assert found["interface-pin"].status == "error"
     assert "there is no interface ib7" in found["interface-pin"].what
-    assert "port" not in by_name(network.findings(case(tmp_path, **CPU)))
+    assert "port" not in by_name(host.network_findings(case(tmp_path, **CPU)))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from grpo_dist.inference.registry import read_key, read_replicas
 from grpo_dist.inference.server import server_settings
 from grpo_dist.inference.supervisor import Supervisor, known_error, replicas_of_node
 from grpo_dist.plan import plan_run
-from grpo_dist.procs.parent_death import become_subreaper
 from grpo_dist.procs.ports import PORTS
+from grpo_dist.procs.tree import become_subreaper
 
 STUB = Path(__file__).with_name("stub_server.py")
 TIMEOUTS = TimeoutSection(ready=30.0, connect=0.5, progress=5.0)

@@ -8,7 +8,7 @@ from grpo_dist.launch import checks
 from grpo_dist.launch.stages import allocator_environment, device_environment
 from grpo_dist.plan import plan_run
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.run.trackers import tracker_environment
+from grpo_dist.run.metrics import tracker_environment
 
 
 def config(**sections) -> RunConfig:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.errors import ModelError
-from grpo_dist.run.checkpoints import seal
-from grpo_dist.run.models import base_of, checkpoints_of, disambiguate, find_model
+from grpo_dist.run.checkpoints import base_of, checkpoints_of, disambiguate, find_model, seal
 
 
 @pytest.fixture

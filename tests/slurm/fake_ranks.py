@@ -21,7 +21,7 @@ import yaml
 
 from grpo_dist.errors import RolloutsGone
 from grpo_dist.inference.registry import ReplicaEntry, read_replicas, write_replica
-from grpo_dist.procs.parent_death import die_with_parent, survive_sigterm
+from grpo_dist.procs.tree import die_with_parent, survive_sigterm
 from grpo_dist.progress import say_error, say_passing
 from grpo_dist.run.checkpoints import discard_after, newest_complete, seal, step_of
 from grpo_dist.run.control import note_stop, stop_requested

@@ -22,10 +22,9 @@ from grpo_dist.slurm.client import Allocation
 from grpo_dist.supervisor import coordinator, shared_fs_check
 from grpo_dist.supervisor.agent import connect
 from grpo_dist.supervisor.coordinator import Coordinator
-from grpo_dist.supervisor.failure import failure_of, first_cause
+from grpo_dist.supervisor.failure import FIRST_STEP_SECONDS, Watchdog, failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, node_info, problems, warnings
 from grpo_dist.supervisor.rpc import LOST, CoordinatorServer
-from grpo_dist.supervisor.watchdog import FIRST_STEP_SECONDS, Watchdog
 
 NODE = NodeInfo(
     node=0,

@@ -16,8 +16,7 @@ from pathlib import Path
 from waiting import is_gone
 
 from grpo_dist.launch.process import ProgressRelay
-from grpo_dist.procs.parent_death import become_subreaper
-from grpo_dist.procs.tree import Process, descendants, dump_stacks, end
+from grpo_dist.procs.tree import Process, become_subreaper, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
 from grpo_dist.supervisor.task import Task, TaskCommand, TaskEnd
 

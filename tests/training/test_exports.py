@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from grpo_dist.errors import ModelError
 from grpo_dist.export.push import ExportRequest
-from grpo_dist.run.models import find_model
+from grpo_dist.run.checkpoints import find_model
 from grpo_dist.training.stages import export as exporting
 from grpo_dist.training.stages.export import check_adapter
 

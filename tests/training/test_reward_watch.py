@@ -10,8 +10,8 @@ import time
 import pytest
 
 from grpo_dist.progress import ERROR_MARK
+from grpo_dist.run.control import running_rewards
 from grpo_dist.run.directory import ATTEMPT_VARIABLE
-from grpo_dist.run.reward_note import running_rewards
 
 PROGRAM = """
 import os, re, subprocess, sys, threading, time

@@ -17,7 +17,7 @@ from grpo_dist.config import RunConfig, load_config
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.procs.parent_death import die_with_parent, survive_sigterm
+from grpo_dist.procs.tree import die_with_parent, survive_sigterm
 from grpo_dist.progress import say_error
 from grpo_dist.run.directory import RunDirectory
 

@@ -21,7 +21,7 @@ from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import LoraSection, ModelSection
 from grpo_dist.errors import ModelError
 from grpo_dist.progress import say
-from grpo_dist.run.models import ADAPTER_CONFIG, ModelSource
+from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ModelSource
 from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run, open_run
 from grpo_dist.training.models.prompts import PromptRenderer, renderer_of

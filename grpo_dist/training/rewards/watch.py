@@ -18,8 +18,8 @@ from pathlib import Path
 from grpo_dist.procs.tree import Process, descendants, end
 from grpo_dist.progress import say
 from grpo_dist.rewards.guard import Batch
+from grpo_dist.run.control import RewardNote
 from grpo_dist.run.directory import ATTEMPT_VARIABLE
-from grpo_dist.run.reward_note import RewardNote
 
 HELPERS = b"multiprocessing.resource_tracker"
 """It ends by itself after cleaning up."""

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.findings import Finding
-from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.tree import die_with_parent
 from grpo_dist.rewards.guard import Batch
 from grpo_dist.rewards.load import AsyncLoadedReward, LoadedReward, load_rewards
 

@@ -19,7 +19,7 @@ from grpo_dist.data.sources import load_rows
 from grpo_dist.data.text import place
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.findings import Finding
-from grpo_dist.procs.parent_death import die_with_parent
+from grpo_dist.procs.tree import die_with_parent
 from grpo_dist.progress import say_passing
 from grpo_dist.run.directory import write_json
 

@@ -16,7 +16,7 @@ from leftovers import processes_with
 
 SCRIPT = """
 import asyncio, subprocess, sys
-from grpo_dist.supervisor.watchdog_process import watched
+from grpo_dist.supervisor.node import watched
 
 async def supervise():
     shared = open("/dev/shm/" + sys.argv[1], "w")
