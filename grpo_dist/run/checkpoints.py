@@ -1,15 +1,16 @@
 """Which checkpoints are complete, and which model a path means: a base model, a result, a checkpoint or an export.
 
-A checkpoint is sealed after every process has written its part.
+A checkpoint is sealed after every process has written its part, and counts as long as every file is what was saved.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,18 +22,31 @@ SEAL = "complete.json"
 
 
 def seal(checkpoint: Path) -> None:
-    """Record every file of a finished checkpoint with its size in bytes; call it when all processes have written."""
-    sizes = {str(p.relative_to(checkpoint)): p.stat().st_size for p in sorted(checkpoint.rglob("*")) if p.is_file()}
-    write_json(checkpoint / SEAL, sizes)
+    """Record every file of a finished checkpoint with its SHA-256; call it when all processes have written."""
+    files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != SEAL)
+    write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): _digest(path) for path in files})
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, which is read whole; None if it is as it was sealed.
+
+    Earlier versions recorded the size of each file, in bytes, and no digest.
+    """
+    if not (checkpoint / SEAL).exists():
+        return "saving it was not finished"
+    try:
+        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        if not isinstance(sealed, dict) or not sealed:
+            return f"its {SEAL} lists no files"
+        changed = [name for name, mark in sealed.items() if not _matches(checkpoint / name, mark)]
+    except (OSError, ValueError, RecursionError):
+        return f"its {SEAL} cannot be read"
+    return f"{', '.join(changed)}: not what was saved" if changed else None
 
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether the checkpoint was sealed and still has every byte it was sealed with."""
-    try:
-        sizes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+    return damage(checkpoint) is None
 
 
 def step_of(checkpoint: Path) -> int:
@@ -42,12 +56,29 @@ def step_of(checkpoint: Path) -> int:
 
 def newest_complete(checkpoints: Path) -> Path | None:
     """The latest checkpoint a run can be resumed from."""
-    return next(reversed(all_complete(checkpoints)), None)
+    return next(newest_first(checkpoints), None)
+
+
+def newest_first(checkpoints: Path) -> Iterator[Path]:
+    """The complete checkpoints, the latest first; each is read when it is asked for."""
+    return filter(is_complete, reversed(_all(checkpoints)))
 
 
 def all_complete(checkpoints: Path) -> list[Path]:
     """All complete checkpoints, in the order of their steps."""
-    return sorted(filter(is_complete, _all(checkpoints)), key=step_of)
+    return [*newest_first(checkpoints)][::-1]
+
+
+def newest_sealed(checkpoints: Path) -> Path | None:
+    """The latest sealed checkpoint, without reading it: for who must not wait for a disk."""
+    return next((path for path in reversed(_all(checkpoints)) if (path / SEAL).exists()), None)
+
+
+def damaged_after(checkpoints: Path, step: int) -> Iterator[tuple[Path, str]]:
+    """Sealed checkpoints of later steps that are no longer what was saved, each with what is wrong."""
+    for checkpoint in _all(checkpoints):
+        if step_of(checkpoint) > step and (checkpoint / SEAL).exists() and (wrong := damage(checkpoint)):
+            yield checkpoint, wrong
 
 
 def discard_after(checkpoints: Path, step: int) -> None:
@@ -58,7 +89,19 @@ def discard_after(checkpoints: Path, step: int) -> None:
 
 
 def _all(checkpoints: Path) -> list[Path]:
-    return [p for p in checkpoints.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    found = (path for path in checkpoints.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name))
+    return sorted(found, key=step_of)
+
+
+def _matches(file: Path, mark: object) -> bool:
+    if not file.is_file():
+        return False
+    return file.stat().st_size == mark if type(mark) is int else _digest(file) == mark
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 BASE = "base"
@@ -150,19 +193,19 @@ def disambiguate(sources: Sequence[ModelSource]) -> list[ModelSource]:
 def _result_of(run: RunDirectory) -> ModelSource:
     if run.adapter.is_dir():
         return ModelSource(run.path.name, "run", str(run.path), str(run.adapter))
-    kept = all_complete(run.checkpoints)
+    newest = newest_complete(run.checkpoints)
     raise ModelError(
         f"{run.path}: training has not ended, so there is no adapter yet",
-        hint=f"a checkpoint of it is there: {kept[-1]}" if kept else "continue it: grpo-dist run CONFIG --resume",
+        hint=f"a checkpoint of it is there: {newest}" if newest else "continue it: grpo-dist run CONFIG --resume",
     )
 
 
 def _checkpoint(path: Path) -> ModelSource:
     run = path.parent.parent
-    if not is_complete(path):
+    if wrong := damage(path):
         kept = [str(other) for other in all_complete(path.parent)]
         raise ModelError(
-            f"{path}: not a whole checkpoint" if path.exists() else f"{path}: there is no such checkpoint",
+            f"{path}: not a whole checkpoint: {wrong}" if path.exists() else f"{path}: there is no such checkpoint",
             hint=f"these are whole: {', '.join(kept)}" if kept else f"none in {path.parent} is whole yet",
         )
     return ModelSource(f"{run.name}/{path.name}", "checkpoint", str(run), str(path))

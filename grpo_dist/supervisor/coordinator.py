@@ -17,7 +17,7 @@ from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.comparison import comparing_processes
 from grpo_dist.procs.ports import free_ports
 from grpo_dist.progress import Terminal
-from grpo_dist.run.checkpoints import newest_complete, step_of
+from grpo_dist.run.checkpoints import newest_sealed, step_of
 from grpo_dist.run.control import (
     DONE,
     REFUSED,
@@ -399,11 +399,11 @@ class Coordinator:
                 continue
 
     def _step(self) -> int:
-        checkpoint = newest_complete(self.run.checkpoints)
+        checkpoint = newest_sealed(self.run.checkpoints)
         return 0 if checkpoint is None else step_of(checkpoint)
 
     def _checkpoint_bytes(self) -> int:
-        checkpoint = newest_complete(self.run.checkpoints)
+        checkpoint = newest_sealed(self.run.checkpoints)
         files = [] if checkpoint is None else checkpoint.rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 

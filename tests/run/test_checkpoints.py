@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from grpo_dist.run.checkpoints import discard_after, is_complete, newest_complete, seal
+import pytest
+
+from grpo_dist.run.checkpoints import (
+    damage,
+    damaged_after,
+    discard_after,
+    is_complete,
+    newest_complete,
+    newest_sealed,
+    seal,
+)
 
 
 def checkpoint(root: Path, step: int, *, sealed: bool = True) -> Path:
@@ -32,10 +43,41 @@ def test_a_truncated_file_unmakes_a_checkpoint(tmp_path):
 
 
 def test_a_torn_seal_does_not_count(tmp_path):
-    for text in ("", "{", "[1]", "null"):
+    for text in ("", "{", "[1]", "null", "[" * 100_000, '{"adapter.safetensors": [7]}'):
         directory = checkpoint(tmp_path / str(len(text)), 5)
         (directory / "complete.json").write_text(text)
         assert not is_complete(directory)
+
+
+@pytest.mark.parametrize("name", ["adapter.safetensors", "nested/rng_state_0.pth"])
+def test_a_flipped_byte_unmakes_a_checkpoint_and_is_named(tmp_path, name):
+    older, newer = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    file = newer / name
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    assert newest_complete(tmp_path) == older
+    assert damage(newer) == f"{name}: not what was saved"
+    assert list(damaged_after(tmp_path, 5)) == [(newer, damage(newer))]
+
+
+def test_a_checkpoint_sealed_empty_does_not_count(tmp_path):
+    (tmp_path / "checkpoint-5").mkdir()
+    seal(tmp_path / "checkpoint-5")
+    assert newest_complete(tmp_path) is None
+
+
+def test_a_seal_of_sizes_from_earlier_versions_still_counts(tmp_path):
+    directory = checkpoint(tmp_path, 5, sealed=False)
+    (directory / "complete.json").write_text(json.dumps({"adapter.safetensors": 7, "nested/rng_state_0.pth": 3}))
+    assert newest_complete(tmp_path) == directory
+    (directory / "adapter.safetensors").write_bytes(b"weight")
+    assert not is_complete(directory)
+
+
+def test_a_save_that_was_cut_off_is_no_damage(tmp_path):
+    older = checkpoint(tmp_path, 5)
+    checkpoint(tmp_path, 10, sealed=False)
+    assert list(damaged_after(tmp_path, 0)) == []
+    assert newest_sealed(tmp_path) == older
 
 
 def test_no_checkpoints_at_all(tmp_path):

@@ -194,8 +194,15 @@ TRL = (
                 GRPO,
                 "GRPOTrainer.log",
                 takes="self, logs, start_time",
-                says=["logs.update(metrics)", "super().log(logs, start_time)", "self._metrics[mode].clear()"],
-            )
+                says=[
+                    "logs.update(metrics)",
+                    "super().log(logs, start_time)",
+                    "self._metrics[mode].clear()",
+                    "pd.DataFrame(table)",
+                    "df_base.to_parquet(",
+                ],
+            ),
+            Place(GRPO, "pd"),
         ],
     ),
     Hook(

@@ -194,7 +194,7 @@ def test_every_name_that_is_replaced_for_a_moment_is_listed():
         for call in ast.walk(tree)
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "replaced"
     }
-    assert names == {"VLLMGeneration", "VLLMClient", "LLM"}
+    assert names == {"VLLMGeneration", "VLLMClient", "LLM", "pd"}
     places = {place.name.rpartition(".")[2] for hook in TRL for place in hook.places}
     assert names <= places
 

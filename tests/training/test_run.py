@@ -12,6 +12,8 @@ from program import TRACKED, Program, make_prepared, processes_in
 from safetensors.torch import load_file
 from waiting import until
 
+from grpo_dist.run.checkpoints import newest_complete
+
 pytestmark = pytest.mark.heavy
 
 WRITTEN = {
@@ -31,6 +33,14 @@ WRITTEN = {
 
 def adapter(program: Program, run: str) -> bytes:
     return (program.cwd / run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def flip(file: Path) -> Path:
+    """Change one byte in the middle of a file; returns its directory."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file.parent
 
 
 def rank(run: Path) -> int:
@@ -91,7 +101,8 @@ def test_a_killed_run_ends_with_the_adapter_of_one_never_killed(program, finishe
         assert process.wait(60) != 0
         until(lambda: not processes_in(run))
         assert not (run / "adapter").exists()
-    program(*arguments)
+    damaged = flip(newest_complete(run / "checkpoints") / "adapter_model.safetensors")
+    assert f"{damaged} is damaged (adapter_model.safetensors: not what was saved)" in program(*arguments).stderr
 
     assert adapter(program, "killed") == adapter(program, "whole")
     assert [line["reward"] for line in program.metrics("killed")] == [

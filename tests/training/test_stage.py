@@ -43,3 +43,12 @@ def test_an_error_ends_it_with_its_code():
     code, told, _ = run("def fail():\n    raise LaunchError('no GPU')\nas_process(fail)")
     assert code == 1
     assert "no GPU" in told
+
+
+def test_pytorchs_advice_to_run_a_files_code_never_shows():
+    advice = "raise RuntimeError('refused: use `weights_only=False` in `torch.load`')"
+    code, told, logged = run(f"def fail():\n    {advice}\nas_process(fail)")
+    assert code == 1
+    assert "does not load it" in told
+    assert "fail" in logged
+    assert "weights_only=" not in told + logged.replace(advice, "")

@@ -48,3 +48,23 @@ def test_shares_and_rates_count_the_generations_there_were(tmp_path, monkeypatch
         assert 0 <= line["perf/idle_share"] <= 1
         assert line["perf/completion_tokens_per_second"] == pytest.approx(rounds * COMPLETIONS * LENGTH / seconds)
         assert line["perf/prompt_tokens_per_second"] == pytest.approx(rounds * PROMPT_TOKENS / seconds)
+
+
+def test_a_completions_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    import pandas
+
+    from grpo_dist.training.trainer.trainer import WholeTable
+
+    def full(_table, path, **_):
+        path.write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "completions_00001.parquet"
+    WholeTable({"step": [1]}).to_parquet(str(path))
+    monkeypatch.setattr(pandas.DataFrame, "to_parquet", full)
+    for name in (path, tmp_path / "completions_00002.parquet"):
+        with pytest.raises(OSError, match="No space left"):
+            WholeTable({"step": [2]}).to_parquet(str(name))
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert pandas.read_parquet(path)["step"].tolist() == [1]

@@ -72,10 +72,18 @@ def as_process(work: Callable[[], None]) -> None:
         _leave_soon(error.exit_code)
         sys.exit(error.exit_code)
     except Exception as error:  # a library's error: its message, and a traceback for the log
-        traceback.print_exc()
-        say_error(f"{type(error).__name__}: {error}")
+        traceback.print_exception(_without_advice(error))
+        say_error(f"{type(error).__name__}: {_without_advice(error)}")
         _leave_soon(1)
         sys.exit(1)
+
+
+def _without_advice(error: Exception) -> Exception:
+    """PyTorch advises `weights_only=False` for a file it refuses, which would run whatever code is in the file."""
+    if "weights_only" not in str(error):
+        return error
+    refused = type(error)("a file is damaged, or holds more than tensors: PyTorch does not load it")
+    return refused.with_traceback(error.__traceback__)
 
 
 def leave_to_others() -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+import shlex
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from grpo_dist.errors import ModelError
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run import metrics
-from grpo_dist.run.checkpoints import all_complete, discard_after, newest_complete, step_of
+from grpo_dist.run.checkpoints import damaged_after, discard_after, newest_complete, newest_first, step_of
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.world import check_world, keep_to_gloo
 from grpo_dist.training.models.trainable import trainable
@@ -46,10 +52,13 @@ def train(run: Run) -> None:
 def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     """Returns the newest checkpoint: that of the last step unless training was told to stop."""
     if checkpoint is not None:
-        check_sound(checkpoint)
+        with _loading(checkpoint):
+            check_sound(checkpoint)
     trainer = _trainer(run)
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
+        for damaged, wrong in damaged_after(run.directory.checkpoints, done):
+            say(f"warning: {damaged} is damaged ({wrong}); training goes on from step {done} instead")
         discard_after(run.directory.checkpoints, done)
         metrics.truncate_after(run.directory.metrics, done)
         say(f"resuming after step {done}" if done else _opening(run))
@@ -58,10 +67,29 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     # TRL 1.16 reads `reward_funcs` for every batch. If it keeps its first list, a reward that hangs is not noticed.
     trainer.reward_funcs = [replace(reward, watch=watch) for reward in trainer.reward_funcs]
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with _loading(checkpoint):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         watch.end_leftovers()
     return newest_complete(run.directory.checkpoints)
+
+
+@contextmanager
+def _loading(checkpoint: Path | None) -> Iterator[None]:
+    """A damaged file of a checkpoint that earlier versions sealed without digests is told by its reader alone.
+
+    Raises:
+        ModelError: PyTorch or safetensors cannot read it. PyTorch's own advice, to run the file's code, is left out.
+    """
+    try:
+        yield
+    except (pickle.UnpicklingError, SafetensorError):
+        if checkpoint is None:
+            raise
+        raise ModelError(
+            f"{checkpoint}: damaged, it cannot be loaded",
+            hint=f"rm -r {shlex.quote(str(checkpoint))}; training then goes on from the one before",
+        ) from None
 
 
 def _trainer(run: Run) -> Trainer:
@@ -98,8 +126,8 @@ def _opening(run: Run) -> str:
 
 def _newest(run: Run) -> Path | None:
     """The checkpoint to resume from: if a run was extended, its last one may lie inside a generation window."""
-    there = all_complete(run.directory.checkpoints)
-    return next((one for one in reversed(there) if _is_last(one, run) or _ends_window(one, run)), None)
+    there = newest_first(run.directory.checkpoints)
+    return next((one for one in there if _is_last(one, run) or _ends_window(one, run)), None)
 
 
 def _ends_window(checkpoint: Path, run: Run) -> bool:

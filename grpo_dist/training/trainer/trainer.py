@@ -6,8 +6,10 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas
 import torch
 from datasets import Dataset
 from transformers.trainer_utils import TrainOutput
@@ -54,11 +56,14 @@ class PlannedRollouts(GRPOTrainer):
         """Every line has the newest policy it was trained on completions of; a step may generate none.
 
         In this method TRL 1.16 adds the means of `_metrics["train"]` to `logs`, then empties it. If it does so earlier,
-        the line lacks `perf/policy_version`.
+        the line lacks `perf/policy_version`. It writes completions with the `DataFrame` of the `pd` of its module. If
+        it writes them another way, a killed run may leave half a file.
         """
         if self.use_vllm and "loss" in logs:
             self._metrics["train"]["perf/policy_version"] = [self.policy_version]
-        super().log(logs, start_time)
+        whole = SimpleNamespace(**{**vars(pandas), "DataFrame": WholeTable})
+        with replaced(sys.modules[GRPOTrainer.__module__], "pd", whole):
+            super().log(logs, start_time)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *arguments: Any, **keywords: Any) -> Any:
         """TRL 1.16 syncs weights and generates here, and nowhere else without tools; otherwise `perf/*` is wrong.
@@ -76,6 +81,19 @@ class PlannedRollouts(GRPOTrainer):
             self.policy_version = perf["perf/policy_version"]
             self._log_completion_extra("policy_version", [int(self.policy_version)] * len(prompt_ids))
         return answer
+
+
+class WholeTable(pandas.DataFrame):
+    """A table whose Parquet file appears whole or not at all."""
+
+    def to_parquet(self, path: str, *arguments: Any, **keywords: Any) -> None:
+        draft = Path(path).with_name(f".{Path(path).name}")  # the same name again: a repeated step replaces it
+        try:
+            super().to_parquet(draft, *arguments, **keywords)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _bounded(build: type[VLLMGeneration], *arguments: Any, max_num_seqs: int | None = None, **keywords: Any) -> Any:
