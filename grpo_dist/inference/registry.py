@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,9 @@ from grpo_dist.run.directory import write_json
 
 State = Literal["starting", "ready", "down", "dropped"]
 KEY = "key"
+KEY_BYTES = 32
+KEY_SECONDS = 10.0
+"""For another node to write the key it has begun to write."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,37 @@ class ReplicaEntry:
     log: str
 
 
+def clear(directory: Path) -> None:
+    """Remove key and entries that a killed attempt left: whoever listens at their addresses now is no server of ours.
+
+    Call it only while no server of the run is running.
+    """
+    for path in (directory / KEY, *directory.glob("[!.]*.json")):
+        with contextlib.suppress(OSError):  # a full disk, or one that went away; both are told elsewhere
+            path.unlink()
+
+
 def make_key(directory: Path) -> str:
     """Create the key of the run's servers, unless another node of the run has; return it."""
-    draft = directory / f".{KEY}.{secrets.token_hex(4)}"
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as handle:
-        handle.write(secrets.token_hex(32))
-    try:
-        os.link(draft, directory / KEY)
+    key = secrets.token_hex(KEY_BYTES)
+    try:  # not by linking a draft to the name: some file systems of clusters have no hard links
+        file = os.open(directory / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    return read_key(directory)
+        return _key_of_another_node(directory)
+    with open(file, "w", encoding="ascii") as handle:
+        handle.write(key)
+    return key
+
+
+def _key_of_another_node(directory: Path) -> str:
+    """The key, which the other node may be writing just now; one that was never finished is written anew."""
+    until = time.monotonic() + KEY_SECONDS
+    while len(key := read_key(directory)) < 2 * KEY_BYTES:
+        if time.monotonic() > until:
+            remove_key(directory)
+            return make_key(directory)
+        time.sleep(0.1)
+    return key
 
 
 def remove_key(directory: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import PlanError, RunDirectoryError
-from grpo_dist.inference.registry import lock_of
+from grpo_dist.inference.registry import clear, lock_of
 from grpo_dist.inference.server import server_settings
 from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
 from grpo_dist.plan import LaunchPlan
@@ -49,6 +49,8 @@ def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[s
     )
     run.replicas.mkdir(exist_ok=True)
     with _locked(lock_of(run.replicas, node), path):
+        if all(replica.node == node for replica in plan.topology.replicas):  # with others the coordinator does it
+            clear(run.replicas)
         yield Supervisor(settings, replicas, node_settings, say=say)
 
 

@@ -8,7 +8,7 @@ If the connection to the coordinator is lost, the agent ends everything on its n
     {"dump": true}                                 write the stacks of all training processes to their log
     {"bye": CODE}                                  end with this exit code
 
-Messages to the coordinator, by their `event`: hello (token, node, facts), proved (problem), ready (part),
+Messages to the coordinator, by their `event`: hello (facts), proved (problem), ready (part),
 ended (part, code, reason, tail), signal (number). `part` is the name of a task.
 """
 
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from grpo_dist.errors import LaunchError
@@ -27,10 +29,10 @@ from grpo_dist.launch.process import ProgressRelay
 from grpo_dist.procs.tree import become_subreaper, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
 from grpo_dist.run.control import TRY_AGAIN
-from grpo_dist.run.directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.supervisor.preflight import node_info
-from grpo_dist.supervisor.rpc import LONGEST_LINE, Connection, Message
-from grpo_dist.supervisor.shared_fs_check import answer
+from grpo_dist.supervisor.rpc import BROKEN, HELLO_BYTES, Connection, Message, Secret
+from grpo_dist.supervisor.shared_fs_check import LAG_SECONDS, answer
 from grpo_dist.supervisor.task import POLL_SECONDS, Task, TaskCommands, TaskPlace
 
 SURVIVED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -38,6 +40,11 @@ SURVIVED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
 RETRY_SECONDS = 0.5
 WELCOME_SECONDS = 3.0
 """For the coordinator to answer. Another program on that port may never do so."""
+HEAD_FILE = "head.json"
+"""In the log directory of an attempt, while it goes on: where the coordinator listens."""
+
+Places = Callable[[], Sequence[tuple[str, int]]]
+"""Addresses and ports at which the coordinator may be found; asked again before every try."""
 
 
 class NodeAgent:
@@ -48,20 +55,19 @@ class NodeAgent:
         self.tasks: dict[str, Task] = {}
         self.background: set[asyncio.Task[None]] = set()
 
-    async def serve(self, heads: Sequence[str], ports: range, token: str, limit: float) -> int:
+    async def serve(self, places: Places, secret: Secret, limit: float) -> int:
         """Serve the coordinator until it sends the exit code, and return that code.
 
         Args:
-            heads: names or addresses of the coordinator's node, tried in turn.
             limit: seconds in which the coordinator must be found.
 
         Raises:
             LaunchError: the coordinator cannot be reached.
         """
         become_subreaper()
-        hello = {"event": "hello", "token": token, "node": self.node}
-        hello["facts"] = (await asyncio.to_thread(node_info, self.node, self.run)).to_dict()
-        self.head = await connect(heads, ports, hello, limit)
+        facts = (await asyncio.to_thread(node_info, self.node, self.run)).to_dict()
+        self.head = await connect(places, secret, self.node, limit)
+        self.head.send({"event": "hello", "facts": facts})
         self._handle_signals()
         self._spawn(self.head.send_heartbeats())
         code = TRY_AGAIN
@@ -138,37 +144,71 @@ class NodeAgent:
         task.add_done_callback(self.background.discard)
 
 
-async def connect(heads: Sequence[str], ports: range, hello: Message, limit: float) -> Connection:
-    """Connect to the first program at these addresses and ports that accepts the token in `hello`.
+@contextlib.contextmanager
+def announced(attempt: Path, port: int, hosts: Sequence[str]) -> Iterator[None]:
+    """Within, the run directory says where the coordinator listens. On a full disk the nodes have to try all ports."""
+    with contextlib.suppress(OSError):
+        write_json(attempt / HEAD_FILE, {"hosts": list(hosts), "port": port})
+    yield
+    with contextlib.suppress(OSError):
+        (attempt / HEAD_FILE).unlink()
+
+
+def head_places(attempt: Path, heads: Sequence[str], ports: range) -> Places:
+    """Where to find the coordinator: as the run directory says.
+
+    A node that does not see the run directory, or sees another one, tries all ports of the job, so that the coordinator
+    can say so: nobody else on those ports can prove to be the coordinator.
+
+    Args:
+        heads: names or addresses of the coordinator's node, tried in turn.
+    """
+    patience = time.monotonic() + LAG_SECONDS
+
+    def places() -> list[tuple[str, int]]:
+        with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
+            found = json.loads((attempt / HEAD_FILE).read_text(encoding="utf-8"))
+            return [(str(host), int(found["port"])) for host in dict.fromkeys([*heads, *found["hosts"]])]
+        if attempt.is_dir() and time.monotonic() < patience:
+            return []
+        return [(head, port) for head in heads for port in ports]
+
+    return places
+
+
+async def connect(places: Places, secret: Secret, node: int, limit: float) -> Connection:
+    """Connect to the first program at these places that proves to be the coordinator of this attempt.
 
     Raises:
         LaunchError: there was none within `limit` seconds.
     """
+    tried: Sequence[tuple[str, int]] = ()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit):
             while True:
-                for head in heads:
-                    for port in ports:
-                        if found := await _try_connect(head, port, hello):
-                            return found
+                tried = await asyncio.to_thread(places) or tried
+                for head, port in tried:
+                    if found := await _try_connect(head, port, secret, node):
+                        return found
                 await asyncio.sleep(RETRY_SECONDS)
+    where = ", ".join(dict.fromkeys(head for head, _ in tried)) or "the address that the run directory should have"
+    ports = sorted({port for _, port in tried})
+    between = f", ports {ports[0]} to {ports[-1]}" if ports else ""
     raise LaunchError(
-        f"node {hello['node']}: no answer from the head within {limit:.0f} s at {' or '.join(heads)}, "
-        f"ports {ports[0]} to {ports[-1]}",
+        f"node {node}: no answer from the head within {limit:.0f} s at {where}{between}",
         hint="do node names resolve here, and does a firewall keep nodes apart?",
     )
 
 
-async def _try_connect(head: str, port: int, hello: Message) -> Connection | None:
+async def _try_connect(head: str, port: int, secret: Secret, node: int) -> Connection | None:
     try:
-        opened = asyncio.open_connection(head, port, limit=LONGEST_LINE)
+        opened = asyncio.open_connection(head, port, limit=HELLO_BYTES)
         reader, writer = await asyncio.wait_for(opened, WELCOME_SECONDS)
     except (OSError, TimeoutError):
         return None
     connection = Connection(reader, writer)
-    connection.send(hello)
-    with contextlib.suppress(TimeoutError):
-        if await asyncio.wait_for(connection.receive(), WELCOME_SECONDS) == {"welcome": True}:
+    with contextlib.suppress(*BROKEN):
+        if await asyncio.wait_for(connection.prove_agent(secret, node), WELCOME_SECONDS):
             return connection
     writer.close()
     return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from grpo_dist.config import load_config
-from grpo_dist.inference.registry import remove_replica
+from grpo_dist.inference.registry import clear, remove_replica
 from grpo_dist.inference.supervisor import replicas_of_node
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.comparison import comparing_processes
@@ -106,6 +106,7 @@ class Coordinator:
             # Before anything is stopped: from then on the end of a part is no failure, and its cause would be lost.
             code, why = await self._failed()
         await self._stop({task for _, task in self.running})
+        clear(self.run.replicas)
         if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
             command = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
             why = f"done, but for the comparison, for which no time was left: {command}"
@@ -183,6 +184,7 @@ class Coordinator:
         if not nodes:
             return
         self._check_stop("serve")
+        clear(self.run.replicas)
         self._start("serve", nodes)
         limit = self.config.rollout.timeouts.ready * (1 + self.config.rollout.max_restarts) + SETTLE_SECONDS
         await self._until(lambda: self.ready >= {*nodes}, limit, lambda: "rollout servers to be ready")

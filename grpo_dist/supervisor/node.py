@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import select
 import signal
 import sys
@@ -22,9 +23,9 @@ from grpo_dist.procs.ports import ports_of
 from grpo_dist.procs.tree import become_subreaper, descendants, die_with_parent, end, remove_unused, shared_memory
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import Allocation, kill_wait
-from grpo_dist.supervisor.agent import SURVIVED_SIGNALS, NodeAgent
+from grpo_dist.supervisor.agent import SURVIVED_SIGNALS, NodeAgent, announced, head_places
 from grpo_dist.supervisor.coordinator import JOIN_SECONDS, Coordinator
-from grpo_dist.supervisor.rpc import HEARTBEAT_SECONDS, CoordinatorServer
+from grpo_dist.supervisor.rpc import HEARTBEAT_SECONDS, CoordinatorServer, Secret
 
 SILENCE_SECONDS = 60.0
 """Longer than LOST_SECONDS: an agent that waits for a slow file server is no reason to lose a run."""
@@ -87,6 +88,7 @@ def _closes(readable: int, silence: float) -> bool:
 
 
 TOKEN_VARIABLE = "GRPO_DIST_TOKEN"
+LOOPBACK = "127.0.0.1"
 HEAD_VARIABLE = "GRPO_DIST_HEAD"
 """Name of the first node, on which the batch script runs."""
 
@@ -97,13 +99,14 @@ def main(run: Path, attempt: Path) -> int:
     token, allocation = os.environ.pop(TOKEN_VARIABLE), Allocation.from_environ(os.environ)
     node, ports = int(os.environ["SLURM_PROCID"]), ports_of(allocation.job_id)
     agent = NodeAgent(node, RunDirectory(run), attempt)
+    secret = Secret(token, allocation.job_id, attempt.name)
 
     async def supervise() -> int:
         try:
             if node == 0:
                 with agent.run.locked(f"job {allocation.job_id}"):
-                    return await _coordinate(agent, attempt, ports, token, allocation.job_id)
-            return await agent.serve(_heads(os.environ), ports, token, JOIN_SECONDS)
+                    return await _coordinate(agent, attempt, ports, secret, alone=allocation.nodes == 1)
+            return await agent.serve(head_places(attempt, _heads(os.environ), ports), secret, JOIN_SECONDS)
         except GrpoDistError as error:
             print(f"Error: {error}", file=sys.stderr, flush=True)
             return error.exit_code
@@ -111,12 +114,13 @@ def main(run: Path, attempt: Path) -> int:
     return watched(supervise)
 
 
-async def _coordinate(agent: NodeAgent, attempt: Path, ports: range, token: str, job_id: str) -> int:
-    """Run the coordinator, and the agent of the first node beside it."""
-    server = CoordinatorServer(token)
-    port = await server.listen(ports)
-    agent_task = asyncio.create_task(agent.serve(["127.0.0.1"], range(port, port + 1), token, JOIN_SECONDS))
-    outcome = await Coordinator(agent.run, attempt, server, ports, partial(kill_wait, job_id)).run_attempt()
+async def _coordinate(agent: NodeAgent, attempt: Path, ports: range, secret: Secret, *, alone: bool) -> int:
+    """Run the coordinator, and the agent of the first node beside it. `alone`: the job has no other node."""
+    server = CoordinatorServer(secret)
+    port = await server.listen(ports, LOOPBACK if alone else None)
+    agent_task = asyncio.create_task(agent.serve(lambda: [(LOOPBACK, port)], secret, JOIN_SECONDS))
+    with announced(attempt, port, [platform.node()]):
+        outcome = await Coordinator(agent.run, attempt, server, ports, partial(kill_wait, secret.job)).run_attempt()
     with contextlib.suppress(OSError):  # `close_attempt` notices and reports it
         outcome.write(attempt)
     # Printed now and not when the job is closed: Slurm may end the job before that.

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from grpo_dist.inference import registry
 from grpo_dist.inference.registry import (
     ReplicaEntry,
+    clear,
     make_key,
     read_key,
     read_replicas,
@@ -47,3 +49,25 @@ def test_replicas_are_read_as_they_were_last_written(tmp_path):
     remove_replica(tmp_path, "0")
     remove_replica(tmp_path, "0")
     assert read_replicas(tmp_path) == (other,)
+
+
+def test_what_a_killed_attempt_left_is_cleared_with_its_key(tmp_path):
+    write_replica(tmp_path, replace(ENTRY, state="ready"))
+    (tmp_path / ".lock-0").touch()
+    before = make_key(tmp_path)
+    clear(tmp_path)
+    assert read_replicas(tmp_path) == ()
+    assert make_key(tmp_path) != before
+    assert (tmp_path / ".lock-0").exists()
+    clear(tmp_path / "nowhere")
+
+
+def test_a_key_that_was_never_finished_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "KEY_SECONDS", 0.2)
+    (tmp_path / "key").write_text("cut")
+    assert len(make_key(tmp_path)) == 64
+
+
+def test_a_key_needs_no_hard_links(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.link")
+    assert make_key(tmp_path) == read_key(tmp_path)

@@ -14,7 +14,7 @@ from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
 from grpo_dist.findings import Finding
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import plan_run
-from grpo_dist.procs.ports import free_ports, interface_of, ports_of
+from grpo_dist.procs.ports import interface_of, ports_of
 from grpo_dist.run.checkpoints import seal
 from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, request_stop
 from grpo_dist.run.directory import RunDirectory
@@ -24,7 +24,7 @@ from grpo_dist.supervisor.agent import connect
 from grpo_dist.supervisor.coordinator import Coordinator
 from grpo_dist.supervisor.failure import FIRST_STEP_SECONDS, Watchdog, failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, node_info, problems, warnings
-from grpo_dist.supervisor.rpc import LOST, CoordinatorServer
+from grpo_dist.supervisor.rpc import CoordinatorServer, Secret
 
 NODE = NodeInfo(
     node=0,
@@ -241,56 +241,18 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
         create_or_resume(other, plan_run(other), run, resume_command="")
 
 
-async def _meet(ports: range, token: str, node: int = 1):
-    return await connect(["127.0.0.1"], ports, {"event": "hello", "token": token, "node": node}, 0.5)
-
-
-def test_only_who_knows_the_token_is_heard_and_a_loss_is_noticed():
-    async def scene() -> None:
-        server, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("77"))), 30_000)
-        port = await server.listen(ports)
-        with pytest.raises(LaunchError, match="no answer from the head"):
-            await _meet(range(port, port + 1), "guess")
-        assert server.nodes == {}
-        agent = await _meet(range(port, port + 1), "secret")
-        assert (await server.events.get())[1]["event"] == "hello"
-        server.send({"start": "train"})
-        assert await agent.receive() == {"start": "train"}
-        await agent.close()
-        assert await asyncio.wait_for(server.events.get(), 5) == (1, {"event": LOST})
-        await server.close()
-
-    asyncio.run(scene())
-
-
-def test_another_job_s_head_on_our_port_is_passed_over():
-    async def scene() -> None:
-        ports = ports_of("91")
-        theirs, ours = CoordinatorServer("theirs"), CoordinatorServer("ours")
-        first = await theirs.listen(ports)
-        second = await ours.listen(ports)
-        assert second > first
-        agent = await _meet(ports, "ours")
-        assert (await ours.events.get())[0] == 1
-        await agent.close()
-        await theirs.close()
-        await ours.close()
-
-    asyncio.run(scene())
-
-
 def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinator, "LATE_SECONDS", 0.0)
     run = checkpointed(tmp_path)
     request_stop(run, Why.LIMIT)
 
     async def scene() -> None:
-        server, ports = CoordinatorServer("secret"), range(next(free_ports(ports_of("78"))), 30_000)
+        server, ports = CoordinatorServer(Secret("token", "78", "attempt-1")), ports_of("78")
         port = await server.listen(ports)
         outcome = await Coordinator(run, run.new_attempt(), server, ports, lambda: None).run_attempt()
         assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
         server.end_agents(outcome.code)
-        late = await _meet(range(port, port + 1), "secret")
+        late = await connect(lambda: [("127.0.0.1", port)], server.secret, 1, 5)
         assert await late.receive() == {"bye": TRY_AGAIN}
         await late.close()
         await server.close()
