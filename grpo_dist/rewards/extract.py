@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from grpo_dist.rewards.batch import EOS_TOKEN, SOLUTION_END, SOLUTION_START
-from grpo_dist.rewards.preflight.forms import FORMS
+from grpo_dist.rewards.preflight.forms import EOS_TOKEN, FORMS, SOLUTION_END, SOLUTION_START
 
 MAX_ALONE = 200
 """Most characters of a text that is only an answer."""

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_dist.rewards.builtin import accuracy, strict_answer
-from grpo_dist.rewards.compare import same_answer
+from grpo_dist.rewards.builtin import accuracy, same_answer, strict_answer
 
 CORPUS = Path(__file__).with_name("corpus")
 FILES = sorted(CORPUS.glob("*.jsonl"))

@@ -25,9 +25,8 @@ from grpo_dist.rewards.answers.types import (
     Sequence,
     Words,
 )
-from grpo_dist.rewards.answers.units import parse_unit
-from grpo_dist.rewards.builtin import strict_answer
-from grpo_dist.rewards.compare import same_answer
+from grpo_dist.rewards.builtin import same_answer, strict_answer
+from grpo_dist.rewards.quantity import parse_unit
 
 PIECES = st.sampled_from(
     [

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards import REWARD_SETS, REWARDS
-from grpo_dist.rewards.batch import EOS_TOKEN
 from grpo_dist.rewards.builtin import (
     check_answer,
     check_numbers,
@@ -19,6 +18,7 @@ from grpo_dist.rewards.builtin import (
     match_format_approximately,
     match_format_exactly,
 )
+from grpo_dist.rewards.preflight.forms import EOS_TOKEN
 
 WORKED = "I add them.<end_working_out>"
 PIECES = (

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from grpo_dist.config import RunConfig
 from grpo_dist.config.sections import RewardFunction
 from grpo_dist.findings import Finding
-from grpo_dist.rewards.compare import same_answer
+from grpo_dist.rewards.builtin import same_answer
 from grpo_dist.rewards.load import LoadedReward, load_rewards
+from grpo_dist.rewards.preflight.answers import answer_column, other_values, written
 from grpo_dist.rewards.preflight.cases import (
     GOLD,
     SAMPLED,
@@ -28,12 +29,8 @@ from grpo_dist.rewards.preflight.cases import (
     wrong_answers,
 )
 from grpo_dist.rewards.preflight.checks import findings
-from grpo_dist.rewards.preflight.forms import FORMS, Form, prefilled_tag, stated_form
-from grpo_dist.rewards.preflight.marks import unnamed
-from grpo_dist.rewards.preflight.trial import Scored, Trial
-from grpo_dist.rewards.preflight.tried import RewardResult
-from grpo_dist.rewards.preflight.truths import answer_column, other_values, written
-from grpo_dist.rewards.preflight.verdicts import undecided
+from grpo_dist.rewards.preflight.forms import FORMS, Form, prefilled_tag, stated_form, unnamed
+from grpo_dist.rewards.preflight.trial import RewardResult, Scored, Trial, undecided
 
 NUMBERS = ("34", "1234", "-6", "0", "7", "12.5")
 SOLUTION, THINK = FORMS[0], FORMS[1]

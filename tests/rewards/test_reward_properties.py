@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from grpo_dist.config.sections import RewardFunction
 from grpo_dist.rewards import REWARD_SETS, REWARDS
-from grpo_dist.rewards.batch import EOS_TOKEN
 from grpo_dist.rewards.builtin import accuracy, soft_overlong_punishment, strict_answer, strict_format
 from grpo_dist.rewards.load import load_rewards
+from grpo_dist.rewards.preflight.forms import EOS_TOKEN
 
 PIECES = (
     "<end_working_out>",

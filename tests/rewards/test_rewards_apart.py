@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from grpo_dist.errors import RewardError
-from grpo_dist.rewards.isolation import own
+from grpo_dist.rewards.guard import own
 from grpo_dist.rewards.load import AsyncLoadedReward, LoadedReward
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_dist.rewards.answers.types import Quantity
-from grpo_dist.rewards.compare import MAX_CHARS, same_answer
+from grpo_dist.rewards.builtin import MAX_CHARS, same_answer
 from grpo_dist.rewards.latex import balanced, plain
 from grpo_dist.rewards.quantity import parse_quantity
 

@@ -16,7 +16,7 @@ from waiting import is_gone, until
 
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards import symbolic
-from grpo_dist.rewards.compare import same_answer
+from grpo_dist.rewards.builtin import same_answer
 from grpo_dist.rewards.symbolic import MAX_CHARS, symbolically_equal
 
 PATIENT_S = 60.0  # a busy machine must not turn a right answer into a time-out

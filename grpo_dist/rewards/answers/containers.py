@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from grpo_dist.rewards.answers.expression import parse_expression
-from grpo_dist.rewards.answers.solutions import solutions
-from grpo_dist.rewards.answers.tokens import Token, split, tokenise
+from grpo_dist.rewards.answers.expression import Token, parse_expression, split, tokenise
 from grpo_dist.rewards.answers.types import (
     Answer,
     Expression,
@@ -21,6 +19,7 @@ from grpo_dist.rewards.answers.types import (
     Sequence,
     Unreadable,
     Words,
+    solutions,
 )
 from grpo_dist.rewards.latex import without_text
 from grpo_dist.rewards.quantity import parse_quantity

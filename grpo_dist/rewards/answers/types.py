@@ -1,4 +1,10 @@
-"""The types of answers. Containers hold answers of any type."""
+"""The types of answers, expressions as trees, and different types for the same solutions.
+
+Containers hold answers of any type. An expression is a nested tuple of an operator and its operands: `("number",
+Fraction)`, `("symbol", name)`, `("constant", name)`, `("add", …)`, `("multiply", …)`, `("divide", above, below)`,
+`("power", base, exponent)` or `("call", function, …)`. An inequality may be written as an interval, and named
+coordinates as a point.
+"""
 
 from __future__ import annotations
 
@@ -151,3 +157,93 @@ Bindings = Mapping[str, Fraction]
 
 class Unreadable(ValueError):
     """The text is not of the attempted type."""
+
+
+MINUS_ONE = ("number", Fraction(-1))
+
+
+def negated(tree: Tree) -> Tree:
+    return ("multiply", MINUS_ONE, tree)
+
+
+def difference(left: Tree, right: Tree) -> Tree:
+    return ("add", left, negated(right))
+
+
+def symbols(tree: Tree) -> frozenset[str]:
+    """Names of the unknowns."""
+    found: set[str] = set()
+    rest: list[object] = [tree]
+    while rest:
+        node = rest.pop()
+        if node[0] == "symbol":
+            found.add(node[1])
+        elif node[0] not in ("number", "constant"):
+            rest.extend(part for part in node[1:] if isinstance(part, tuple))
+    return frozenset(found)
+
+
+def is_minus_one(tree: Tree) -> bool:
+    return tree in (MINUS_ONE, negated(("number", Fraction(1))))
+
+
+def renamed(tree: Tree, old: str, new: str) -> Tree:
+    """With another name for one of the symbols."""
+    if tree[0] == "symbol":
+        return ("symbol", new) if tree[1] == old else tree
+    return tuple(renamed(part, old, new) if isinstance(part, tuple) else part for part in tree)
+
+
+def worth(quantity: Quantity) -> Fraction:
+    return quantity.value / 100 if quantity.percent else quantity.value
+
+
+def tree_of(answer: Expression | Quantity) -> Tree:
+    return answer.tree if isinstance(answer, Expression) else ("number", worth(answer))
+
+
+_INFINITY = Expression(("symbol", "infty"))
+_MINUS_INFINITY = Expression(("multiply", ("number", Fraction(-1)), ("symbol", "infty")))
+
+
+def solutions(answer: Answer) -> Answer | None:
+    """The set of numbers that an answer describes: `x > 3` and `(3, \\infty)`, `all real numbers` and its interval."""
+    if isinstance(answer, Relation):
+        return _interval(answer)
+    if isinstance(answer, Listing) and answer.joined == "or":
+        members = [solutions(member) for member in answer.members]
+        return Gathering("union", tuple(members)) if all(isinstance(one, Sequence) for one in members) else None
+    if isinstance(answer, Words) and answer.text == "all real numbers":
+        return Sequence("(", ")", (_MINUS_INFINITY, _INFINITY))
+    return answer if isinstance(answer, (Sequence, Gathering)) else None
+
+
+def _interval(relation: Relation) -> Sequence | None:
+    """The interval of an inequality in one variable that is alone on its side."""
+    if not set(relation.signs) <= {"<", r"\le"}:
+        return None
+    sides, signs = list(relation.sides), list(relation.signs)
+    if len(sides) == 2:
+        if _is_variable(sides[0]):
+            sides, signs = [_MINUS_INFINITY, *sides], ["<", *signs]
+        else:
+            sides, signs = [*sides, _INFINITY], [*signs, "<"]
+    if len(sides) != 3 or not _is_variable(sides[1]) or not (_is_given(sides[0]) and _is_given(sides[2])):
+        return None
+    return Sequence("(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]", (sides[0], sides[2]))
+
+
+def _is_variable(side: Answer) -> bool:
+    return isinstance(side, Expression) and side.tree[0] == "symbol" and side.tree[1] != "infty"
+
+
+def _is_given(side: Answer) -> bool:
+    return isinstance(side, Quantity) or (isinstance(side, Expression) and symbols(side.tree) <= frozenset(("infty",)))
+
+
+def coordinates(listing: Listing) -> Sequence | None:
+    """`x = 1, y = 2` as a point; None if the names are not in alphabetical order."""
+    names = [one.name for one in listing.members if isinstance(one, Named)]
+    if len(names) != len(listing.members) or names != sorted(set(names)):
+        return None
+    return Sequence("(", ")", tuple(one.value for one in listing.members))

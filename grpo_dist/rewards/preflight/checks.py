@@ -21,9 +21,7 @@ from grpo_dist.rewards.preflight.cases import (
     WRONG,
 )
 from grpo_dist.rewards.preflight.scorer import scorer_findings
-from grpo_dist.rewards.preflight.trial import Trial, compared
-from grpo_dist.rewards.preflight.tried import RewardResult, judged, totals
-from grpo_dist.rewards.preflight.verdicts import SAME
+from grpo_dist.rewards.preflight.trial import SAME, RewardResult, Trial, compared, judged, totals
 
 SLOW_STEP_SECONDS = 10.0
 ALIKE_SHARE = 0.5

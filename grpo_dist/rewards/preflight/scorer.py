@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from grpo_dist.findings import Finding
 from grpo_dist.rewards.preflight.cases import GOLD, WRONG, WRONG_AGAIN
-from grpo_dist.rewards.preflight.trial import Scored, Trial, told
-from grpo_dist.rewards.preflight.tried import Values
-from grpo_dist.rewards.preflight.verdicts import SAME, Verdict
+from grpo_dist.rewards.preflight.trial import SAME, Scored, Trial, Values, Verdict, told
 
 SURE = 0.95
 """Share of right answers paid as such from which gold certainly has the form the rewards expect."""

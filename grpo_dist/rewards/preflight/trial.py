@@ -1,14 +1,123 @@
-"""The completions tried on the rewards of a configuration, and how they are described."""
+"""What the functions of a configuration paid for the completions tried on them, how they judge, and how that is described."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Literal
 
-from grpo_dist.rewards.preflight.cases import GOLD, Case
+from grpo_dist.findings import Finding
+from grpo_dist.rewards.preflight.cases import GOLD, SWAPPED, WRONG, WRONG_AGAIN, Case
 from grpo_dist.rewards.preflight.forms import Form
-from grpo_dist.rewards.preflight.tried import RewardResult, judged
-from grpo_dist.rewards.preflight.verdicts import Verdict, verdicts
+
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """One function, and what it did with each case."""
+
+    name: str
+    weight: float
+    paid: Mapping[str, Values]
+    """Case → a value for each completion; a case in which it failed is not there."""
+    seconds_per_completion: float
+    """Most seconds it took, over the cases."""
+    failures: tuple[Finding, ...] = ()
+    asks_for_columns: bool = True
+    """Whether it reads columns of the data; one that does not judges length, form or style."""
+    other_columns: tuple[str, ...] = ()
+    """Columns it needs besides the reference answers: these may determine what is right."""
+
+    @property
+    def reads_answer(self) -> bool:
+        """Whether it pays the same completion differently when given another reference answer."""
+        return self.paid.get(GOLD, ()) != self.paid.get(SWAPPED, ())
+
+    def mean(self, case: str) -> float | None:
+        """Mean over the completions it rewarded; None if it returned None for all, or failed."""
+        values = [value for value in self.paid.get(case, ()) if value is not None]
+        return fmean(values) if values else None
+
+
+def totals(functions: Sequence[RewardResult], case: str) -> tuple[float, ...]:
+    """The reward of each completion, as TRL sums it: weighted, with None counting as nothing.
+
+    Functions that failed anywhere are ignored; () if none remains.
+    """
+    return tuple(0.0 if one is None else one for one in judged(functions, case))
+
+
+def judged(functions: Sequence[RewardResult], case: str) -> Values:
+    """The same, but None for a completion for which every function returns None."""
+    sound = [one for one in functions if not one.failures]
+    columns = [[_worth(value, one.weight) for value in one.paid.get(case, ())] for one in sound]
+    return tuple(map(_sum, zip(*columns, strict=True)))
+
+
+def _worth(value: float | None, weight: float) -> float | None:
+    return None if value is None else value * weight
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) if there else None
+
+
+SAME = 1e-6
+Said = Literal["right", "several", "alike", "below", "unjudged"]
+"""right: gold is paid more than every other answer; several: as much as some and more than others; alike: no more than
+the others; below: less than each of them; unjudged: None from all functions."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One problem: what was paid for gold, and for the other answer that was paid most."""
+
+    said: Said
+    gold: float | None
+    other: float | None
+    completion: str
+    """The case of that other answer."""
+
+
+def verdicts(functions: Sequence[RewardResult], cases: Sequence[Case]) -> list[Verdict]:
+    """The joint verdict of these functions on each problem. Only what they paid for `cases` is considered."""
+    gold = judged(functions, GOLD)
+    tried: list[list[tuple[float, str]]] = [[] for _ in gold]
+    for case in cases:
+        if case.name in (WRONG, WRONG_AGAIN):
+            paid = judged(functions, case.name)
+            for row, text, value in zip(case.problems, case.completions, paid, strict=False):
+                if value is not None:
+                    tried[row].append((value, text))
+    rows = list(zip(gold, tried, strict=True))
+    clear = [one for one, others in rows if one is not None and others and one > max(others)[0] + SAME]
+    return [_verdict(one, others, min(clear, default=None)) for one, others in rows]
+
+
+def undecided(found: Sequence[Verdict]) -> list[int]:
+    """Problems for which another answer was paid as much as gold, or more."""
+    return [row for row, one in enumerate(found) if one.said not in ("right", "unjudged")]
+
+
+def _verdict(gold: float | None, others: Sequence[tuple[float, str]], clear: float | None) -> Verdict:
+    """`clear` is the least that gold is paid where it is paid more than every other answer; None if there is no such
+    row."""
+    if gold is None or not others:
+        return Verdict("unjudged", gold, None, "")
+    lowest, (highest, text) = min(others)[0], max(others)
+    if gold > highest + SAME:
+        said: Said = "right"
+    elif gold < lowest - SAME:
+        said = "below"
+    elif gold > lowest + SAME and (clear is None or gold >= clear - SAME):
+        said = "several"
+    else:
+        said = "alike"
+    return Verdict(said, gold, highest, text)
+
 
 SHOWN_CHARS = 160
 

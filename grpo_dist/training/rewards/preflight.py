@@ -19,6 +19,7 @@ from grpo_dist.findings import Finding
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.guard import Batch
 from grpo_dist.rewards.load import load_rewards
+from grpo_dist.rewards.preflight.answers import answer_column, other_values, written
 from grpo_dist.rewards.preflight.cases import (
     GOLD,
     GOLD_OTHER_OPENING,
@@ -33,13 +34,8 @@ from grpo_dist.rewards.preflight.cases import (
     wrong_answers,
 )
 from grpo_dist.rewards.preflight.checks import findings
-from grpo_dist.rewards.preflight.forms import FORMS, Form, prefilled_tag, stated_form
-from grpo_dist.rewards.preflight.marks import unnamed
-from grpo_dist.rewards.preflight.programs import PROGRAMS
-from grpo_dist.rewards.preflight.trial import Scored, Trial
-from grpo_dist.rewards.preflight.tried import RewardResult, judged, totals
-from grpo_dist.rewards.preflight.truths import answer_column, other_values, written
-from grpo_dist.rewards.preflight.verdicts import SAME, undecided
+from grpo_dist.rewards.preflight.forms import FORMS, PROGRAMS, Form, prefilled_tag, stated_form, unnamed
+from grpo_dist.rewards.preflight.trial import SAME, RewardResult, Scored, Trial, judged, totals, undecided
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.generate import generate, settings

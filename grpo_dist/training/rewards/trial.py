@@ -17,7 +17,7 @@ from grpo_dist.findings import Finding
 from grpo_dist.rewards.guard import Batch
 from grpo_dist.rewards.load import LoadedReward
 from grpo_dist.rewards.preflight.cases import Case
-from grpo_dist.rewards.preflight.tried import RewardResult, Values
+from grpo_dist.rewards.preflight.trial import RewardResult, Values
 from grpo_dist.training.rewards.worker import Answer
 
 CALL_SECONDS = 120.0
