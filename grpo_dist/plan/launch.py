@@ -9,14 +9,13 @@ from typing import Any
 
 from grpo_dist.config import RunConfig
 from grpo_dist.plan.batch import BatchPlan, PlanRefusal, aligned_save_steps, plan_batch
-from grpo_dist.plan.checks import corrects_sampling, refuse_contradictions, refuse_launch
+from grpo_dist.plan.checks import corrects_sampling, deadline_warnings, refuse_contradictions, refuse_launch
 from grpo_dist.plan.choose import Chosen, choose, tensor_parallel_size
 from grpo_dist.plan.comparison import ComparisonPlan, plan_comparison
+from grpo_dist.plan.effective_sample import rounding_warnings
 from grpo_dist.plan.fit import Fit, estimate, time_as_json
 from grpo_dist.plan.inputs import Measured, PlanInputs, basis_of, quantization_of
 from grpo_dist.plan.memory import MemoryBreakdown, rollout_memory
-from grpo_dist.plan.rounding import rounding_warnings
-from grpo_dist.plan.time_limit import deadline_warnings
 from grpo_dist.plan.topology import Replica, Topology, machines_of, topology
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
+from grpo_dist.plan.checks import jobs_of
 from grpo_dist.plan.fit import nodes_of_a_group
 from grpo_dist.plan.inputs import Measured
 from grpo_dist.plan.launch import LaunchPlan, plan_run, plan_without_hint
 from grpo_dist.plan.time import LearningRateAdvice, learning_rate_advice
-from grpo_dist.plan.time_limit import jobs_of
 
 Keep = Literal["prompts", "completions", "group"]
 SYNC = ("gradient sync", "policy sync", "weight gathering", "sleep and wake")

@@ -13,6 +13,11 @@ quadratic or worse on text a model can write (repeated tags, long runs of spaces
 What both search for is determined without backtracking. Whatever matches after some pair of tags also matches after the
 first such pair, so only the first counts; the lazy capture then ends at the first closing tag with an admissible tail.
 `[\s]{0,}$` matches exactly when the spaces up to the next line feed end at a line feed or at the end of the text.
+
+`same_answer` judges strictly. Both texts are read as typed answers (`answers.parse`) and compared within their type
+(`answers.equal`): numbers exactly, expressions by their value, containers member by member. Unevaluated arithmetic is
+not an answer where a number is expected, or copying the question (`17*2`) would be correct. Sums, products, integrals
+and limits are left to math-verify.
 """
 
 from __future__ import annotations

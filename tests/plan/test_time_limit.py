@@ -6,7 +6,7 @@ import pytest
 from planning import COLOCATE, cluster, config, planned
 
 from grpo_dist.plan import plan_run
-from grpo_dist.plan.time_limit import deadline_warnings, seconds_of
+from grpo_dist.plan.checks import deadline_warnings, seconds_of
 
 
 @pytest.mark.parametrize(

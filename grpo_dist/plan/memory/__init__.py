@@ -6,7 +6,7 @@ from; anything estimated rather than derived (contexts, CUDA graphs, the margin)
 
 from grpo_dist.plan.memory.activations import AttentionName, Lora
 from grpo_dist.plan.memory.breakdown import Component, Dtype, MemoryBreakdown, Phase
-from grpo_dist.plan.memory.sharding import Sharding, ShardingKind
+from grpo_dist.plan.memory.optimizer import Sharding, ShardingKind
 from grpo_dist.plan.memory.trainer import TrainerSetup, answering_memory, trainer_memory
 from grpo_dist.plan.memory.vllm import (
     RolloutSetup,

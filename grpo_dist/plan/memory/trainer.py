@@ -10,7 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.memory.activations import AttentionName, Lora, Pass, saved_bytes, working_bytes
+from grpo_dist.plan.memory.activations import (
+    AttentionName,
+    Lora,
+    Pass,
+    full_bytes,
+    fused_saved_bytes,
+    fused_working_bytes,
+    generation_components,
+    saved_bytes,
+    working_bytes,
+)
 from grpo_dist.plan.memory.breakdown import (
     DTYPE_BYTES,
     Component,
@@ -22,9 +32,15 @@ from grpo_dist.plan.memory.breakdown import (
     with_margin,
     without_zeros,
 )
-from grpo_dist.plan.memory.logits import full_bytes, fused_saved_bytes, fused_working_bytes, generation_components
-from grpo_dist.plan.memory.optimizer import TensorShapes, optimizer_bytes, optimizer_states, step_bytes
-from grpo_dist.plan.memory.sharding import MAX_LIVE_PARAMETERS, ONE_PROCESS, Sharding
+from grpo_dist.plan.memory.optimizer import (
+    MAX_LIVE_PARAMETERS,
+    ONE_PROCESS,
+    Sharding,
+    TensorShapes,
+    optimizer_bytes,
+    optimizer_states,
+    step_bytes,
+)
 from grpo_dist.plan.specs import Architecture
 from grpo_dist.plan.specs.architecture import Quantization
 

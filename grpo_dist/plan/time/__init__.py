@@ -3,11 +3,10 @@
 from grpo_dist.plan.time.efficiencies import DEFAULTS, Assumption, Efficiencies
 from grpo_dist.plan.time.generation import Generation, generation_time, kv_pool, transformers_time
 from grpo_dist.plan.time.inputs import Layout, Workload
-from grpo_dist.plan.time.learning_rate import LearningRateAdvice, learning_rate_advice
 from grpo_dist.plan.time.lengths import Lengths
 from grpo_dist.plan.time.network import adapter_sync_time, gather_time, gradient_sync_time, merged_sync_time
 from grpo_dist.plan.time.step import Balance, StepPart, StepTime, balance, step_time
-from grpo_dist.plan.time.training import Padding, Training, training_time
+from grpo_dist.plan.time.training import LearningRateAdvice, Padding, Training, learning_rate_advice, training_time
 
 __all__ = [
     "DEFAULTS",

@@ -1,4 +1,4 @@
-"""Whether right answers are rewarded as such, judged by what the functions pay for each completion."""
+"""Which column holds the right answers, and whether they are rewarded as such, judged by what the functions pay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the functions of a configuration paid for the completions tried on them, how they judge, and how that is described."""
+"""What the functions of a configuration paid for the completions tried on them, how they judge, and how to say it."""
 
 from __future__ import annotations
 

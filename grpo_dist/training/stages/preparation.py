@@ -23,7 +23,7 @@ from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.base_cache import build
 from grpo_dist.embedded.problems import HELDOUT_PROBLEMS, TRAIN_PROBLEMS, problems
 from grpo_dist.errors import DataError, RewardError
-from grpo_dist.plan.texts import longest_completion
+from grpo_dist.plan.inputs import longest_completion
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards, parameters_of
 from grpo_dist.rewards.names import is_users

@@ -9,7 +9,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from trl.kernels import chunked_logprob
 from trl.trainer import utils
 
-from grpo_dist.plan.memory.logits import (
+from grpo_dist.plan.memory.activations import (
     TILE_TOKENS,
     TILE_VOCABULARY,
     full_bytes,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.memory import Lora, Sharding, TrainerSetup, trainer_memory
 from grpo_dist.plan.memory.breakdown import MARGIN, quantized_bytes, weight_bytes
-from grpo_dist.plan.memory.sharding import ONE_PROCESS
+from grpo_dist.plan.memory.optimizer import ONE_PROCESS
 from grpo_dist.plan.specs import Architecture
 from grpo_dist.plan.specs.lookup import EMBEDDED, KNOWN
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from timing_setups import layout, workload
 
 from grpo_dist.errors import PlanError
+from grpo_dist.plan.calibrate import calibrate
 from grpo_dist.plan.time import DEFAULTS, Lengths, step_time
-from grpo_dist.plan.time.calibration import calibrate
 
 
 def run(truth, steps=12, setup=None, where=None, uncounted=0.0, generation=True):
