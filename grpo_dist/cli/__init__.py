@@ -1,4 +1,4 @@
-"""The `grpo-dist` program: one module per command, imported only when the command is used."""
+"""The `grpo-dist` program: the module of a command is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ COMMANDS = (
     *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
     *("report", "compare", "export"),
 )
-"""Names of the commands, and of their modules in this package."""
+"""Names of the commands."""
 FUNCTIONS = {"filter": "filter_problems"}
 """Commands whose function has another name."""
+MODULES = {"init": "config"} | dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
+"""Commands whose module has another name."""
 
 
 class Program(click.Group):
@@ -28,7 +30,8 @@ class Program(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(import_module(f"{__name__}.{cmd_name}"), FUNCTIONS.get(cmd_name, cmd_name))
+        module = import_module(f"{__name__}.{MODULES.get(cmd_name, cmd_name)}")
+        return getattr(module, FUNCTIONS.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> object:
         try:

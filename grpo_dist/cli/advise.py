@@ -62,7 +62,7 @@ def advise(
     grpo-dist advise --labels 0 --verifiable
     """
     from grpo_dist.advice.rules import Step, decide, label_answer
-    from grpo_dist.cli.advise_view import describe_data, print_advice, to_json
+    from grpo_dist.cli.views import advice_json, describe_data, print_advice
 
     if config is None and (samples or overrides):
         raise click.UsageError(f"{'--samples' if samples else '--set'} needs a configuration: --config CONFIG")
@@ -88,7 +88,7 @@ def advise(
         else:
             known["base"] = "unknown"
     if as_json:
-        click.echo(json.dumps(to_json(found, known, seen, measured), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(advice_json(found, known, seen, measured), indent=2, ensure_ascii=False))
         return
     if samples and measured is None:
         click.echo("the model was not asked: the advice does not depend on what it answers", err=True)

@@ -72,7 +72,7 @@ def compare(
     if as_json:
         click.echo(json.dumps({"file": str(result), **found}, indent=2, ensure_ascii=False))
         return
-    from grpo_dist.cli.compare_view import print_models
+    from grpo_dist.cli.views import print_models
 
     print_models(found, console())
     click.echo(f"written to {output or result}")

@@ -44,7 +44,7 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps([finding.to_dict() for finding in found], indent=2, ensure_ascii=False))
     else:
-        from grpo_dist.cli.findings_view import print_findings
+        from grpo_dist.cli.views import print_findings
 
         print_findings(found, console())
     if any_error(found):

@@ -36,7 +36,7 @@ def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([finding.to_dict() for finding in found], indent=2, ensure_ascii=False))
     elif found:
-        from grpo_dist.cli.findings_view import print_findings
+        from grpo_dist.cli.views import print_findings
 
         print_findings(found, console())
     else:

@@ -47,7 +47,7 @@ def rewards(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def _print(report: dict[str, Any], found: list[Any]) -> None:
     from rich.table import Table
 
-    from grpo_dist.cli.findings_view import print_findings
+    from grpo_dist.cli.views import print_findings
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("completion")

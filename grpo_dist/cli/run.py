@@ -64,8 +64,8 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
 
 
 def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    from grpo_dist.cli.debug_view import lines
     from grpo_dist.cli.options import console
+    from grpo_dist.cli.views import debug_lines
     from grpo_dist.config import load_config
     from grpo_dist.debug import debug, open_debug
     from grpo_dist.findings import any_error
@@ -77,7 +77,7 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     path = output or Path("runs") / f"{Path(config).stem}-debug"
     directory, made = open_debug(run_config, path)
     terminal = Terminal()
-    for line in (*lines(made, console(stderr=True).width), f"run directory: {path}"):
+    for line in (*debug_lines(made, console(stderr=True).width), f"run directory: {path}"):
         terminal.show(line)
     try:
         found = debug(run_config, directory, made, terminal)
@@ -87,7 +87,7 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     if as_json:
         click.echo(directory.debug.read_text(encoding="utf-8"), nl=False)
     else:
-        from grpo_dist.cli.findings_view import print_findings
+        from grpo_dist.cli.views import print_findings
 
         click.echo("on the cluster, as far as this machine can tell:")
         print_findings(found, console())

@@ -83,6 +83,6 @@ def scale(
         text = json.dumps({"keep": keep, "steps": steps, "sizes": rows, "assumptions": assumptions}, indent=2)
         click.echo(text)
         return
-    from grpo_dist.cli.scale_view import print_sizes
+    from grpo_dist.cli.plan_view import print_sizes
 
     print_sizes(rows, keep, steps, assumptions, console())

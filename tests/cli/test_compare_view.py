@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from grpo_dist.cli.compare_view import print_models
+from grpo_dist.cli.views import print_models
 from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare_all
 
 

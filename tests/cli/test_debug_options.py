@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from grpo_dist.cli import main
-from grpo_dist.cli.debug_view import lines
+from grpo_dist.cli.views import debug_lines
 from grpo_dist.config import load_config
 from grpo_dist.plan.debug import DebugMachine, scaled_down
 
@@ -43,7 +43,7 @@ def test_a_real_run_is_never_replaced(workplace):
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_change_is_told_under_its_reason_and_fits_the_terminal(width):
     made = scaled_down(load_config(SHIPPED), DebugMachine("NVIDIA A10", 22 * 2**30), "runs/qwen3-4b-debug/model")
-    told = "\n".join(lines(made, width)).splitlines()
+    told = "\n".join(debug_lines(made, width)).splitlines()
     assert max(map(len, told)) <= width
     few = told.index("  a few are enough to go through everything")
     assert told[few + 1 : few + 3] == ["    grpo.max_steps         200 → 3", "    grpo.prompts_per_step  64 → 2"]
