@@ -1,4 +1,4 @@
-"""The tables and texts that commands print: advice, comparisons, a debug run's changes, findings, and states of runs."""
+"""The tables and texts that commands print: advice, comparisons, changes of a debug run, findings, states of runs."""
 
 from __future__ import annotations
 
