@@ -14,9 +14,9 @@ from grpo_dist.config.base import choices, describe, is_section, members
 from grpo_dist.config.cluster import SiteSection
 from grpo_dist.config.json_schema import documentation
 from grpo_dist.config.messages import section_at
-from grpo_dist.config.problems import DottedPath
 from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
+from grpo_dist.config.yaml_source import DottedPath
 
 INTRODUCTION = """# Configuration
 

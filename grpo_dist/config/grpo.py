@@ -11,8 +11,16 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_vali
 from pydantic_core import PydanticCustomError
 
 from grpo_dist.config.base import Conflict, NonNegative, Positive, Section, accept
-from grpo_dist.config.generation_fields import OWN_IN_BOTH, SHORTEST
-from grpo_dist.config.trl_fields import OWNED, PASSED_ON, CorrectionMode, LossType, OptimizerName, SchedulerName
+from grpo_dist.config.trl_fields import (
+    OWN_IN_BOTH,
+    OWNED,
+    PASSED_ON,
+    SHORTEST,
+    CorrectionMode,
+    LossType,
+    OptimizerName,
+    SchedulerName,
+)
 
 SCHEDULER_ARGUMENTS = {
     "cosine_with_min_lr": ("min_lr_rate", "min_lr"),

@@ -19,11 +19,10 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from grpo_dist.config import messages, problems, yaml_source
+from grpo_dist.config import messages, yaml_source
 from grpo_dist.config.base import EMBEDDED, SCALARS, TEXT, construct, resolve
 from grpo_dist.config.cluster import ClusterSection, SiteSection, site_file, with_site
 from grpo_dist.config.messages import ONLY_ADAPTERS, lookup, section_at
-from grpo_dist.config.problems import ConfigProblem, DottedPath, Place, UnreadableConfig, dotted, shortened, shown
 from grpo_dist.config.sections import (
     DataSection,
     LoraSection,
@@ -34,7 +33,19 @@ from grpo_dist.config.sections import (
     as_function,
     as_functions,
 )
-from grpo_dist.config.yaml_source import UNPRINTABLE, Source, character, read
+from grpo_dist.config.yaml_source import (
+    UNPRINTABLE,
+    ConfigProblem,
+    DottedPath,
+    Place,
+    Source,
+    UnreadableConfig,
+    character,
+    dotted,
+    read,
+    shortened,
+    shown,
+)
 from grpo_dist.errors import ConfigError
 
 
@@ -252,7 +263,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
     except ValidationError as invalid:
         source.problems.extend(messages.problems(invalid, source))
     if config is None or source.problems:
-        raise problems.error(source.problems)
+        raise yaml_source.error(source.problems)
     return with_absolute_paths(config)
 
 
@@ -283,7 +294,7 @@ def load_site() -> SiteSection | None:
     except ValidationError as invalid:
         source.problems.extend(messages.problems(invalid, source, SiteSection))
     if site is None or source.problems:
-        raise problems.error(source.problems)
+        raise yaml_source.error(source.problems)
     return site
 
 
@@ -301,17 +312,19 @@ def read_source(path: Path, needs: str = "at least the sections model: and data:
     try:
         source = yaml_source.read(text, place)
     except UnreadableConfig as unreadable:
-        raise problems.error([unreadable.problem]) from unreadable
+        raise yaml_source.error([unreadable.problem]) from unreadable
     if source.data is None and not source.problems:
         raise ConfigError(f"{path}: the file is empty; it needs {needs}")
     if not isinstance(source.data, dict):
         source.problems.append(ConfigProblem(source.places[()], (), _no_sections(source.data)))
-        raise problems.error(source.problems)
+        raise yaml_source.error(source.problems)
     return source
 
 
 def _no_sections(data: object) -> str:
-    return f"{problems.shown(data)} where sections belong; write model:, data: and so on, each with a colon and a space"
+    return (
+        f"{yaml_source.shown(data)} where sections belong; write model:, data: and so on, each with a colon and a space"
+    )
 
 
 def _text(path: Path) -> str:
@@ -324,7 +337,7 @@ def _text(path: Path) -> str:
         line = content.count(b"\n", 0, wrong.start) + 1
         byte = content[wrong.start]
         what = f"not UTF-8 text (byte {byte:#04x} at offset {wrong.start}); save the file as UTF-8"
-        raise ConfigError(problems.visible(f"{path}:{line}: {what}")) from wrong
+        raise ConfigError(yaml_source.visible(f"{path}:{line}: {what}")) from wrong
 
 
 def _content(path: Path) -> bytes:
@@ -339,7 +352,7 @@ def _content(path: Path) -> bytes:
         what = f"the file cannot be read: {(wrong.strerror or str(wrong)).lower()}"
     except ValueError:
         what = "no file has such a name"
-    raise ConfigError(problems.visible(f"{path}: {what}"))
+    raise ConfigError(yaml_source.visible(f"{path}: {what}"))
 
 
 def _instead(path: Path) -> str:

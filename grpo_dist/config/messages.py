@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from grpo_dist.config.base import LARGEST_INTEGER, Member, choices, describe, is_section, members
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.problems import ConfigProblem, DottedPath, dotted, shown
 from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
-from grpo_dist.config.yaml_source import Source
+from grpo_dist.config.yaml_source import ConfigProblem, DottedPath, Source, dotted, shown
 from grpo_dist.text import closest
 
 

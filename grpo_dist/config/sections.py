@@ -13,9 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
-from grpo_dist.config.generation_fields import NAMES, OWN_IN_BOTH, SAME, TAKEN
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
+from grpo_dist.config.trl_fields import NAMES, OWN_IN_BOTH, SAME, TAKEN, OptimizerName, SchedulerName
 from grpo_dist.text import closest
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import DataSection
-from grpo_dist.data.columns import map_columns
+from grpo_dist.data.columns import Tally, map_columns
 from grpo_dist.data.identity import KEY, Problems, first_rows, problem_key, problem_keys
 from grpo_dist.data.messages import (
     Messages,
@@ -26,7 +26,6 @@ from grpo_dist.data.messages import (
 from grpo_dist.data.problems import to_problems
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.sources import load_rows
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import excerpt, place
 from grpo_dist.errors import DataError
 from grpo_dist.text import plural

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import DataSection, SourceSection
-from grpo_dist.data.columns import inner_name, map_columns
+from grpo_dist.data.columns import Tally, inner_name, leaves, map_columns
 from grpo_dist.data.identity import KEY, problem_key
 from grpo_dist.data.messages import Messages, ends_answered, to_messages
-from grpo_dist.data.nested import leaves
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import as_text, excerpt, is_missing, place, set_option
 from grpo_dist.errors import DataError
 from grpo_dist.text import plural

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from grpo_dist.config.sections import SourceSection, WarmStartSection
-from grpo_dist.data.columns import map_columns
+from grpo_dist.data.columns import Tally, map_columns
 from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.messages import Messages, to_messages
 from grpo_dist.data.problems import only_one
 from grpo_dist.data.sources import load_rows
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import as_text, excerpt, is_missing, is_plain_number, place
 from grpo_dist.errors import DataError
 from grpo_dist.text import plural

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from grpo_dist.config import RunConfig
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.cluster import ClusterSection
-from grpo_dist.config.problems import shown, visible
+from grpo_dist.config.yaml_source import shown, visible
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.batch import Alternative, PlanRefusal
 from grpo_dist.plan.memory import (

@@ -9,8 +9,7 @@ from typing import Literal
 
 from grpo_dist.config import RunConfig, dump_config
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.render.accelerate import ACCELERATE_FILE, DEEPSPEED_FILE, accelerate_yaml, is_deepspeed
-from grpo_dist.render.deepspeed import deepspeed_json
+from grpo_dist.render.accelerate import ACCELERATE_FILE, DEEPSPEED_FILE, accelerate_yaml, deepspeed_json, is_deepspeed
 from grpo_dist.render.slurm import CONFIG_FILE, job_script
 
 PLAN_FILE, JOB_FILE = "plan.json", "job.sh"

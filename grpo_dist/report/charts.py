@@ -16,9 +16,18 @@ from html import escape
 from itertools import groupby
 from math import ceil, floor, log10
 
-from grpo_dist.report.numbers import MINUS, number, percent
+from grpo_dist.report.numbers import (
+    MINUS,
+    Values,
+    extremes,
+    number,
+    percent,
+    present,
+    smooth,
+    smoothing_window,
+    thinned,
+)
 from grpo_dist.report.record import Interval
-from grpo_dist.report.series import Values, extremes, present, smooth, smoothing_window, thinned
 
 WIDTH, HEIGHT = 480.0, 264.0
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 from grpo_dist.report import charts, summary
 from grpo_dist.report.charts import LineChart, Trace
-from grpo_dist.report.numbers import number, percent
+from grpo_dist.report.numbers import Values, column, number, percent, present
 from grpo_dist.report.record import Comparison, Metrics
-from grpo_dist.report.series import Values, column, present
 
 WIDE = 1020.0
 """Units of a chart across both columns, so that its text is as large as that of the others."""

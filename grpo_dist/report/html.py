@@ -17,9 +17,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.errors import ReportError
 from grpo_dist.report import charts, figures
-from grpo_dist.report.numbers import MINUS, NOTHING, change, data_size, duration, number, percent, points
+from grpo_dist.report.numbers import (
+    MINUS,
+    NOTHING,
+    change,
+    column,
+    data_size,
+    duration,
+    ends,
+    finite,
+    number,
+    percent,
+    points,
+    present,
+    smoothing_window,
+    thinned,
+)
 from grpo_dist.report.record import Attempt, Comparison, Flip, Measure, Problem, RunRecord
-from grpo_dist.report.series import column, ends, finite, present, smoothing_window, thinned
 from grpo_dist.report.summary import generated_by, layout, summary
 from grpo_dist.run.directory import write_atomically
 from grpo_dist.text import plural

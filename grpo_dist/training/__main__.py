@@ -1,8 +1,7 @@
 """The train stage; every process of the run executes this under `accelerate launch`."""
 
 from grpo_dist.training.common.backend import select_backend
-from grpo_dist.training.common.imports import import_lean
-from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.common.process import Run, import_lean, main
 
 
 def train_stage(run: Run) -> None:

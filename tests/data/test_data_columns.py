@@ -9,11 +9,10 @@ import pytest
 from datasets import Dataset
 
 from grpo_dist.config.sections import DataSection
-from grpo_dist.data.columns import map_columns
+from grpo_dist.data.columns import Tally, map_columns
 from grpo_dist.data.identity import KEY
 from grpo_dist.data.messages import fold_system, system_adder, template_accepts_system, to_messages, with_system
 from grpo_dist.data.problems import boxed, gsm8k, to_problems
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import as_text
 from grpo_dist.errors import DataError
 

@@ -14,11 +14,11 @@ from pyarrow import parquet
 
 from grpo_dist.config import load_config
 from grpo_dist.config.sections import KNOWN_DATA, DataSection, SourceSection, WarmStartSection
+from grpo_dist.data.columns import Tally
 from grpo_dist.data.filtered import settings_for
 from grpo_dist.data.identity import Problems
 from grpo_dist.data.messages import system_adder
 from grpo_dist.data.prepare import Model, Prepared, prepare
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import is_plain_number
 from grpo_dist.data.warm_start import warm_start_examples
 from grpo_dist.errors import ConfigError, DataError

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from grpo_dist.config.sections import WarmStartSection
+from grpo_dist.data.columns import Tally
 from grpo_dist.data.identity import Problems, problem_key
 from grpo_dist.data.messages import system_adder
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.warm_start import warm_start_examples
 from grpo_dist.errors import DataError
 

@@ -13,7 +13,7 @@ from plans import LAYOUTS, layout, planned
 
 from grpo_dist.config import RunConfig
 from grpo_dist.render import render_files
-from grpo_dist.render.deepspeed import HIDDEN_SIZE_IF_UNKNOWN, deepspeed_json
+from grpo_dist.render.accelerate import HIDDEN_SIZE_IF_UNKNOWN, deepspeed_json
 
 SHARDED = [name for name, settings in LAYOUTS.items() if settings.get("strategy", "").startswith("zero")]
 WORKER = Path(__file__).with_name("deepspeed_steps.py")

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 
 from grpo_dist.report import charts
 from grpo_dist.report.charts import LineChart, Trace
-from grpo_dist.report.numbers import data_size, duration, number, percent, points
+from grpo_dist.report.numbers import (
+    data_size,
+    duration,
+    extremes,
+    number,
+    percent,
+    points,
+    smooth,
+    smoothing_window,
+    thinned,
+)
 from grpo_dist.report.record import Interval
-from grpo_dist.report.series import extremes, smooth, smoothing_window, thinned
 from grpo_dist.text import plural
 
 logged = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)

@@ -11,7 +11,7 @@ import synthetic_runs as runs
 
 from grpo_dist.errors import ReportError
 from grpo_dist.report import read_run, summary
-from grpo_dist.report.series import ends
+from grpo_dist.report.numbers import ends
 
 KEYS = {
     "run", "state", "model", "model_backend", "steps", "max_steps", "world_size", "distributed_type", "backend",

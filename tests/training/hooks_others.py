@@ -145,7 +145,7 @@ VLLM = (
     ),
     Hook(
         "LoRARequest",
-        "training/rollouts/colocate.py, training/models/comparison_engine.py",
+        "training/rollouts/colocate.py, training/models/comparison_parts.py",
         [
             Place(
                 "vllm/lora/request.py",
@@ -165,7 +165,7 @@ VLLM = (
     ),
     Hook(
         "LLM.generate",
-        "training/rollouts/colocate.py, training/models/comparison_engine.py",
+        "training/rollouts/colocate.py, training/models/comparison_parts.py",
         [Place(LLM, "LLM.generate", accepts="prompts, sampling_params, use_tqdm, lora_request")],
     ),
     Hook(
@@ -175,7 +175,7 @@ VLLM = (
     ),
     Hook(
         "vllm.envs",
-        "inference/server.py, training/models/comparison_engine.py",
+        "inference/server.py, training/models/comparison_parts.py",
         [
             Place(
                 "vllm/envs.py",
@@ -229,7 +229,7 @@ TRANSFORMERS = (
     ),
     Hook(
         "integrations.is_wandb_available",
-        "training/common/imports.py",
+        "training/common/process.py",
         [
             Place("transformers/integrations/integration_utils.py", "is_wandb_available", takes=""),
             Place(GRPO, "is_wandb_available"),
@@ -237,7 +237,7 @@ TRANSFORMERS = (
     ),
     Hook(
         "PACKAGE_DISTRIBUTION_MAPPING",
-        "training/common/imports.py",
+        "training/common/process.py",
         [
             Place(
                 "transformers/utils/import_utils.py",
@@ -254,7 +254,7 @@ TRANSFORMERS = (
 ACCELERATE = (
     Hook(
         "utils.is_wandb_available",
-        "training/common/imports.py",
+        "training/common/process.py",
         [
             Place("accelerate/utils/__init__.py", "is_wandb_available"),
             Place("trl/trainer/callbacks.py", "is_wandb_available"),

@@ -24,12 +24,12 @@ TRL = (
     ),
     Hook(
         "GRPOTrainer._get_train_sampler",
-        "training/trainer/data_order.py",
+        "training/trainer/trainer.py",
         [Place(GRPO, "GRPOTrainer._get_train_sampler", takes="self, dataset", says=["return RepeatSampler("])],
     ),
     Hook(
         "RepeatSampler.__iter__",
-        "training/trainer/data_order.py",
+        "training/trainer/trainer.py",
         [
             Place(
                 UTILS,
@@ -243,7 +243,7 @@ TRL = (
     ),
     Hook(
         "import_utils.is_vllm_available",
-        "training/common/imports.py",
+        "training/common/process.py",
         [
             Place("trl/import_utils.py", "is_vllm_available", takes="min_version"),
             Place(GENERATION, "is_vllm_available"),

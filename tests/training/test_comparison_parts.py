@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo_dist.training.models.answer import Sampling
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
-from grpo_dist.training.models.generate import Completion
+from grpo_dist.training.models.generate import Completion, Sampling
 
 HOW = Sampling(2, 16, temperature=1.0)
 

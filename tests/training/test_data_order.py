@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trl.trainer.utils import RepeatSampler
 
-from grpo_dist.training.trainer.data_order import ForwardedSampler
+from grpo_dist.training.trainer.trainer import ForwardedSampler
 
 
 def sampler(epochs_done: int | None = None) -> RepeatSampler:

@@ -8,7 +8,7 @@ import pytest
 from transformers import GenerationConfig
 
 from grpo_dist.config import load_config
-from grpo_dist.training.models.answer import for_transformers, greedy, sampled
+from grpo_dist.training.models.generate import for_transformers, greedy, sampled
 from grpo_dist.training.models.served import ServedModel
 
 

@@ -24,7 +24,7 @@ from grpo_dist.run.directory import RunDirectory
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from grpo_dist.training.common.imports import import_lean
+from grpo_dist.training.common.process import import_lean
 from grpo_dist.training.common.process import open_run
 import_lean(open_run(Path(sys.argv[1])))
 import grpo_dist.training.stages.train

@@ -96,7 +96,7 @@ def test_arguments_of_the_tokenizer_are_refused(name):
 def test_recipe_prompts_begin_with_bos_once_where_the_models_texts_do(traits, begins, tmp_path):
     from transformers import AutoTokenizer
 
-    from grpo_dist.training.models.special_tokens import begins_with_bos
+    from grpo_dist.training.models.prompts import begins_with_bos
 
     own = tokenizer(**traits)
     assert begins_with_bos(own) is begins
@@ -130,7 +130,7 @@ def test_bos_that_a_template_forgets_or_doubles_is_found():
     ],
 )
 def test_the_pad_token_is_one_that_no_text_holds(traits, ends, pad):
-    from grpo_dist.training.models.special_tokens import settle_pad
+    from grpo_dist.training.models.prompts import settle_pad
 
     one = tokenizer(**traits)
     settle_pad(one, one.convert_tokens_to_ids(ends), len(one))
@@ -139,7 +139,7 @@ def test_the_pad_token_is_one_that_no_text_holds(traits, ends, pad):
 
 
 def test_a_pad_token_without_an_embedding_is_not_taken():
-    from grpo_dist.training.models.special_tokens import settle_pad
+    from grpo_dist.training.models.prompts import settle_pad
 
     one = tokenizer()
     settle_pad(one, [one.eos_token_id], one.convert_tokens_to_ids("<|vision_pad|>"))

@@ -52,7 +52,7 @@ def models(tmp_path, servers):
 
 @pytest.fixture
 def how():
-    from grpo_dist.training.models.answer import Sampling
+    from grpo_dist.training.models.generate import Sampling
 
     return Sampling(num_samples=2, max_tokens=4, temperature=1.0)
 
@@ -102,7 +102,7 @@ def test_without_any_server_it_says_so_and_asks_to_be_continued(models, servers,
 
 
 def test_samples_are_drawn_as_in_training(models):
-    from grpo_dist.training.models.answer import sampled
+    from grpo_dist.training.models.generate import sampled
 
     drawn = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
     embedded = {"name_or_path": "embedded"}

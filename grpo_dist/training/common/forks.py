@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 
 from grpo_dist.launch.forks import LAUNCHER
 from grpo_dist.procs.tree import die_with_parent
-from grpo_dist.training.common.imports import import_lean
-from grpo_dist.training.common.process import leave_to_others, open_run
+from grpo_dist.training.common.process import import_lean, leave_to_others, open_run
 
 LONGEST_REQUEST = 1 << 20
 

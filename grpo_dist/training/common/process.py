@@ -1,9 +1,11 @@
-"""How every stage process starts and ends."""
+"""How every stage process starts, what it imports, and how it ends."""
 
 from __future__ import annotations
 
 import atexit
 import faulthandler
+import functools
+import importlib.metadata
 import os
 import signal
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import GrpoDistError
+from grpo_dist.launch.forks import has_engine_in_training
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.procs.tree import die_with_parent, survive_sigterm
 from grpo_dist.progress import say_error
@@ -111,3 +114,27 @@ def _leave_soon(code: int) -> None:
     timer = threading.Timer(LEAVE_SECONDS, leave)
     timer.daemon = True
     timer.start()
+
+
+def import_lean(run: Run) -> None:
+    """Before the first import of TRL or Transformers: they will not import vLLM or wandb if the run uses neither.
+
+    It stands on Transformers 5.10 to 5.17 and TRL 1.15 to 1.16, which ask `is_…_available` while they are imported and
+    import the whole of what is there. Where they ask elsewhere, this saves nothing and breaks nothing.
+
+    Read in TRL 1.16, Transformers 5.17 and Accelerate 1.15. TRL's modules take `is_vllm_available` from
+    `trl.import_utils`, and `is_wandb_available` from `transformers` and `accelerate.utils`, each when it is first
+    imported.
+    """
+    # Transformers and TRL each read the metadata of all installed packages into a PACKAGE_DISTRIBUTION_MAPPING, half a
+    # second of processor time.
+    importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+    from accelerate import utils
+    from transformers import integrations
+    from trl import import_utils
+
+    if not has_engine_in_training(run.plan, run.config):
+        import_utils.is_vllm_available = lambda **_: False
+    if "wandb" not in run.config.tracking:
+        integrations.is_wandb_available = utils.is_wandb_available = lambda: False

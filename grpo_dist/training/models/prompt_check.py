@@ -10,7 +10,7 @@ from itertools import chain
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from grpo_dist.data.marks import MARK, PICTURE
+from grpo_dist.data.identity import MARK, PICTURE
 from grpo_dist.data.messages import Messages, system_prompt
 from grpo_dist.data.text import excerpt
 from grpo_dist.errors import DataError
@@ -19,8 +19,7 @@ from grpo_dist.text import plural
 from grpo_dist.training.common.backend import is_unsloth
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.load import declared_generation, load_tokenizer
-from grpo_dist.training.models.prompts import PromptRenderer
-from grpo_dist.training.models.special_tokens import begins_with_bos, end_tokens
+from grpo_dist.training.models.prompts import PromptRenderer, begins_with_bos, end_tokens
 
 PROBE = "probe 4206"
 MOST = 0.5

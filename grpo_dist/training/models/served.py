@@ -13,11 +13,9 @@ from grpo_dist.inference.pool import Pool
 from grpo_dist.plan.memory.vllm import RolloutSetup
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.adapter import DIGITS, WEIGHTS
-from grpo_dist.training.models.answer import Sampling
-from grpo_dist.training.models.generate import Completion, Message
+from grpo_dist.training.models.generate import Completion, Message, Sampling
 from grpo_dist.training.models.load import declared_generation
-from grpo_dist.training.models.prompts import PromptRenderer, renderer_in
-from grpo_dist.training.models.special_tokens import end_tokens
+from grpo_dist.training.models.prompts import PromptRenderer, end_tokens, renderer_in
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from grpo_dist.inference.client import Policy, Prompt, Sampled
 from grpo_dist.inference.pool import Pool
+from grpo_dist.training.models.prompts import end_tokens
 from grpo_dist.training.models.served import MOST_PER_REQUEST, pool_of
-from grpo_dist.training.models.special_tokens import end_tokens
 from grpo_dist.training.rollouts.base import AdapterRollouts, together
 
 

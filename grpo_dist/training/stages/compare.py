@@ -15,9 +15,8 @@ from grpo_dist.plan.comparison import generates_on_engines
 from grpo_dist.progress import say_passing
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.process import Run, main
-from grpo_dist.training.models.answer import Answerer, Grader, LocalModel, Sampling, greedy, sampled
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
-from grpo_dist.training.models.generate import Completion
+from grpo_dist.training.models.generate import Answerer, Completion, Grader, LocalModel, Sampling, greedy, sampled
 from grpo_dist.training.models.load import load_adapter, load_model
 from grpo_dist.training.models.prompts import renderer_in
 from grpo_dist.training.models.served import has_pool, pool_of, served_models
@@ -62,7 +61,7 @@ def _models(run: Run) -> tuple[Answerer, Answerer]:
     if has_pool(run):
         return served_models(run, pool_of(run))
     if generates_on_engines(run.config):
-        from grpo_dist.training.models.comparison_engine import engine_models
+        from grpo_dist.training.models.comparison_parts import engine_models
 
         return engine_models(run)
     device = torch.device(run.plan.topology.device)

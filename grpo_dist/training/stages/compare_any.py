@@ -17,7 +17,7 @@ from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run.checkpoints import ModelSource
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.training.common.process import Run, as_process, open_run
-from grpo_dist.training.models.answer import LocalModel
+from grpo_dist.training.models.generate import LocalModel
 from grpo_dist.training.models.load import device_at_hand, free_memory, load_source, own_run, renderer_of_source
 from grpo_dist.training.models.prompts import renderer_in
 from grpo_dist.training.stages.compare import ModelComparison

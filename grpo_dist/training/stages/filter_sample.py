@@ -16,8 +16,7 @@ from grpo_dist.progress import say_passing
 from grpo_dist.report.numbers import duration
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.process import Run, main
-from grpo_dist.training.models.answer import Grader, LocalModel, sampled
-from grpo_dist.training.models.generate import Completion, Message
+from grpo_dist.training.models.generate import Completion, Grader, LocalModel, Message, sampled
 from grpo_dist.training.models.load import load_adapter, load_model
 from grpo_dist.training.models.prompts import renderer_in
 from grpo_dist.training.models.served import has_pool, pool_of, served_model

@@ -11,13 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from grpo_dist.config import RunConfig
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import DataSection
-from grpo_dist.data.columns import guess_column
+from grpo_dist.data.columns import Tally, guess_column, paths_in
 from grpo_dist.data.identity import Problems
 from grpo_dist.data.messages import chat_template, system_adder, system_prompt, template_accepts_system
-from grpo_dist.data.nested import paths_in
 from grpo_dist.data.prepare import Model, Prepared
 from grpo_dist.data.prepare import prepare as prepare_data
-from grpo_dist.data.tally import Tally
 from grpo_dist.data.text import set_option
 from grpo_dist.data.warm_start import START, warm_start_examples
 from grpo_dist.embedded.base_cache import build
@@ -33,8 +31,7 @@ from grpo_dist.training.common.environment import note_environment
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.load import context_length, declared_generation, load_tokenizer, vocabulary
 from grpo_dist.training.models.prompt_check import as_note, check_prompts
-from grpo_dist.training.models.prompts import renderer_in, renderer_of
-from grpo_dist.training.models.special_tokens import begins_with_bos, end_tokens, settle_pad
+from grpo_dist.training.models.prompts import begins_with_bos, end_tokens, renderer_in, renderer_of, settle_pad
 from grpo_dist.training.rewards.preflight import try_rewards
 
 
