@@ -29,6 +29,8 @@ from grpo_dist.plan.topology import Topology, visible_gpus
 
 # Options and variables are those of vLLM 0.31. It refuses an option it does not know, but ignores a variable that is
 # not in `vllm.envs`: sockets then get names that are too long, or every engine on a CPU starts a second process.
+COMMAND = "vllm.entrypoints.cli.main"
+CPU_COMMAND = "grpo_dist.inference.cpu_serve"
 MIDDLEWARE = "grpo_dist.inference.middleware.RolloutMiddleware"
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probabilities after temperature and top-k/top-p: those the token was sampled with."""
@@ -96,7 +98,7 @@ def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: 
 def argv(settings: ServerSettings, host: str, port: int) -> list[str]:
     """The command of one replica. The key is not part of it: every user of a machine can read command lines."""
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", settings.model),
+        *(sys.executable, "-m", CPU_COMMAND if settings.device == "cpu" else COMMAND, "serve", settings.model),
         *("--host", host, "--port", str(port), "--api-server-count", "1"),
         *("--middleware", MIDDLEWARE),
         *("--tokenizer", settings.tokenizer, "--dtype", settings.dtype, "--seed", str(settings.seed)),
@@ -182,8 +184,8 @@ def _devices(topology: Topology, gpus: tuple[int, ...], environ: Mapping[str, st
         "TORCH_COMPILE_DISABLE": "1",
     }
     if "VLLM_CPU_OMP_THREADS_BIND" not in environ:
-        # The API server runs the engine itself, instead of starting another process that imports vLLM for ten
-        # seconds. On a CPU vLLM needs that process only to bind threads to cores.
+        # The engine computes itself, instead of starting another process that imports vLLM for ten seconds. On a CPU
+        # vLLM needs that process only to bind threads to cores.
         cpu_settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return {"CUDA_VISIBLE_DEVICES": "", **{name: value for name, value in cpu_settings.items() if name not in environ}}
 

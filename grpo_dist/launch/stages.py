@@ -121,6 +121,8 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
         # Spinning threads made generation 12 times slower when another program used the same cores.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
+    if topology.mode == "colocate":  # with g++, for ten seconds in each process, although engines on a CPU are eager
+        threads["TORCH_COMPILE_DISABLE"] = "1"
     unset = {name: value for name, value in threads.items() if name not in environ}
     # Without ACCELERATE_TORCH_DEVICE two resumed processes cannot place their optimizer state ("tagged with cpu:0").
     return {**unset, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}

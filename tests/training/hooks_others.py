@@ -174,6 +174,19 @@ VLLM = (
         [Place(LLM, "LLM.sleep", accepts="level"), Place(LLM, "LLM.wake_up", accepts="tags")],
     ),
     Hook(
+        "get_mp_context",
+        "inference/cpu_serve.py",
+        [
+            Place(
+                "vllm/v1/engine/utils.py",
+                "CoreEngineProcManager.__init__",
+                says=["context = get_mp_context()", "context.Process("],
+            ),
+            Place("vllm/entrypoints/cli/main.py", "main", takes=""),
+            Place("vllm/v1/engine/core.py", "EngineCoreProc.run_engine_core"),
+        ],
+    ),
+    Hook(
         "vllm.envs",
         "inference/server.py, training/models/comparison_parts.py",
         [
