@@ -10,6 +10,8 @@ import shutil
 import sys
 from typing import TextIO
 
+from grpo_dist.masking import hidden
+
 MARK = "grpo-dist: "
 PASSING_MARK = "grpo-dist~ "
 ERROR_MARK = "grpo-dist! "
@@ -35,7 +37,7 @@ def say_error(text: str, code: int | None = None) -> None:
 
 
 def _print(mark: str, text: str) -> None:
-    for line in text.splitlines():
+    for line in hidden(text).splitlines():
         print(f"{mark}{line}", flush=True)
 
 

@@ -8,6 +8,7 @@ import click
 
 from grpo_dist import __version__
 from grpo_dist.errors import GrpoDistError
+from grpo_dist.masking import hidden
 
 COMMANDS = (
     *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
@@ -37,7 +38,7 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except GrpoDistError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {hidden(str(error))}", err=True)
             ctx.exit(error.exit_code)
 
 

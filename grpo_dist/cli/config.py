@@ -51,12 +51,13 @@ def config() -> None:
 def show(config: str, overrides: tuple[str, ...]) -> None:
     """Print CONFIG with every default written out.
 
-    So the run directory of a job keeps it. What its cluster: does not state is taken from the site's settings,
-    ~/.config/grpo-dist/site.yaml or the file that GRPO_DIST_SITE names, where there is one.
+    So the run directory of a job keeps it, but for passwords, keys and tokens, which are hidden here. What its
+    cluster: does not state is taken from the site's settings, ~/.config/grpo-dist/site.yaml or the file that
+    GRPO_DIST_SITE names, where there is one.
     """
     from grpo_dist.config import dump_config, load_config, load_site
 
-    click.echo(dump_config(load_config(config, overrides, load_site())), nl=False)
+    click.echo(dump_config(load_config(config, overrides, load_site()), public=True), nl=False)
 
 
 @config.command()

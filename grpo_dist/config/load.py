@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -47,6 +47,7 @@ from grpo_dist.config.yaml_source import (
     shown,
 )
 from grpo_dist.errors import ConfigError
+from grpo_dist.masking import MASK, hidden, is_secret_name, masked
 
 
 class _Refused(Exception):
@@ -56,8 +57,9 @@ class _Refused(Exception):
 def apply(source: Source, overrides: Sequence[str]) -> Source:
     """The source with all overrides applied, the last one winning; one that cannot be applied is a problem."""
     for index, text in enumerate(overrides):
-        path = _path(text.partition("=")[0].strip())
-        place = Place(f"--set {shortened(text)}", (1, index), path)
+        name = text.partition("=")[0].strip()
+        path, told = _path(name), f"{name}={MASK}" if is_secret_name(name) else shortened(hidden(text))
+        place = Place(f"--set {told}", (1, index), path)
         try:
             _apply(source, text, path, place)
         except _Refused as refused:
@@ -369,18 +371,28 @@ def _instead(path: Path) -> str:
 Difference = tuple[str, Any, Any]
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: RunConfig, *, public: bool = False) -> str:
     """The configuration as YAML with every default written out and local paths absolute.
 
     Equal configurations give equal text, and `load_config` of the text gives the configuration back.
+
+    Args:
+        public: for others to read: secrets are hidden.
     """
-    return yaml.dump(_resolved(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
+    plain = masked(_resolved(config)) if public else _resolved(config)
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 
 def config_differences(a: RunConfig, b: RunConfig) -> list[Difference]:
     """(dotted setting, its value in a, its value in b) where they differ; lists are compared as a whole, absent is
     None."""
     return list(_differences(_resolved(a), _resolved(b), ""))
+
+
+def listed_differences(differences: Iterable[Difference], before: str) -> str:
+    """One line for each difference, without secrets. `before`: where the first values are, such as "in the run"."""
+    lines = (f"{name}: {masked(was, name)!r} {before}, {masked(now, name)!r} now" for name, was, now in differences)
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _resolved(config: RunConfig) -> dict[str, Any]:

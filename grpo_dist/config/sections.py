@@ -182,7 +182,7 @@ class ModelSection(Section):
     max_length: Positive | None = None
     """Context length for prompt plus completion, in tokens; default: the model's `max_position_embeddings`."""
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `from_pretrained`, passed unchanged."""
+    """Further arguments of `from_pretrained`. `env:NAME` stands for that variable of the environment, for secrets."""
     backend: Literal["auto", "unsloth", "trl"] = "auto"
     """Training backend: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed.
    """
@@ -276,7 +276,7 @@ class RewardFunction(Section):
     weight: float = 1.0
     """Factor in the sum of rewards (TRL's `reward_weights`)."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments bound to the function."""
+    """Keyword arguments bound to the function. `env:NAME` stands for that variable of the environment, for secrets."""
 
 
 def as_function(value: Any) -> Any:

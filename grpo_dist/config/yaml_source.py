@@ -21,6 +21,7 @@ from yaml.scanner import Scanner
 
 from grpo_dist.config.base import SCALARS, TEXT, CoreResolver, construct
 from grpo_dist.errors import ConfigError
+from grpo_dist.masking import hidden
 
 DottedPath = tuple[str | int, ...]
 
@@ -51,7 +52,7 @@ class ConfigProblem:
 
     def __str__(self) -> str:
         named = not self.path or self.path == self.place.names
-        return visible(": ".join([self.place.label, *([] if named else [dotted(self.path)]), self.what]))
+        return hidden(visible(": ".join([self.place.label, *([] if named else [dotted(self.path)]), self.what])))
 
 
 class UnreadableConfig(Exception):

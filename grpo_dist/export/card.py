@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.config.base import EMBEDDED
+from grpo_dist.masking import masked
 from grpo_dist.report import RunRecord, summary
 from grpo_dist.report.numbers import number, percent, points
 
@@ -42,6 +43,7 @@ def model_card(record: RunRecord, export: Export) -> str:
     if export.step is not None:
         upto = tuple(line for line in record.metrics if line["step"] <= export.step)
         record = replace(record, metrics=upto, comparison=None)
+    record = replace(record, config=masked(record.config))
     environment = Environment(
         loader=PackageLoader("grpo_dist.export", "templates"),
         autoescape=False,  # Markdown

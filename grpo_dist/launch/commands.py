@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
+from grpo_dist.config.load import listed_differences
 from grpo_dist.errors import LaunchError, RewardError, RolloutError, RunDirectoryError
 from grpo_dist.evaluation.pass_rates import PassRate, Record
 from grpo_dist.findings import Finding, any_error
@@ -95,7 +96,7 @@ def _stages(work: RunDirectory) -> list[Stage]:
 def _check_same(config: RunConfig, work: RunDirectory) -> None:
     differences = config_differences(load_config(work.config), config)
     if differences:
-        listed = "\n".join(f"  {name}: {before!r} there, {now!r} now" for name, before, now in differences)
+        listed = listed_differences(differences, "there")
         raise RunDirectoryError(
             f"{work.path}: holds answers of another configuration:\n{listed}",
             hint="go on with the one it was begun with, choose another --output, or remove that directory",
@@ -117,7 +118,7 @@ def prefetch(config: RunConfig, terminal: Terminal) -> list[Finding]:
     check_packages(())
     with tempfile.TemporaryDirectory(prefix="grpo-dist-prefetch-") as scratch:
         config_file = Path(scratch) / "config.yaml"
-        config_file.write_text(dump_config(config), encoding="utf-8")
+        config_file.write_text(dump_config(config), encoding="utf-8")  # in a directory of ours alone
         fetched = _stage("fetch", config_file, ONLINE, terminal)
         return fetched if any_error(fetched) else [*fetched, *_stage("check", config_file, OFFLINE, terminal)]
 

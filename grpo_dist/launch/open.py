@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
 
 from grpo_dist.config import RunConfig, config_differences, load_config
-from grpo_dist.config.load import Difference
+from grpo_dist.config.load import Difference, listed_differences
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render.files import RENDERED, render_files
 from grpo_dist.render.slurm import CONFIG_FILE
 from grpo_dist.run.checkpoints import newest_complete, step_of
-from grpo_dist.run.directory import RunDirectory, write_atomically
+from grpo_dist.run.directory import RunDirectory, mode_of, write_atomically
 
 STEPS = "grpo.max_steps"
 EXTENSIBLE_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
@@ -130,7 +129,7 @@ def _render(config: RunConfig, plan: LaunchPlan, run: RunDirectory) -> None:
         if name not in files:
             path.unlink(missing_ok=True)
         elif name == CONFIG_FILE or not path.exists() or path.read_text(encoding="utf-8") != files[name]:
-            write_atomically(path, files[name])
+            write_atomically(path, files[name], mode_of(name, files[name]))
 
 
 def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -> bool:
@@ -147,8 +146,9 @@ def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -
     if longer and not others:
         check_longer(before, config, run)
     elif differences:
+        listed = listed_differences(differences, "in the run")
         raise RunDirectoryError(
-            f"{run.path}: the run was started with another configuration:\n{_listed(differences)}",
+            f"{run.path}: the run was started with another configuration:\n{listed}",
             hint=f"resume with what it was started with ({resume_command}), or start another run with --output DIR",
         )
     return longer
@@ -156,10 +156,6 @@ def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -
 
 def _may_change(difference: Difference) -> bool:
     return difference[0].startswith((*MACHINE_SETTINGS, *SERVER_SETTINGS))
-
-
-def _listed(differences: Sequence[Difference]) -> str:
-    return "\n".join(f"  {name}: {before!r} in the run, {now!r} now" for name, before, now in differences)
 
 
 def _check_process_count(plan: LaunchPlan, run: RunDirectory) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from grpo_dist.config import RunConfig
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import PlanError
+from grpo_dist.masking import masked
 from grpo_dist.plan.checks import extra, obstacle
 from grpo_dist.plan.launch import LaunchPlan, plan_run
 from grpo_dist.plan.specs import Architecture, architecture_of
@@ -293,7 +294,7 @@ def _applied(config: RunConfig, wishes: Iterable[_Wish]) -> tuple[tuple[Change, 
             section = section[key]
         if section[last] == value:
             continue
-        changes.append(Change(setting, section[last], value, why))
+        changes.append(Change(setting, masked(section[last], setting), value, why))
         if setting.removeprefix("grpo.") in ON_GPUS_ONLY:
             del section[last]
         else:

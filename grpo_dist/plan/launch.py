@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from grpo_dist.config import RunConfig
+from grpo_dist.masking import plain_secrets
 from grpo_dist.plan.batch import BatchPlan, PlanRefusal, aligned_save_steps, plan_batch
 from grpo_dist.plan.checks import corrects_sampling, deadline_warnings, refuse_contradictions, refuse_launch
 from grpo_dist.plan.choose import Chosen, choose, tensor_parallel_size
@@ -237,6 +238,11 @@ def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPl
     if config.lora.lora_dropout > 0:
         yield "lora.lora_dropout: GRPO scores in train mode, so dropout distorts every policy ratio; set it to 0"
     yield from rounding_warnings(config)
+    for name in plain_secrets(config.model_dump(mode="json")):
+        yield (
+            f"{name} looks like a secret, and config.yaml of the run will state it, for you alone to read; keep it in "
+            "the environment instead: env:NAME"
+        )
     cut = [name for name, off in (("top_p", 1), ("top_k", 0), ("min_p", None)) if getattr(config.grpo, name) != off]
     if cut and corrects_sampling(config):
         yield (

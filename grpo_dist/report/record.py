@@ -18,6 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from grpo_dist.errors import ReportError
+from grpo_dist.masking import masked
 from grpo_dist.run import metrics
 from grpo_dist.text import plural
 
@@ -281,6 +282,7 @@ class RunRecord:
 
     path: Path
     config_text: str = ""
+    """Without its secrets, as `config`: a record is for others to read."""
     config: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     prepared: Mapping[str, Any] = field(default_factory=dict)
@@ -340,10 +342,12 @@ def read_run(path: Path) -> RunRecord:
     if not is_run(path):
         raise not_a_run(path)
     config_text = _text(path / "config.yaml")
+    config = _yaml_object(path / "config.yaml", config_text)
+    public = masked(config)
     return RunRecord(
         path=path,
-        config_text=config_text,
-        config=_yaml_object(path / "config.yaml", config_text),
+        config_text=config_text if public == config else yaml.safe_dump(public, sort_keys=False, allow_unicode=True),
+        config=public,
         plan=_json_object(path / "plan.json"),
         prepared=_json_object(path / "prepared.json"),
         environment=_json_object(path / "environment.json"),

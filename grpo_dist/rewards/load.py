@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from grpo_dist.config.sections import RewardFunction
 from grpo_dist.errors import GrpoDistError, RewardError
+from grpo_dist.masking import from_environment
 from grpo_dist.rewards import REWARD_SETS, REWARDS
 from grpo_dist.rewards.guard import Batch, check_rewards, own, own_columns, random_numbers_apart, reward_error
 from grpo_dist.rewards.names import FROM_TRL, accepted_kwargs, check_reward_names, is_users, member_names, metric_name
@@ -255,7 +256,7 @@ class LoadedReward:
     """Factor in the sum of rewards."""
     function: Callable
     kwargs: Mapping[str, Any]
-    """Keyword arguments of every call; they override columns of the same name."""
+    """Keyword arguments of every call; they override columns of the same name. `env:NAME` is read at the call."""
     watch: Callable[[str, Batch], AbstractContextManager[None]] = lambda _name, _batch: nullcontext()
     """Context manager around every call, given the name of the reward and its arguments."""
 
@@ -297,7 +298,8 @@ class LoadedReward:
             yield
 
     def _call(self, batch: Batch) -> Any:
-        arguments = {**own_columns(batch.columns), **own(dict(self.kwargs))}
+        kwargs = from_environment(dict(self.kwargs), f"reward '{self.name}'")
+        arguments = {**own_columns(batch.columns), **own(kwargs)}
         return self.function(prompts=own(batch.prompts), completions=own(batch.completions), **arguments)
 
     def _first_failing(self, batch: Batch) -> int | None:
@@ -354,6 +356,7 @@ def _load(name: str, configured: RewardFunction) -> LoadedReward:
     else:
         function, accepted = REWARDS[name], accepted_kwargs(name)
         kwargs = {key: value for key, value in configured.kwargs.items() if key in accepted}
+    from_environment(dict(kwargs), f"reward '{name}'")  # what is missing is told now, not in the first step
     # The two forms that TRL recognises: `async def`, and an object whose `__call__` is one.
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__)
     kind = AsyncLoadedReward if is_async else LoadedReward

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from grpo_dist.errors import RunDirectoryError
+from grpo_dist.masking import plain_secrets
 
 ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
 """Environment variable with the log directory of the attempt a process belongs to."""
@@ -185,7 +188,7 @@ class RunDirectory:
             draft.mkdir(parents=True)
             for name, text in files.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                (draft / name).write_text(text, encoding="utf-8")
+                write_atomically(draft / name, text, mode_of(name, text))
             # Fails unless the target is absent or an empty directory, so of two runs only one succeeds.
             os.rename(draft, self.path)
         except OSError as error:
@@ -242,11 +245,16 @@ class RunDirectory:
             return ""
 
 
-def write_atomically(path: Path, text: str) -> None:
+def mode_of(name: str, text: str) -> int:
+    """The permissions of a rendered file, less the umask: only its owner reads a configuration that states a secret."""
+    return 0o600 if name.endswith(".yaml") and any(plain_secrets(yaml.safe_load(text))) else 0o666
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Write a file so that readers, even after a crash, see either the old or the new text, never a part of it."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(draft, "w", encoding="utf-8") as handle:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())

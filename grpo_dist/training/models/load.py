@@ -20,6 +20,7 @@ from transformers import (
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import LoraSection, ModelSection
 from grpo_dist.errors import ModelError
+from grpo_dist.masking import from_environment
 from grpo_dist.progress import say
 from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ModelSource
 from grpo_dist.text import first_line
@@ -46,7 +47,7 @@ def load_model(run: Run) -> PreTrainedModel:
             dtype=getattr(torch, section.dtype),
             attn_implementation=section.attn_implementation,
             **origin(section),
-            **section.model_init_kwargs,
+            **from_environment(section.model_init_kwargs, "model.model_init_kwargs"),
         )
 
 

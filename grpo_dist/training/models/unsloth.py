@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from unsloth import FastLanguageModel
 
+from grpo_dist.masking import from_environment
 from grpo_dist.plan.memory.vllm import served_rank
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.load import (
@@ -43,7 +44,7 @@ def load_with_adapter(run: Run, adapter: Path | None) -> PeftModel:
             **_attention(run),
             **_engine(run),
             **origin(section),
-            **section.model_init_kwargs,
+            **from_environment(section.model_init_kwargs, "model.model_init_kwargs"),
         )
     check_target_modules(model, lora)
     model = FastLanguageModel.get_peft_model(
