@@ -18,16 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from grpo_dist.evaluation import Interval
 from grpo_dist.run.checkpoints import ModelSource
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the confidence interval around it."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from html import escape
 from itertools import groupby
 from math import ceil, floor, log10
 
+from grpo_dist.evaluation import Interval
 from grpo_dist.report.numbers import (
     MINUS,
     Values,
@@ -27,7 +28,6 @@ from grpo_dist.report.numbers import (
     smoothing_window,
     thinned,
 )
-from grpo_dist.report.record import Interval
 
 WIDTH, HEIGHT = 480.0, 264.0
 

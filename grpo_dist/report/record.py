@@ -18,27 +18,10 @@ from typing import Any, Literal
 import yaml
 
 from grpo_dist.errors import ReportError
+from grpo_dist.evaluation import Interval
 from grpo_dist.masking import masked
 from grpo_dist.run import metrics
 from grpo_dist.text import plural
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its confidence interval; fractions of problems, from 0 to 1."""
-
-    estimate: float
-    low: float
-    high: float
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Interval:
-        return cls(float(fields["estimate"]), float(fields["low"]), float(fields["high"]))
-
-    @property
-    def sign(self) -> int:
-        """For a difference: 1 or -1 if the whole interval is above or below zero, else 0."""
-        return (self.low > 0) - (self.high < 0)
 
 
 @dataclass(frozen=True)

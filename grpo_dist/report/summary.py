@@ -10,8 +10,9 @@ from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
+from grpo_dist.evaluation import Interval
 from grpo_dist.report.numbers import Values, column, ends, finite, present
-from grpo_dist.report.record import Comparison, Interval, RunRecord, Scores
+from grpo_dist.report.record import Comparison, RunRecord, Scores
 from grpo_dist.text import plural
 
 GENERATION, SYNC = "perf/generation_seconds", "perf/sync_seconds"

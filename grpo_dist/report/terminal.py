@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from grpo_dist.evaluation import Interval
 from grpo_dist.report.numbers import NOTHING, change, data_size, duration, number, percent, points
-from grpo_dist.report.record import Comparison, Interval, Measure, RunRecord
+from grpo_dist.report.record import Comparison, Measure, RunRecord
 from grpo_dist.report.summary import generated_by, layout, summary
 from grpo_dist.run.directory import write_atomically
 from grpo_dist.text import plural

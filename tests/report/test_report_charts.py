@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grpo_dist.evaluation import Interval
 from grpo_dist.report import charts
 from grpo_dist.report.charts import LineChart, Trace
 from grpo_dist.report.numbers import (
@@ -22,7 +23,6 @@ from grpo_dist.report.numbers import (
     smoothing_window,
     thinned,
 )
-from grpo_dist.report.record import Interval
 from grpo_dist.text import plural
 
 logged = st.floats(-1e6, 1e6, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)
