@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +47,7 @@ from grpo_dist.config.yaml_source import (
 )
 from grpo_dist.errors import ConfigError
 from grpo_dist.masking import MASK, hidden, is_secret_name, masked
+from grpo_dist.text import closest
 
 
 class _Refused(Exception):
@@ -362,9 +362,8 @@ def _instead(path: Path) -> str:
     places = [path] if path.is_dir() else [path.parent, Path("configs")]
     there = {str(file) for place in places if place.is_dir() for file in place.glob("*.yaml")}
     by_stem = {Path(name).stem: name for name in sorted(there)}
-    near = get_close_matches(path.stem, by_stem, n=1)
-    if near:
-        return f"; did you mean {by_stem[near[0]]}?"
+    if near := closest(path.stem, by_stem):
+        return f"; did you mean {by_stem[near]}?"
     return f"; there is {', '.join(sorted(by_stem.values())[:8])}" if by_stem else "; write the path of a YAML file"
 
 

@@ -30,7 +30,6 @@ from grpo_dist.run import metrics
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.text import gib
 
-GIB = 2**30
 MOST_CUT = 0.05
 """Share of completions cut at the length limit from which on it is a warning."""
 MOST_EQUAL = 0.5

@@ -14,7 +14,6 @@ from grpo_dist.text import gib
 
 IMPORT_SECONDS = 120.0
 """Importing PyTorch from a slow file system takes long."""
-GIB = 2**30
 BUSY = 0.05
 """Share of a GPU's memory that other processes may use without a warning."""
 ON_CPU = "to train on the CPU: --set cluster.gpus_per_node=0"

@@ -17,9 +17,9 @@ from grpo_dist.doctor.case import DoctorContext, hub_home
 from grpo_dist.findings import Finding
 from grpo_dist.plan.specs.lookup import hub_cache
 from grpo_dist.run.metrics import has_wandb_key
+from grpo_dist.text import gib
 
-GIB = 2**30
-RUN_BYTES = 2 * GIB
+RUN_BYTES = 2 * 2**30
 """For checkpoints of the adapter and its optimizer, completions and logs."""
 SHARED = Path("/dev/shm")
 SHARED_PER_PROCESS = 512 * 2**20
@@ -36,11 +36,11 @@ def findings(context: DoctorContext) -> Iterator[Finding]:
 def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
     there = _existing(path.absolute())
     free = shutil.disk_usage(there).free
-    what = f"{free / GIB:,.1f} GiB free for {path}"
+    what = f"{gib(free)} free for {path}"
     if not os.access(there, os.W_OK):
         return Finding(name, "error", f"{there} cannot be written", hint)
     if free < needed:
-        return Finding(name, "error", f"{what}; {needed / GIB:,.1f} GiB wanted", hint)
+        return Finding(name, "error", f"{what}; {gib(needed)} wanted", hint)
     return Finding(name, "ok", what)
 
 
@@ -68,10 +68,10 @@ def shared_memory(context: DoctorContext) -> Iterator[Finding]:
     total = shutil.disk_usage(SHARED).total
     processes = max(1, context.plan.topology.gpus_per_node) if context.plan and context.here else 1
     needed = SHARED_PER_PROCESS * processes if processes > 1 else 0
-    what = f"{SHARED} holds {total / GIB:,.1f} GiB"
+    what = f"{SHARED} holds {gib(total)}"
     if total < needed:
         hint = "in a container: --shm-size=16g, or --ipc=host; else: mount -o remount,size=16g /dev/shm"
-        yield Finding("shared-memory", "error", f"{what}; {processes} GPUs want {needed / GIB:,.1f} GiB", hint)
+        yield Finding("shared-memory", "error", f"{what}; {processes} GPUs want {gib(needed)}", hint)
     else:
         yield Finding("shared-memory", "ok", what)
 

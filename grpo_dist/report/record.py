@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from grpo_dist.errors import ReportError
 from grpo_dist.evaluation import Interval
 from grpo_dist.masking import masked
 from grpo_dist.run import metrics
-from grpo_dist.text import plural
+from grpo_dist.text import closest, plural
 
 
 @dataclass(frozen=True)
@@ -236,8 +235,8 @@ def _meant(path: Path) -> str:
     if not beside:
         return "give the directory that was named when the run was started (its --output)"
     names = [run.name for run in beside]
-    near = get_close_matches(path.name, names, n=1)
-    question = f"did you mean {path.parent / near[0]}? " if near else ""
+    near = closest(path.name, names)
+    question = f"did you mean {path.parent / near}? " if near else ""
     return f"{question}Runs beside it: {_listed(beside)}"
 
 

@@ -8,10 +8,10 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from grpo_dist.errors import LaunchError, SlurmError
+from grpo_dist.text import closest
 
 TIMEOUT_SECONDS = 120.0
 """Slurm's programs themselves retry for a while if slurmctld does not answer."""
@@ -138,9 +138,9 @@ def _partition(words: str) -> str:
     except SlurmError:
         there = []
     asked = words.partition("specified: ")[2].partition("\n")[0]
-    near = get_close_matches(asked, there, n=1) or there[:1]
+    near = closest(asked, there) or next(iter(there), "NAME")
     listed = f"; there is {', '.join(there)}" if there else ""
-    return f"--set cluster.partition={shlex.quote(near[0] if near else 'NAME')}, {SITE}{listed}"
+    return f"--set cluster.partition={shlex.quote(near)}, {SITE}{listed}"
 
 
 FIELDS = ("%i", "%T", "%r", "%L", "%N", "%Z")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from grpo_dist.config import base
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.specs.architecture import Architecture, from_config
+from grpo_dist.text import closest
 
 EMBEDDED = Architecture(
     model_type="qwen3",
@@ -132,13 +132,13 @@ def _read(file: Path, name: str) -> dict[str, Any]:
 
 def _unknown(name: str, revision: str | None) -> PlanError:
     names = [f"{OWNERS[0]}/{known}" for known in KNOWN]
-    close = get_close_matches(name.rpartition("/")[2], KNOWN, n=1)
+    close = closest(name.rpartition("/")[2], KNOWN)
     if name.startswith((".", "/", "~")):
         return PlanError(f"model.name_or_path: there is no directory {name}", hint="check the path")
     if close and name.rpartition("/")[0] in ("", *OWNERS):
         return PlanError(
             f"model.name_or_path: {name} is neither in the Hub cache nor known by name",
-            hint=f"did you mean {OWNERS[0]}/{close[0]}? Known by name: {', '.join(names)}",
+            hint=f"did you mean {OWNERS[0]}/{close}? Known by name: {', '.join(names)}",
         )
     at = f" at revision {revision}" if revision else ""
     fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "") + " config.json"
