@@ -28,6 +28,7 @@ _CHOICE = re.compile(
     r"|(?:[Oo]ption|[Cc]hoice) \(?([A-K])\)?(?=\s|$))\s*(.*)",
     re.DOTALL,
 )
+_JUDGED = re.compile(r"(?:is|are|was|isn't|cannot|can't|not)\b")
 _GOES_ON = re.compile(r"[+*/^=<>_,|:;!)-]|\\(?:cup|cap|in|le|ge|ne|to|setminus|pm)(?![A-Za-z])|(?:and|or)\b")
 _CLOCK = re.compile(r"([0-9]{1,2})(?:[:.]([0-5][0-9]))?(?::([0-5][0-9]))? ?([aApP])\.? ?[mM]\.?")
 _LONG_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9]):([0-5][0-9])")
@@ -110,6 +111,8 @@ def choice(cleaned: str, text: str) -> tuple[str, str] | None:
         return None
     beside = found[4].strip()
     marked = cleaned.startswith("\\text{")
+    if _JUDGED.match(beside):
+        return None  # option (A) is not correct
     if (_GOES_ON.match(beside) and not (marked and beside[0] == "-")) or (beside and found[1] and found[1].islower()):
         return None
     if beside and found[1] and not marked and not re.match(r"\([A-K]\)\s+(?!\()", text):
