@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ from grpo_dist.inference.registry import is_served
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import Forks, can_fork
 from grpo_dist.launch.open import create_or_resume
-from grpo_dist.launch.process import Interrupted, ProcessOutcome, run_process, serving, start
+from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, run_process, serving, start
 from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.procs.tree import descendants, dump_stacks
 from grpo_dist.progress import Terminal
-from grpo_dist.run.control import Stopped, running_rewards, stopped_at
+from grpo_dist.run.control import Stopped, Watchdog, running_rewards, step_in, stopped_at
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
 from grpo_dist.run.metrics import tracker_environment
 
 LOG_TAIL_LINES = 15
+DUMP_SECONDS = 3.0
+"""For the ranks to write their stacks."""
 LOOK_INTO_REWARD = "look for os._exit, a crash, or a wait without a time-out in that reward"
 
 
@@ -65,7 +69,17 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
     allocator = allocator_environment(config, plan.topology, env)
     retry = "run the same command with --resume"
     all_stages, forked = stages(run, plan, config), can_fork(plan, config)
-    run_stages(run, plan, all_stages, env=env, stage_env=allocator, terminal=terminal, retry=retry, forked=forked)
+    run_stages(
+        run,
+        plan,
+        all_stages,
+        env=env,
+        stage_env=allocator,
+        terminal=terminal,
+        retry=retry,
+        forked=forked,
+        stall_seconds=config.cluster.stall_seconds,
+    )
 
 
 def run_stages(
@@ -78,6 +92,7 @@ def run_stages(
     retry: str,
     forked: bool,
     stage_env: Mapping[str, str] | None = None,
+    stall_seconds: float = 0.0,
 ) -> None:
     """Run the stages whose result does not exist, in order, with the rollout servers they need.
 
@@ -85,6 +100,7 @@ def run_stages(
         retry: what to do after the cause of a failure is fixed, for error messages.
         forked: start the stages from a fork server.
         stage_env: variables for the stages but not for the servers.
+        stall_seconds: `cluster.stall_seconds`, for the stage that trains.
 
     Raises:
         LaunchError, RolloutsGone: a stage failed.
@@ -106,8 +122,34 @@ def run_stages(
                 devices = device_environment(plan.topology, env, alone=stage.alone)
                 log = logs / f"{stage.name}.log"
                 stage_variables = {**env, **devices, **(stage_env or {})}
-                outcome = run_process(stage.argv, env=stage_variables, log=log, terminal=terminal, start=starter)
+                watch = _watch(run, log, stall_seconds) if stage.name == "train" else lambda _process: None
+                outcome = run_process(
+                    stage.argv, env=stage_variables, log=log, terminal=terminal, start=starter, watch=watch
+                )
                 _check_outcome(stage, outcome, log, retry)
+
+
+def _watch(run: RunDirectory, log: Path, stall_seconds: float) -> Callable[[Started], None]:
+    """Raises LaunchError when no step ends any more; the stacks of all ranks are then in the log."""
+    run.heartbeat.unlink(missing_ok=True)  # an earlier attempt's
+    watchdog = Watchdog(stall_seconds, time.monotonic())
+
+    def check(process: Started) -> None:
+        watchdog.observe(step_in(run.heartbeat), time.monotonic())
+        if not watchdog.overdue(time.monotonic()):
+            return
+        dump_stacks(descendants(process.pid) or descendants(os.getpid()))
+        time.sleep(DUMP_SECONDS)
+        running = running_rewards(log.parent)
+        during = f"\nit was in {running}" if running else ""
+        raise LaunchError(
+            f"the train stage stands still: no step for {watchdog.limit:.0f} s after step {watchdog.step}{during}\n"
+            f"  log, with the stacks of all ranks: {log}",
+            hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then run the same command with --resume; "
+            "cluster.stall_seconds is the least time that is waited",
+        )
+
+    return check
 
 
 def _forks(run: RunDirectory, plan: LaunchPlan, env: Mapping[str, str]) -> Forks:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +21,12 @@ from typing import BinaryIO, Protocol
 
 from grpo_dist.errors import RolloutError
 from grpo_dist.procs.tree import die_with_parent
-from grpo_dist.progress import ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Terminal
+from grpo_dist.progress import CONTROL_VARIABLE, ERROR_MARK, EXIT_MARK, MARK, PASSING_MARK, Control, Terminal
 from grpo_dist.run.directory import RunDirectory
 
-MARKS = (MARK, PASSING_MARK, ERROR_MARK, EXIT_MARK)
 GRACE_SECONDS = 20.0
 IDLE_SECONDS = 10.0
-"""Of silence after a process has ended, after which the descendants that hold its output count as idle."""
+"""For the last output, once a process has ended; descendants that it left behind may hold the output open for ever."""
 TICK_SECONDS = 0.5
 
 
@@ -51,7 +50,9 @@ class ProgressRelay:
     """Shows the progress messages of a process on the terminal; keeps the reason it gives for failing."""
 
     def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
+        self.terminal, self.control = terminal, Control()
+        self.environment = {CONTROL_VARIABLE: self.control.name}
+        """For the process, and through it for all that it starts."""
         self._reasons: dict[str, None] = {}  # several ranks may give the same one
         self._exit_code = 0
 
@@ -63,18 +64,20 @@ class ProgressRelay:
         """The exit code that a failed process announced, else `code`: launchers turn every failure into exit code 1."""
         return code and (self._exit_code or code)
 
-    def handle_line(self, text: str) -> None:
-        """Handle one line of output. A reward may have printed the start of the line without a line break."""
-        if mark := re.search(f"(?<=.)(?:{'|'.join(map(re.escape, (MARK, ERROR_MARK, EXIT_MARK)))})", text):
-            text = text if text.startswith(MARKS) else text[mark.start() :]
-        if text.startswith(MARK):
-            self.terminal.show(text.removeprefix(MARK))
-        elif text.startswith(PASSING_MARK):
-            self.terminal.show_passing(text.removeprefix(PASSING_MARK))
-        elif text.startswith(ERROR_MARK):
-            self._reasons[text.removeprefix(ERROR_MARK)] = None
-        elif text.startswith(EXIT_MARK):
-            self._exit_code = max(self._exit_code, int(text.removeprefix(EXIT_MARK)))
+    def read(self) -> None:
+        """Handle what has arrived."""
+        for mark, line in self.control.messages():
+            self._handle(mark, line)
+
+    def _handle(self, mark: str, line: str) -> None:
+        if mark == MARK:
+            self.terminal.show(line)
+        elif mark == PASSING_MARK:
+            self.terminal.show_passing(line)
+        elif mark == ERROR_MARK:
+            self._reasons[line] = None
+        elif mark == EXIT_MARK:
+            self._exit_code = max(self._exit_code, int(line))
 
 
 class Started(Protocol):
@@ -108,36 +111,48 @@ def run_process(
     log: Path,
     terminal: Terminal,
     start: Callable[[Sequence[str], Mapping[str, str]], Started] = start,
+    watch: Callable[[Started], None] = lambda _process: None,
 ) -> ProcessOutcome:
     """Start argv in its own process group and wait until the whole group has ended.
 
+    Args:
+        watch: called every half second or oftener while the process runs; what it raises ends the group.
+
     SIGINT and SIGTERM to this process end the group (with SIGKILL after GRACE_SECONDS) and raise Interrupted.
     """
-    process = start(argv, env)
     relay = ProgressRelay(terminal)
+    process = start(argv, {**env, **relay.environment})
     try:
         with signals_raise(), open(log, "ab", buffering=0) as record:
-            for line in _lines(process):
+            for line in _lines(process, relay, watch):
                 record.write(line)
-                relay.handle_line(line.decode(errors="replace").rstrip("\n"))
-            return ProcessOutcome(relay.code(process.wait()), relay.reason)
+        code = process.wait()
+        relay.read()
+        return ProcessOutcome(relay.code(code), relay.reason)
     finally:
         end_group(process)
+        relay.control.close()
         terminal.finish()
 
 
-def _lines(process: Started) -> Iterator[bytes]:
-    """Its lines, until every process that holds the output has ended, or this one has and the others are silent."""
-    rest, silent = b"", 0.0
-    while silent < IDLE_SECONDS:
-        if select.select([process.stdout], [], [], TICK_SECONDS)[0]:
-            data, silent = os.read(process.stdout.fileno(), 1 << 16), 0.0
+def _lines(process: Started, relay: ProgressRelay, watch: Callable[[Started], None]) -> Iterator[bytes]:
+    """Its lines, until every process that holds the output has ended, or this one has some time ago."""
+    rest, since, ended = b"", 0.0, 0.0
+    while since < IDLE_SECONDS:
+        ready, _, _ = select.select([process.stdout, relay.control], [], [], TICK_SECONDS)
+        if relay.control in ready:
+            relay.read()
+        if process.stdout in ready:
+            data = os.read(process.stdout.fileno(), 1 << 16)
             if not data:
                 break
             *lines, rest = (rest + data).split(b"\n")
             yield from (line + b"\n" for line in lines)
-        elif process.poll() is not None:
-            silent += TICK_SECONDS
+        if process.poll() is None:
+            watch(process)
+        else:  # whether or not anything is printed: a program that a reward left behind may print for ever
+            ended = ended or time.monotonic()
+            since = time.monotonic() - ended
     if rest:
         yield rest
 

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other through files: stop, how an attempt ended, which reward function runs.
+"""What the processes of a run tell each other through files: stop, how an attempt ended, which reward runs, which step.
 
 A stop request and training's answer are files in the run directory. So is the outcome of an attempt, because srun
 reports only the largest exit code of all nodes. The running reward function is noted because it may crash its process,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -135,3 +136,51 @@ def _notes(attempt: Path) -> Iterator[str]:
         since, _, what = text.partition(" ")
         if what and since.isdigit():
             yield f"{what}, since {time.strftime('%H:%M:%S', time.localtime(int(since)))}"
+
+
+FACTOR = 10.0
+"""A step may take this many times as long as the slowest of the last ones."""
+REMEMBERED = 20
+"""Step times that are kept."""
+FIRST_STEP_SECONDS = 3600.0
+"""For loading, compiling and the first step, whose duration is unknown."""
+
+
+class Watchdog:
+    """Given the last finished step, says whether the next one is overdue. All times are seconds of one clock.
+
+    Args:
+        least: the limit is never lower than this.
+    """
+
+    def __init__(self, least: float, now: float) -> None:
+        self.least = least
+        self.step: int | None = None
+        self.since = now
+        self.durations: deque[float] = deque(maxlen=REMEMBERED)
+
+    def observe(self, step: int | None, now: float) -> None:
+        """Record the last finished step."""
+        if step is None or step == self.step:
+            return
+        if self.step is not None:
+            self.durations.append(now - self.since)
+        self.step, self.since = step, now
+
+    @property
+    def limit(self) -> float:
+        """Seconds the current step may take."""
+        if not self.durations:
+            return max(FIRST_STEP_SECONDS, self.least)
+        return max(self.least, FACTOR * max(self.durations))
+
+    def overdue(self, now: float) -> bool:
+        return now - self.since > self.limit
+
+
+def step_in(heartbeat: Path) -> int | None:
+    """The last finished step according to a heartbeat file; None if there is none yet."""
+    try:
+        return json.loads(heartbeat.read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError):
+        return None

@@ -23,15 +23,17 @@ from grpo_dist.run.control import (
     REFUSED,
     TRY_AGAIN,
     AttemptOutcome,
+    Watchdog,
     Why,
     request_stop,
     running_rewards,
+    step_in,
     stop_requested,
     stopped_at,
 )
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.supervisor import shared_fs_check
-from grpo_dist.supervisor.failure import Failure, Watchdog, failure_of, first_cause, step_in
+from grpo_dist.supervisor.failure import Failure, failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, problems, warnings
 from grpo_dist.supervisor.rpc import LOST, CoordinatorServer, Event
 

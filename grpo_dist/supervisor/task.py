@@ -93,7 +93,7 @@ class Task:
         command.log.touch()
         process = await asyncio.create_subprocess_exec(
             *command.argv,
-            env=dict(command.env),
+            env={**command.env, **relay.environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -101,6 +101,7 @@ class Task:
             start_new_session=True,
             preexec_fn=die_with_parent if command.ends_on_sigterm else _shield_from_sigterm,
         )
+        asyncio.get_running_loop().add_reader(relay.control, relay.read)
         return cls(command, process, relay, on_line, other_pids, before)
 
     async def ended(self) -> TaskEnd:
@@ -109,6 +110,9 @@ class Task:
         code = await self._exit()
         await asyncio.to_thread(self._clean)
         await reading
+        self.relay.read()
+        asyncio.get_running_loop().remove_reader(self.relay.control)
+        self.relay.control.close()
         return TaskEnd(self.relay.code(code), self.relay.reason, tuple(self.tail))
 
     async def stop(self) -> None:
@@ -142,7 +146,6 @@ class Task:
                     await asyncio.to_thread(record.write, line)
                 text = line.decode(errors="replace").rstrip("\n")
                 self.tail.append(text)
-                self.relay.handle_line(text)
                 self.on_line(text)
 
     async def _line(self) -> bytes:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from waiting import is_gone, until
 
+from grpo_dist.errors import LaunchError
+from grpo_dist.launch.local import _watch
 from grpo_dist.launch.process import Interrupted, run_process
-from grpo_dist.progress import Terminal
+from grpo_dist.progress import LONGEST_MESSAGE, Terminal, say
+from grpo_dist.run.directory import RunDirectory
 
 
 def python(code: str) -> list[str]:
@@ -102,21 +105,79 @@ def test_on_a_terminal_a_passing_line_replaces_the_one_before(monkeypatch):
     assert screen.getvalue() == "\r\x1b[Kstep 1/2 an\r\x1b[Kstep 2/2\ndone\n"
 
 
-def test_a_line_that_was_left_open_hides_no_reason(tmp_path):
-    code, reason, _, _ = run(
-        "print('half a line', end=''); print('grpo-dist! the reason'); raise SystemExit(1)", tmp_path
-    )
-    assert (code, reason) == (1, "the reason")
+FORGED = ("grpo-dist= abc", "grpo-dist= 75", "grpo-dist! forged", "grpo-dist: forged", "half a line grpo-dist= 0")
 
 
-def test_what_is_left_behind_holds_nobody_up(tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", FORGED)
+def test_what_a_reward_prints_is_never_taken_for_a_message(tmp_path, line):
+    code = f"""
+from grpo_dist.progress import say_error
+print({line!r}); print("open", end="")
+say_error("the reason", 1)
+raise SystemExit(1)
+"""
+    code, reason, screen, log = run(code, tmp_path)
+    assert (code, reason, screen) == (1, "the reason", "")
+    assert line in log
+
+
+def test_messages_come_from_processes_far_below_and_long_ones_are_cut(tmp_path):
+    code = """
+import subprocess, sys
+inner = "from grpo_dist.progress import say, say_error; say('x' * 100000); say_error('deep', 75)"
+subprocess.run([sys.executable, "-c", inner], start_new_session=True)
+raise SystemExit(1)
+"""
+    code, reason, screen, _ = run(code, tmp_path)
+    assert (code, reason) == (75, "deep")
+    assert len(screen) == LONGEST_MESSAGE + 1
+
+
+def test_a_message_to_a_parent_that_is_gone_is_only_printed(monkeypatch, capsys):
+    monkeypatch.setenv("GRPO_DIST_CONTROL", "grpo-dist-nobody")
+    say("still here")
+    assert capsys.readouterr().out == "grpo-dist: still here\n"
+
+
+def test_what_watches_a_process_can_end_it(tmp_path):
+    class Stalled(Exception):
+        pass
+
+    def watch(_process) -> None:
+        raise Stalled
+
+    with pytest.raises(Stalled):
+        run_process(
+            python("import time; time.sleep(600)"),
+            env=os.environ,
+            log=tmp_path / "log",
+            terminal=Terminal(io.StringIO()),
+            watch=watch,
+        )
+
+
+def test_a_run_that_stands_still_is_ended_with_its_stacks(tmp_path, monkeypatch):
+    monkeypatch.setattr("grpo_dist.run.control.FIRST_STEP_SECONDS", 1.0)
+    monkeypatch.setattr("grpo_dist.launch.local.DUMP_SECONDS", 0.5)
+    log = tmp_path / "train.log"
+    stuck = "import faulthandler, signal, time; faulthandler.register(signal.SIGUSR2); time.sleep(600)"
+    argv = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stuck!r}])"]
+    watch = _watch(RunDirectory(tmp_path), log, 0.5)
+    with pytest.raises(LaunchError, match="stands still: no step for 1 s after step None") as caught:
+        run_process(argv, env=os.environ, log=log, terminal=Terminal(io.StringIO()), watch=watch)
+    assert "cluster.stall_seconds" in caught.value.hint
+    assert str(log) in caught.value.message
+
+
+def test_what_is_left_behind_holds_nobody_up_even_if_it_prints_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr("grpo_dist.launch.process.IDLE_SECONDS", 1.0)
     began = time.monotonic()
     code, _, _, log = run(
-        "import subprocess, sys\nprint('first')\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
+        "import subprocess\nprint('first')\n"
+        "subprocess.Popen(['timeout', '60', 'sh', '-c', 'while sleep 0.2; do echo; done'], start_new_session=True)\n"
         "print('last', end='')",
         tmp_path,
     )
-    assert (code, log) == (0, "first\nlast")
+    assert code == 0
+    assert log.startswith("first\nlast")
     assert time.monotonic() - began < 30

@@ -16,13 +16,13 @@ from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import plan_run
 from grpo_dist.procs.ports import interface_of, ports_of
 from grpo_dist.run.checkpoints import seal
-from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, request_stop
+from grpo_dist.run.control import FAILED, FIRST_STEP_SECONDS, TRY_AGAIN, Watchdog, Why, request_stop
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import Allocation
 from grpo_dist.supervisor import coordinator, shared_fs_check
 from grpo_dist.supervisor.agent import connect
 from grpo_dist.supervisor.coordinator import Coordinator
-from grpo_dist.supervisor.failure import FIRST_STEP_SECONDS, Watchdog, failure_of, first_cause
+from grpo_dist.supervisor.failure import failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, node_info, problems, warnings
 from grpo_dist.supervisor.rpc import CoordinatorServer, Secret
 
