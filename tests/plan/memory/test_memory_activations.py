@@ -46,7 +46,7 @@ def test_saved_tensors_of_long_sequences(attention, padded):
 
 
 @pytest.mark.parametrize(("dtype", "lora", "checkpointing"), KINDS)
-@pytest.mark.parametrize("shape", [{}, {"hidden_size": 256, "intermediate_size": 768}, {"num_hidden_layers": 7}])
+@pytest.mark.parametrize("shape", [{}, {"hidden_size": 128, "intermediate_size": 384}, {"num_hidden_layers": 7}])
 def test_peak_of_forward_and_backward(dtype, lora, checkpointing, shape):
     case = Case("qwen3", dtype, lora, checkpointing, **shape)
     model, architecture = build(case)
