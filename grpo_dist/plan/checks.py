@@ -12,6 +12,7 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
+from grpo_dist.errors import PlanError
 from grpo_dist.plan.batch import Alternative, BatchPlan, PlanRefusal
 from grpo_dist.plan.inputs import PlanInputs, quantization_of
 from grpo_dist.plan.memory.vllm import SERVED_RANKS
@@ -239,6 +240,40 @@ def seconds_of(limit: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+START_UP_SECONDS = 60
+"""From the start of a job to its first step, at the least: starting Python, loading data and model on every node."""
+
+
+def check_one_step(config: RunConfig, per_step: float | None, limit: float | None = None) -> None:
+    """Refuse a job that ends before its first step is done and saved: it would be put back in the queue for nothing.
+
+    Args:
+        per_step: seconds of an optimizer step, if they can be estimated.
+        limit: seconds the job has; None for `cluster.time`.
+
+    Raises:
+        PlanError: it is such a job.
+    """
+    seconds = seconds_of(config.cluster.time) if limit is None else limit
+    has = f"cluster.time: a job of {config.cluster.time}" if limit is None else f"the job, which has {limit:.0f} s,"
+    ahead, needed = config.cluster.signal_seconds, START_UP_SECONDS + (per_step or 0)
+    if seconds > ahead + needed:
+        return
+    enough = max(600, ceil((ahead + 2 * needed) / 300) * 300)
+    raise PlanError(
+        f"{has} saves {ahead} s before its end (cluster.signal_seconds), and needs about {needed:.0f} s for its start "
+        f"and one step: no step is ever done",
+        hint=f"--set cluster.time={_written(enough)}" + _shorter_signal(seconds, needed)
+        if limit is None
+        else f"sbatch --time={enough // 60} …{_shorter_signal(seconds, needed)}",
+    )
+
+
+def _shorter_signal(seconds: float, needed: float) -> str:
+    shorter = int(min(300, seconds - needed) / 2)
+    return f", or a script rendered with --set cluster.signal_seconds={shorter}" if shorter >= 60 else ""
+
+
 def jobs_of(config: RunConfig, seconds: float) -> int:
     """Number of consecutive jobs for this many seconds of work; only work until the signal is kept."""
     usable = seconds_of(config.cluster.time) - config.cluster.signal_seconds
@@ -288,6 +323,8 @@ def _duration(seconds: float) -> str:
 
 
 def _written(seconds: float) -> str:
-    """Whole hours in Slurm's format."""
+    """Whole hours in Slurm's format, or minutes if they are fewer than 60."""
+    if seconds < 3600:
+        return f"00:{ceil(seconds / 60):02}:00"
     days, hours = divmod(ceil(seconds / 3600), 24)
     return f"{days}-{hours:02}:00:00" if days else f"{hours:02}:00:00"

@@ -64,6 +64,12 @@ def newest_first(checkpoints: Path) -> Iterator[Path]:
     return filter(is_complete, reversed(_all(checkpoints)))
 
 
+def newest_step(checkpoints: Path) -> int:
+    """Optimizer steps of the latest sealed checkpoint; 0 if there is none."""
+    checkpoint = newest_sealed(checkpoints)
+    return 0 if checkpoint is None else step_of(checkpoint)
+
+
 def all_complete(checkpoints: Path) -> list[Path]:
     """All complete checkpoints, in the order of their steps."""
     return [*newest_first(checkpoints)][::-1]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from grpo_dist.run.checkpoints import newest_step
 from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
 
 STOPPED = "stopped.json"
@@ -66,6 +67,49 @@ def stopped_at(attempt: Path) -> int | None:
         return json.loads((attempt / STOPPED).read_text(encoding="utf-8"))["step"]
     except (FileNotFoundError, ValueError):
         return None
+
+
+STARTED = "allocation.json"
+
+
+@dataclass(frozen=True)
+class AttemptStart:
+    """What an attempt of a job began with."""
+
+    job_id: str
+    restarts: int
+    """How often Slurm had restarted this job."""
+    requeues: int = 0
+    """How many attempts led to this one without a user's doing: restarts, and earlier jobs of the chain."""
+    step: int | None = None
+    """Of the newest checkpoint; None if an earlier version began the attempt."""
+
+    def write(self, attempt: Path) -> None:
+        write_json(attempt / STARTED, asdict(self))
+
+
+def read_start(attempt: Path) -> AttemptStart | None:
+    """What the attempt began with; None if it is none of a job."""
+    try:
+        return AttemptStart(**json.loads((attempt / STARTED).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def fruitless_attempts(run: RunDirectory) -> int:
+    """How many of the last attempts in a row left no newer checkpoint than they began with, whatever ended them.
+
+    They are counted from the user's last submission on.
+    """
+    step, count = newest_step(run.checkpoints), 0
+    for attempt in reversed(run.attempts()):
+        start = read_start(attempt)
+        if start is None or start.step is None or start.step < step:
+            break
+        step, count = start.step, count + 1
+        if start.requeues == 0:
+            break
+    return count
 
 
 OUTCOME = "outcome.json"

@@ -198,10 +198,15 @@ class RunDirectory:
                 hint="choose another place with --output DIR",
             ) from error
 
+    def attempts(self) -> list[Path]:
+        """The log directories of all attempts, in their order."""
+        found = (re.fullmatch(r"attempt-(\d+)", path.name) for path in self.logs.glob("attempt-*"))
+        return [self.logs / f"attempt-{number}" for number in sorted(int(match[1]) for match in found if match)]
+
     def new_attempt(self) -> Path:
         """Create and return the log directory of the next attempt."""
-        numbers = [int(m[1]) for p in self.logs.glob("attempt-*") if (m := re.fullmatch(r"attempt-(\d+)", p.name))]
-        attempt = self.logs / f"attempt-{max(numbers, default=0) + 1}"
+        last = self.attempts()[-1:]
+        attempt = self.logs / f"attempt-{int(last[0].name.rpartition('-')[2]) + 1 if last else 1}"
         attempt.mkdir(parents=True)
         return attempt
 

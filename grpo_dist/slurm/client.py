@@ -230,9 +230,18 @@ def out_of_reach() -> bool:
 
 
 def shown(job_id: str) -> dict[str, str]:
-    """The fields of `scontrol show job`; empty if Slurm does not answer."""
+    """The fields of `scontrol show job`, of the first component of a heterogeneous job.
+
+    `GRES` is what the first group of nodes has. Empty if Slurm does not answer.
+    """
     shown_job = os.environ[SHOWN_VARIABLE] if out_of_reach() else _show("job", job_id)
-    return dict(re.findall(r"(\w+)=(\S*)", shown_job))
+    return parse_fields(shown_job.partition("\n")[0])
+
+
+def parse_fields(line: str) -> dict[str, str]:
+    """`Name=value Name=value …` of Slurm; a value may contain blanks. Of a repeated name the first counts."""
+    found = re.findall(r"(?:^|\s)([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)", line)
+    return dict(reversed(found))
 
 
 def kill_wait(job_id: str) -> float | None:
@@ -247,16 +256,23 @@ def kill_wait(job_id: str) -> float | None:
 
 
 def _show(*what: str) -> str:
-    command = ["scontrol", "--oneliner", "show", *what]
+    command = ["scontrol", "--oneliner", "show", *what, "--details"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=SLURM_SECONDS).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
 
+CHAIN_VARIABLE = "GRPO_DIST_CHAINED"
+"""How many attempts of earlier jobs of the chain came before this job."""
+
+
 @dataclass(frozen=True)
 class Allocation:
-    """What Slurm allocated to the running job."""
+    """The running job, and what Slurm allocated to it: the one place that reads its SLURM_* variables.
+
+    sbatch passes on the environment it is typed in, so variables of another job may be among them.
+    """
 
     job_id: str
     """SLURM_JOB_ID: each task of an array has its own."""
@@ -265,36 +281,77 @@ class Allocation:
     gpus_per_node: int
     restarts: int
     """How often Slurm has restarted this job."""
+    chained: int = 0
+    """How many attempts of earlier jobs of the chain came before this job."""
+    cluster: str = ""
+    """Slurm's name of the cluster; empty if it does not say."""
+
+    @property
+    def requeues(self) -> int:
+        """How many attempts led to this one without a user's doing."""
+        return self.chained + self.restarts
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Allocation:
+    def from_environ(cls, environ: Mapping[str, str], fields: Mapping[str, str] | None = None) -> Allocation:
         """Read SLURM_* variables.
 
+        Args:
+            fields: those of `scontrol show job`, which count where they say more.
+
         Raises:
-            LaunchError: this is no Slurm job.
+            LaunchError: this is no Slurm job, or a variable is odd.
         """
-        if "SLURM_JOB_ID" not in environ:
+        if not environ.get("SLURM_JOB_ID"):
             raise LaunchError("this is no Slurm job: SLURM_JOB_ID is not set", hint="sbatch slurm/grpo.sh CONFIG")
         return cls(
             job_id=environ["SLURM_JOB_ID"],
             nodes=_nodes(environ),
-            gpus_per_node=_gpus(environ),
-            restarts=int(environ.get("SLURM_RESTART_COUNT", 0)),
+            gpus_per_node=_gpus(environ, fields or {}),
+            restarts=_number(environ, "SLURM_RESTART_COUNT"),
+            chained=_number(environ, CHAIN_VARIABLE),
+            cluster=environ.get("SLURM_CLUSTER_NAME", ""),
         )
 
 
+def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
+    """A count in a variable: `4`, `gpu:4`, `a100:4` or `4(x2)`.
+
+    Raises:
+        LaunchError: it is none.
+    """
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    found = re.fullmatch(r"(?:[^\s:=,()]+[:=])*(\d{1,9})(?:\(.*\))?", text)
+    if found is None:
+        raise LaunchError(f"{name}={text!r} in the environment is no number", hint=f"unset {name} before sbatch")
+    return int(found[1])
+
+
 def _nodes(environ: Mapping[str, str]) -> int:
-    components = int(environ.get("SLURM_HET_SIZE", 0))
-    if not components:
-        return int(environ.get("SLURM_JOB_NUM_NODES", 1))
-    return sum(int(environ[f"SLURM_JOB_NUM_NODES_HET_GROUP_{index}"]) for index in range(components))
+    components = range(_number(environ, "SLURM_HET_SIZE"))
+    numbers = [f"SLURM_JOB_NUM_NODES_HET_GROUP_{index}" for index in components]
+    ids = {environ.get(f"SLURM_JOB_ID_HET_GROUP_{index}") for index in components}
+    # Otherwise they are left over from a heterogeneous job in which sbatch was typed.
+    if numbers and all(name in environ for name in numbers) and ids & {environ["SLURM_JOB_ID"], None}:
+        return sum(_number(environ, name) for name in numbers)
+    return _number(environ, "SLURM_JOB_NUM_NODES", 1)
 
 
-def _gpus(environ: Mapping[str, str]) -> int:
+def _gpus(environ: Mapping[str, str], fields: Mapping[str, str]) -> int:
     """GPUs of the first node. Which variable Slurm sets depends on the option that requested them."""
-    if on_node := environ.get("SLURM_GPUS_ON_NODE"):
-        return int(on_node)
-    if counted := re.search(r"(\d+)(\(|$)", environ.get("SLURM_GPUS_PER_NODE", "")):
-        return int(counted[1])
-    masks = environ.get("SLURM_JOB_GPUS") or environ.get("CUDA_VISIBLE_DEVICES", "")
-    return len([one for one in masks.split(",") if one])
+    asked = " ".join(value for name, value in fields.items() if "TRES" in name.upper())
+    if "GRES" in fields and (fields["GRES"] or "gpu" not in asked):
+        return gpus_in(fields["GRES"])  # of the job itself; variables may be left over from another
+    for name in ("SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE"):
+        if environ.get(name):
+            return _number(environ, name)
+    named = environ.get("SLURM_JOB_GPUS") or environ.get("CUDA_VISIBLE_DEVICES", "")
+    # `NoDevFiles` (old Slurm) and `-1` hide all GPUs.
+    return len([one for one in named.split(",") if re.fullmatch(r"\d+|(GPU|MIG)-.+", one.strip())])
+
+
+def gpus_in(gres: str) -> int:
+    """The number of GPUs in Slurm's notation: 8 of `gpu:h100:8(S:0-1),craynetwork:4`."""
+    counts = re.findall(r"(?:^|,)(?:gres[:/])?gpu(?:[:=/][^:=,()]*[A-Za-z][^:=,()]*)?(?:[:=](\d+))?(?=[,(]|$)", gres)
+    return sum(int(count or 1) for count in counts)

@@ -13,24 +13,33 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grpo_dist.config import RunConfig, load_config
-from grpo_dist.errors import GrpoDistError, PlanError, RunDirectoryError
+from grpo_dist.errors import GrpoDistError, LaunchError, PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_packages, check_rewards
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.plan.checks import check_one_step
 from grpo_dist.procs.tree import ignore_sigterm_until_exec
-from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome, read_outcome, stop_requested
+from grpo_dist.run.checkpoints import newest_step
+from grpo_dist.run.control import (
+    DONE,
+    FAILED,
+    TRY_AGAIN,
+    AttemptOutcome,
+    AttemptStart,
+    read_outcome,
+    stop_requested,
+)
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.slurm.client import Allocation, parse_seconds, shown
-from grpo_dist.slurm.requeue import requeue, submission
+from grpo_dist.slurm.requeue import fruitless, requeue, submission
 
 LOCK_SECONDS = 120.0
 """A file server may keep the lock of a node that lost power for a while."""
 RETRY_SECONDS = 2.0
-JOB_FILE = "allocation.json"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if options.command == "close":
             return close_attempt(RunDirectory(options.run), options.attempt, options.code)
-        allocation = Allocation.from_environ(os.environ)
+        allocation = this_allocation()
         run, attempt = open_attempt(options.config, options.overrides, options.output, allocation)
     except GrpoDistError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -71,7 +80,7 @@ def open_attempt(
         RunDirectoryError: another job has this run, or the directory holds a run of another configuration.
     """
     run_config, plan = plan_for(config, overrides, allocation)
-    _check_time(run_config, allocation)
+    _check_time(run_config, plan, shown(allocation.job_id))
     check_rewards(run_config)
     check_packages(run_config.tracking)
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
@@ -79,17 +88,29 @@ def open_attempt(
     _wait_for_own_lock(run, allocation)
     create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
+        if allocation.requeues and (reason := fruitless(run)) is not None:
+            raise LaunchError(f"not again: {reason}")
         # Left by the attempt before. Slurm's signal to this attempt cannot be among them: the batch script only
         # remembers one that comes while we run, and writes it down when it has our output.
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)
         attempt = run.new_attempt()
         (attempt / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        write_json(attempt / JOB_FILE, {"job_id": allocation.job_id, "restarts": allocation.restarts})
+        step = newest_step(run.checkpoints)
+        AttemptStart(allocation.job_id, allocation.restarts, allocation.requeues, step).write(attempt)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"run directory: {run.path}\nlogs: {attempt}", file=sys.stderr)
     return run, attempt
+
+
+def this_allocation() -> Allocation:
+    """What Slurm allocated to this job, asked of Slurm as well.
+
+    Raises:
+        LaunchError: this is no Slurm job, or a variable is odd.
+    """
+    return Allocation.from_environ(os.environ, shown(os.environ.get("SLURM_JOB_ID", "")))
 
 
 def plan_for(config: str, overrides: Sequence[str], allocation: Allocation) -> tuple[RunConfig, LaunchPlan]:
@@ -134,7 +155,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
             return FAILED
         print(outcome.why, file=sys.stderr)
     if outcome.code == TRY_AGAIN:
-        return requeue(run, attempt, Allocation.from_environ(os.environ), load_config(run.config))
+        return requeue(run, attempt, this_allocation(), load_config(run.config))
     if outcome.code == DONE:
         print(f"report: {run.report}", file=sys.stderr)
     return outcome.code
@@ -146,27 +167,22 @@ def _missing_outcome(run: RunDirectory, attempt: Path, code: int) -> AttemptOutc
     That is no failure of a job that is being ended: Slurm starts no step in it, and kills what takes too long.
     """
     if stop_requested(run) is not None:
-        outcome = AttemptOutcome(
-            TRY_AGAIN, f"ended by Slurm: the first node had no time to say more (srun's exit code: {code})", 0
-        )
+        why = f"ended by Slurm: the first node had no time to say more (srun's exit code: {code})"
+        outcome = AttemptOutcome(TRY_AGAIN, why, newest_step(run.checkpoints))
     else:
         why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
-        outcome = AttemptOutcome(TRY_AGAIN if code else FAILED, why, 0)
-        write_json(attempt / run.failure.name, {"role": "node", "node": 0, "why": why})
+        outcome = AttemptOutcome(TRY_AGAIN if code else FAILED, why, newest_step(run.checkpoints))
+        for path in (run.failure, attempt / run.failure.name):
+            write_json(path, {"role": "node", "node": 0, "why": why})
     outcome.write(attempt)
     return outcome
 
 
-def _check_time(config: RunConfig, allocation: Allocation) -> None:
-    """Refuse a time limit that is not longer than cluster.signal_seconds: Slurm would send the signal at once."""
-    limit = parse_seconds(shown(allocation.job_id).get("TimeLimit", ""))
-    ahead = config.cluster.signal_seconds
-    if limit is not None and limit <= ahead:
-        raise PlanError(
-            f"the job has {limit} s, and is to save {ahead} s before their end (cluster.signal_seconds)",
-            hint=f"sbatch --time={2 * ahead // 60} …, or render the script with "
-            f"--set cluster.signal_seconds={max(60, limit // 2)}",
-        )
+def _check_time(config: RunConfig, plan: LaunchPlan, fields: Mapping[str, str]) -> None:
+    """Refuse a job whose time limit does not allow one step and its checkpoint."""
+    limit = parse_seconds(fields.get("TimeLimit", ""))
+    if limit is not None:
+        check_one_step(config, plan.time and plan.time["seconds_per_step"], limit)
 
 
 def _owner(allocation: Allocation) -> str:

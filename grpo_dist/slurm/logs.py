@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -111,8 +110,7 @@ def _last_closed(run: RunDirectory) -> int | None:
 
 
 def _attempts(run: RunDirectory) -> list[int]:
-    names = (re.fullmatch(r"attempt-(\d+)", path.name) for path in run.logs.glob("attempt-*"))
-    return sorted(int(name[1]) for name in names if name)
+    return [int(attempt.name.rpartition("-")[2]) for attempt in run.attempts()]
 
 
 def _job_output(run: RunDirectory) -> Path | None:

@@ -7,20 +7,18 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from grpo_dist.config import RunConfig
 from grpo_dist.render.slurm import AGAIN_FILE
-from grpo_dist.run.checkpoints import newest_complete, step_of
-from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, read_outcome, stop_requested
-from grpo_dist.run.directory import RunDirectory, write_atomically
-from grpo_dist.slurm.client import SLURM_SECONDS, Allocation, out_of_reach, shown
+from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, fruitless_attempts, read_outcome, stop_requested
+from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
+from grpo_dist.slurm.client import CHAIN_VARIABLE, SLURM_SECONDS, Allocation, out_of_reach, shown
 
-MOST_WITHOUT_PROGRESS = 3
-"""After this many failed attempts in a row without a saved step, the job is not requeued."""
-CHAIN_VARIABLE = "GRPO_DIST_CHAINED"
-"""How many jobs of the chain came before this one."""
+MOST_FRUITLESS = 3
+"""After this many attempts in a row that left no newer checkpoint, the run is over."""
 CHAINED_OPTIONS = {
     "SLURM_JOB_PARTITION": "partition",
     "SLURM_JOB_ACCOUNT": "account",
@@ -35,13 +33,13 @@ CHAINED_OPTIONS = {
 
 def requeue(run: RunDirectory, attempt: Path, allocation: Allocation, config: RunConfig) -> int:
     """Requeue the job or submit a successor; returns the exit code of this job, unless Slurm ends it first."""
-    done = int(os.environ.get(CHAIN_VARIABLE, 0)) + allocation.restarts
+    done = allocation.requeues
+    if (reason := fruitless(run)) is not None:
+        return _report(f"not again: {reason}", code=FAILED)
     if _is_ending(run, allocation):
         return _report("Slurm is ending this job; where it was preempted or requeued Slurm runs it again by itself")
     if done >= config.cluster.max_requeues:
         return _report(f"not again: this was attempt {done + 1}, cluster.max_requeues is {config.cluster.max_requeues}")
-    if (failed := attempts_without_progress(run)) >= MOST_WITHOUT_PROGRESS:
-        return _report(f"not again: the last {failed} attempts failed without a step saved", code=FAILED)
     commands = {
         f"putting job {allocation.job_id} back in the queue": ["scontrol", "requeue", allocation.job_id],
         f"submitting a job that continues this run after job {allocation.job_id}": _successor(run, allocation, done),
@@ -64,17 +62,33 @@ def fallback_script(commands: Mapping[str, Sequence[str]], by_hand: str) -> str:
     return "\n".join([*tried, f"echo {shlex.quote(by_hand)} >&2", ""])
 
 
-def attempts_without_progress(run: RunDirectory) -> int:
-    """How many of the last attempts failed in a row without a newer checkpoint."""
-    attempts = sorted(run.logs.glob("attempt-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    checkpoint = newest_complete(run.checkpoints)
-    step, count = 0 if checkpoint is None else step_of(checkpoint), 0
-    for attempt in reversed(attempts):
-        outcome = read_outcome(attempt)
-        if outcome is None or not (attempt / run.failure.name).exists() or outcome.step != step:
-            break
-        count += 1
-    return count
+def fruitless(run: RunDirectory) -> str | None:
+    """Why the run is over: too many of its last attempts left no newer checkpoint. None if it is not.
+
+    Also recorded in `failure.json`, unless the last attempt has its own.
+    """
+    count = fruitless_attempts(run)
+    if count < MOST_FRUITLESS:
+        return None
+    last = run.attempts()[-1]
+    outcome = read_outcome(last)
+    why = f"{count} attempts in a row ended without a newer checkpoint"
+    ended = outcome.why.splitlines()[0] if outcome and outcome.why else "it was killed"
+    if not run.failure.exists():
+        record = {"node": 0, "host": os.uname().nodename, "role": "job", "code": None, "signal": None, "tail": []}
+        record |= {"why": f"{why}; the last: {ended}", "cause": why, "hint": _more_time(run, ended)}
+        write_json(run.failure, record | {"attempt": last.name, "time": time.time(), "others": []})
+    return f"{why}; the last: {ended}\n  → {_more_time(run, ended)}"
+
+
+def _more_time(run: RunDirectory, ended: str) -> str:
+    where = shlex.quote(str(run.path))
+    if "limit" in ended:
+        return (
+            f"give a job more time (--set cluster.time=…) or save more often (--set grpo.save_steps=1); "
+            f"what it was at: grpo-dist logs {where}"
+        )
+    return f"what it was at when it ended: grpo-dist logs {where}; once that is mended, submit it again"
 
 
 def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:

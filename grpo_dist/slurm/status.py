@@ -78,7 +78,7 @@ def status_of(path: Path, jobs: Sequence[QueuedJob]) -> RunStatus:
     """
     run, record = RunDirectory(path), read_run(path)
     submitted, job = read_job(run), job_of(run, jobs)
-    attempts = len(list(run.logs.glob("attempt-*")))
+    attempts = len(run.attempts())
     state = _state(run, record, job, started=bool(attempts or submitted))
     last = record.metrics[-1] if record.metrics else {}
     max_steps = record.planned("max_steps")

@@ -19,6 +19,7 @@ from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_rewards
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.plan.checks import check_one_step
 from grpo_dist.render.files import JOB_FILE, RENDERED, render_files
 from grpo_dist.render.slurm import check_mountable
 from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
@@ -94,6 +95,7 @@ def planned(config: RunConfig) -> PlannedRun:
         ConfigError: the configuration cannot run, or not as a job.
     """
     plan = plan_run(config)
+    check_one_step(config, plan.time and plan.time["seconds_per_step"])
     check_rewards(config)
     files = render_files(config, plan)
     if JOB_FILE not in files:

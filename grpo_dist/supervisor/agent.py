@@ -8,7 +8,7 @@ If the connection to the coordinator is lost, the agent ends everything on its n
     {"dump": true}                                 write the stacks of all training processes to their log
     {"bye": CODE}                                  end with this exit code
 
-Messages to the coordinator, by their `event`: hello (facts), proved (problem), ready (part),
+Messages to the coordinator, by their `event`: hello (facts, or refused: why), proved (problem), ready (part),
 ended (part, code, reason, tail), signal (number). `part` is the name of a task.
 """
 
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from grpo_dist.errors import LaunchError
+from grpo_dist.errors import GrpoDistError, LaunchError
 from grpo_dist.launch.process import ProgressRelay
 from grpo_dist.procs.tree import become_subreaper, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
@@ -65,9 +65,9 @@ class NodeAgent:
             LaunchError: the coordinator cannot be reached.
         """
         become_subreaper()
-        facts = (await asyncio.to_thread(node_info, self.node, self.run)).to_dict()
+        facts = await asyncio.to_thread(self._facts)
         self.head = await connect(places, secret, self.node, limit)
-        self.head.send({"event": "hello", "facts": facts})
+        self.head.send({"event": "hello", **facts})
         self._handle_signals()
         self._spawn(self.head.send_heartbeats())
         code = TRY_AGAIN
@@ -83,6 +83,12 @@ class NodeAgent:
             await self._end_all()
             await self.head.close()
         return code
+
+    def _facts(self) -> Message:
+        try:
+            return {"facts": node_info(self.node, self.run).to_dict()}
+        except GrpoDistError as error:  # the whole job ends with it, and is not tried again
+            return {"refused": str(error)}
 
     async def _execute(self, message: Message) -> None:
         if "prove" in message:
@@ -109,7 +115,8 @@ class NodeAgent:
                 lambda: self._other_pids(name),
             )
         except Exception as error:  # no such program, a plan that does not fit: the coordinator decides what follows
-            self.head.send({"event": "ended", "part": name, "code": 1, "reason": str(error), "tail": []})
+            code = getattr(error, "exit_code", 1)
+            self.head.send({"event": "ended", "part": name, "code": code, "reason": str(error), "tail": []})
             return
         self.tasks[name] = task
         ended = await task.ended()

@@ -17,7 +17,7 @@ from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.comparison import comparing_processes
 from grpo_dist.procs.ports import free_ports
 from grpo_dist.progress import Terminal
-from grpo_dist.run.checkpoints import newest_sealed, step_of
+from grpo_dist.run.checkpoints import newest_sealed, newest_step
 from grpo_dist.run.control import (
     DONE,
     REFUSED,
@@ -91,6 +91,7 @@ class Coordinator:
         self.running: set[tuple[int, str]] = set()
         self.ready: set[int] = set()
         self.failures: list[Failure] = []
+        self.refusals: list[str] = []
         self.stopping: set[str] = set()
         self.terminated = False
         self.deadline = math.inf
@@ -112,7 +113,7 @@ class Coordinator:
         if code == DONE and self.config.evaluation.enabled and not self.run.comparison.exists():
             command = f"grpo-dist run {self.run.config} --output {self.run.path} --resume"
             why = f"done, but for the comparison, for which no time was left: {command}"
-        return AttemptOutcome(code, why, self._step())
+        return AttemptOutcome(code, why, newest_step(self.run.checkpoints))
 
     async def _run_tasks(self) -> None:
         # Servers load what `prepare` has made, and training reads from the registry which servers there are, so both
@@ -232,6 +233,8 @@ class Coordinator:
         began = reminded = time.monotonic()
         while not done():
             await self._handle_next(TICK_SECONDS)
+            if self.refusals:
+                raise AttemptEnded(REFUSED, "\n".join(self.refusals))
             if done():  # before the deadlines: what is done needs no stop
                 return
             now = time.monotonic()
@@ -256,6 +259,8 @@ class Coordinator:
     def _handle(self, event: Event) -> None:
         node, message = event
         match message["event"]:
+            case "hello" if "refused" in message:
+                self.refusals.append(f"node {node}: {message['refused']}")
             case "hello":
                 self.nodes[node] = NodeInfo.from_dict(message["facts"])
                 self.received_at[node] = time.time()
@@ -401,10 +406,6 @@ class Coordinator:
                 await self._handle_next(TICK_SECONDS)
             except TaskFailed:
                 continue
-
-    def _step(self) -> int:
-        checkpoint = newest_sealed(self.run.checkpoints)
-        return 0 if checkpoint is None else step_of(checkpoint)
 
     def _checkpoint_bytes(self) -> int:
         checkpoint = newest_sealed(self.run.checkpoints)

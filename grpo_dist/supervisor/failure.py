@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grpo_dist.run.control import FAILED, TRY_AGAIN
+from grpo_dist.run.control import FAILED, REFUSED, TRY_AGAIN
 
 SHOWN_LINES = 15
 
@@ -79,7 +79,9 @@ class Failure:
 
     @property
     def outcome(self) -> int:
-        """FAILED if another attempt would fail the same way; TRY_AGAIN if it need not, or if the task asks for it."""
+        """FAILED or REFUSED if another attempt would end the same way; TRY_AGAIN if it need not, or the task asks."""
+        if self.code == REFUSED:
+            return REFUSED
         broken = self.cause in BROKEN_CONNECTIONS or self.cause == "a port is taken"
         killed = self.killed_by is not None and self.cause is None
         passing = self.role in ("node", "wait", "serve", "watchdog") or self.code == TRY_AGAIN

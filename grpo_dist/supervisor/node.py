@@ -21,6 +21,8 @@ from typing import Any
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.procs.ports import ports_of
 from grpo_dist.procs.tree import become_subreaper, descendants, die_with_parent, end, remove_unused, shared_memory
+from grpo_dist.run.checkpoints import newest_step
+from grpo_dist.run.control import AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import Allocation, kill_wait
 from grpo_dist.supervisor.agent import SURVIVED_SIGNALS, NodeAgent, announced, head_places
@@ -109,6 +111,9 @@ def main(run: Path, attempt: Path) -> int:
             return await agent.serve(head_places(attempt, _heads(os.environ), ports), secret, JOIN_SECONDS)
         except GrpoDistError as error:
             print(f"Error: {error}", file=sys.stderr, flush=True)
+            if node == 0:  # without an outcome it would count as killed, and be tried again
+                with contextlib.suppress(OSError):
+                    AttemptOutcome(error.exit_code, str(error), newest_step(agent.run.checkpoints)).write(attempt)
             return error.exit_code
 
     return watched(supervise)

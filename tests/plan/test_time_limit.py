@@ -5,8 +5,9 @@ import re
 import pytest
 from planning import COLOCATE, cluster, config, planned
 
+from grpo_dist.errors import PlanError
 from grpo_dist.plan import plan_run
-from grpo_dist.plan.checks import deadline_warnings, seconds_of
+from grpo_dist.plan.checks import check_one_step, deadline_warnings, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,27 @@ def test_more_jobs_than_requeues_are_named():
 def test_a_step_longer_than_a_job_never_ends():
     [one] = warned(30_000.0, 100.0)
     assert "no step is ever done" in one
+
+
+@pytest.mark.parametrize(
+    ("time", "signal", "per_step", "limit", "enough"),
+    [
+        ("10:00", 300, 100, None, True),
+        ("00:06:00", 300, None, None, False),
+        ("02:00:00", 300, 7000, None, False),
+        ("24:00:00", 300, 30, 300, False),
+        ("24:00:00", 60, 30, 300, True),
+        ("5", 600, None, None, False),
+    ],
+)
+def test_a_job_without_time_for_a_step_is_refused(time, signal, per_step, limit, enough):
+    stated = config(cluster={"time": time, "signal_seconds": signal})
+    if enough:
+        return check_one_step(stated, per_step, limit)
+    with pytest.raises(PlanError, match="no step is ever done") as refused:
+        check_one_step(stated, per_step, limit)
+    [asked] = re.findall(r"time=(\S+?)(?:,| |$)", refused.value.hint)
+    check_one_step(config(cluster={"time": asked, "signal_seconds": signal}), per_step)
 
 
 def test_checkpoints_rarer_than_jobs_are_said():

@@ -8,11 +8,11 @@ import subprocess
 import pytest
 import yaml
 
+from grpo_dist.run.checkpoints import seal
 from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
-from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait
 from grpo_dist.slurm.job import main
-from grpo_dist.slurm.requeue import MOST_WITHOUT_PROGRESS
 
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
@@ -85,7 +85,7 @@ def test_what_cannot_run_is_refused_and_leaves_nothing(opened, tmp_path, capsys,
 def test_a_time_limit_that_leaves_no_time_is_refused(opened, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LIMIT", "00:05:00")
     assert main(["open", str(tmp_path / "my.yaml"), "--output", "other"]) == 2
-    assert "--set cluster.signal_seconds=150" in capsys.readouterr().err
+    assert "and one step: no step is ever done" in capsys.readouterr().err
 
 
 def test_an_attempt_that_may_be_tried_again_goes_back_into_the_queue(opened, calls):
@@ -145,16 +145,69 @@ def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):
     assert not any("requeue" in call for call in calls())
 
 
-def test_failures_without_a_step_between_them_are_not_repeated(opened, calls, tmp_path, capsys):
-    run = opened[0]
-    for number in range(1, MOST_WITHOUT_PROGRESS + 1):
-        attempt = run.logs / f"attempt-{number}"
-        attempt.mkdir(exist_ok=True)
-        write_json(attempt / "failure.json", {})
-        code = close(run, attempt.name, TRY_AGAIN)
-        assert code == (FAILED if number == MOST_WITHOUT_PROGRESS else TRY_AGAIN)
-    assert f"the last {MOST_WITHOUT_PROGRESS} attempts failed without a step saved" in capsys.readouterr().err
-    assert sum("requeue" in call for call in calls()) == MOST_WITHOUT_PROGRESS - 1
+@pytest.fixture
+def attempt(opened, tmp_path, monkeypatch):
+    """Opens the next attempt of the run, as often as Slurm restarts the job, and closes it: both exit codes."""
+    restarts = iter(range(99))
+
+    def next_attempt(outcome: int | None, code: int = 0, why: str = "why", step: int = 0) -> tuple[int, int | None]:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(number := next(restarts)))
+        run = opened[0]
+        begun = main(["open", str(tmp_path / "my.yaml"), "--output", str(run.path)]) if number else DONE
+        if begun != DONE:
+            return begun, None
+        where = run.logs / f"attempt-{number + 1}"
+        if step:
+            saved = run.checkpoints / f"checkpoint-{step}"
+            saved.mkdir(parents=True)
+            seal(saved)
+        if outcome is not None:
+            AttemptOutcome(outcome, why, step).write(where)
+        return begun, main(["close", str(run.path), str(where), str(code)])
+
+    return next_attempt
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        ({"outcome": TRY_AGAIN, "why": "stopped before train: the time limit is near"}, "cluster.time"),
+        ({"outcome": None, "code": 137}, "srun's exit code: 137"),
+        ({"outcome": TRY_AGAIN, "why": "ended by Slurm: node on a2"}, "ended by Slurm: node on a2"),
+    ],
+)
+def test_three_attempts_without_a_checkpoint_end_the_run(opened, attempt, calls, ended, told, capsys):
+    assert [attempt(**ended) for _ in range(3)] == [(DONE, TRY_AGAIN), (DONE, TRY_AGAIN), (DONE, FAILED)]
+    assert "3 attempts in a row ended without a newer checkpoint" in capsys.readouterr().err
+    assert sum("requeue" in call for call in calls()) == 2
+    assert told in opened[0].failure.read_text()
+
+
+def test_an_attempt_that_saved_more_starts_the_count_anew(attempt):
+    assert [attempt(TRY_AGAIN, step=step)[1] for step in (0, 0, 4, 0, 0, 0)] == [*5 * [TRY_AGAIN], FAILED]
+
+
+def test_restarts_by_slurm_itself_count_as_well(opened, attempt, monkeypatch, capsys):
+    monkeypatch.setenv("STATE", "COMPLETING")
+    assert [attempt(None, code=143) for _ in range(2)] == 2 * [(DONE, TRY_AGAIN)]
+    assert attempt(None, code=143) == (DONE, FAILED)
+    assert attempt(None) == (FAILED, None), "Slurm started it again"
+    assert opened[0].failure.exists()
+    assert "not again: 3 attempts" in capsys.readouterr().err
+
+
+def test_a_new_submission_has_three_attempts_again(opened, attempt, tmp_path, monkeypatch):
+    assert [attempt(TRY_AGAIN)[1] for _ in range(3)][-1] == FAILED
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", str(opened[0].path)]) == DONE
+    assert close(opened[0], "attempt-4", TRY_AGAIN) == TRY_AGAIN
+
+
+@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "GRPO_DIST_CHAINED"])
+def test_an_odd_variable_is_one_clear_line(opened, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setenv(name, "often")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", "other"]) == FAILED
+    assert f"{name}='often' in the environment is no number" in capsys.readouterr().err
 
 
 def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch, capsys):

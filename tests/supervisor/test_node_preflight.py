@@ -16,9 +16,9 @@ from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import plan_run
 from grpo_dist.procs.ports import interface_of, ports_of
 from grpo_dist.run.checkpoints import seal
-from grpo_dist.run.control import FAILED, FIRST_STEP_SECONDS, TRY_AGAIN, Watchdog, Why, request_stop
+from grpo_dist.run.control import FAILED, FIRST_STEP_SECONDS, REFUSED, TRY_AGAIN, Watchdog, Why, request_stop
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.slurm.client import Allocation
+from grpo_dist.slurm.client import Allocation, parse_fields
 from grpo_dist.supervisor import coordinator, shared_fs_check
 from grpo_dist.supervisor.agent import connect
 from grpo_dist.supervisor.coordinator import Coordinator
@@ -143,6 +143,8 @@ def test_the_run_directory_is_proven_shared_both_ways(tmp_path, monkeypatch):
         (-9, "step 4", None, TRY_AGAIN),
         (1, "  exitcode  : -9 (pid: 12)", None, TRY_AGAIN),
         (1, "ValueError: mine.py:fussy", None, FAILED),
+        (2, "Error: grpo.beta: must be 0 or more", None, REFUSED),
+        (2, "RuntimeError: Connection closed by peer", "the connection", REFUSED),
     ],
 )
 def test_the_likely_cause_decides_whether_to_try_again(code, tail, cause, outcome):
@@ -191,6 +193,17 @@ def test_the_interface_of_an_address_is_found():
         ({"SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_PER_NODE": "h100:7(x2)"}, 2, 7),
         ({"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_GPUS": "0,3"}, 1, 2),
         ({"SLURM_JOB_NUM_NODES": "1"}, 1, 0),
+        ({"SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "gpu:4"}, 1, 4),
+        ({"SLURM_JOB_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, 1, 0),
+        ({"SLURM_JOB_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "-1"}, 1, 0),
+        ({"SLURM_JOB_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "MIG-8f2,GPU-77a0"}, 1, 2),
+        ({"SLURM_HET_SIZE": "2", "SLURM_JOB_NUM_NODES": "1"}, 1, 0),
+        (
+            {"SLURM_HET_SIZE": "2", "SLURM_JOB_NUM_NODES_HET_GROUP_0": "5", "SLURM_JOB_NUM_NODES_HET_GROUP_1": "5"}
+            | {"SLURM_JOB_ID_HET_GROUP_0": "3", "SLURM_JOB_ID_HET_GROUP_1": "4", "SLURM_JOB_NUM_NODES": "2"},
+            2,
+            0,
+        ),
         (
             {"SLURM_HET_SIZE": "2", "SLURM_JOB_NUM_NODES_HET_GROUP_0": "2", "SLURM_JOB_NUM_NODES_HET_GROUP_1": "1"},
             3,
@@ -203,6 +216,24 @@ def test_the_allocation_is_read_from_slurm_s_variables(environ, nodes, gpus):
     assert (allocation.nodes, allocation.gpus_per_node) == (nodes, gpus)
     with pytest.raises(LaunchError, match="no Slurm job"):
         Allocation.from_environ(environ)
+
+
+def test_slurm_s_own_words_count_more_than_variables():
+    """Those of the job that sbatch was typed in are still there."""
+    left_over = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "8", "SLURM_GPUS_PER_NODE": "8"}
+    shown = "JobId=7 JobName=a b=c TRES=cpu=1,node=1 JOB_GRES=(null)   Nodes=n1 CPU_IDs=0 Mem=0 GRES= MinCPUsNode=1"
+    assert Allocation.from_environ(left_over, parse_fields(shown)).gpus_per_node == 0
+    shown = shown.replace("GRES= ", "GRES=gpu:a100:3(S:0-1),tmp:9 ").replace("(null)", "gpu:a100:3")
+    assert Allocation.from_environ(left_over, parse_fields(shown)).gpus_per_node == 3
+    assert Allocation.from_environ(left_over, {}).gpus_per_node == 8
+    with pytest.raises(LaunchError, match="SLURM_GPUS_ON_NODE='many'"):
+        Allocation.from_environ(left_over | {"SLURM_GPUS_ON_NODE": "many"})
+
+
+def test_fields_of_slurm_may_contain_blanks_and_equals_signs():
+    fields = parse_fields("JobId=7 WorkDir=/it's a home/x=1 Comment=a b=c  StdOut=/it's a home/o.7 CPUs/Task=2 Power= ")
+    assert fields["WorkDir"] == "/it's a home/x=1"
+    assert (fields["Comment"], fields["CPUs/Task"], fields["Power"]) == ("a b=c", "2", "")
 
 
 def checkpointed(tmp_path, **sections) -> RunDirectory:
@@ -239,6 +270,22 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
     run, other = checkpointed(tmp_path), config(grpo={"learning_rate": 1e-3})
     with pytest.raises(RunDirectoryError, match=r"grpo.learning_rate: 5e-06 in the run, 0.001 now"):
         create_or_resume(other, plan_run(other), run, resume_command="")
+
+
+def test_a_node_that_refuses_ends_the_attempt_at_once(tmp_path):
+    run = checkpointed(tmp_path)
+
+    async def scene() -> None:
+        server = CoordinatorServer(Secret("token", "79", "attempt-1"))
+        port = await server.listen(ports_of("79"))
+        agent = await connect(lambda: [("127.0.0.1", port)], server.secret, 1, 5)
+        agent.send({"event": "hello", "refused": "config.yaml: not YAML"})
+        outcome = await Coordinator(run, run.new_attempt(), server, ports_of("79"), lambda: None).run_attempt()
+        assert (outcome.code, outcome.why) == (REFUSED, "node 1: config.yaml: not YAML")
+        await agent.close()
+        await server.close()
+
+    asyncio.run(scene())
 
 
 def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypatch):
