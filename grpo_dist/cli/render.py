@@ -28,16 +28,17 @@ def render(config: str, overrides: tuple[str, ...], output: Path | None, script:
     """Write the files of a run.
 
     They are config.yaml, plan.json, accelerate.yaml, deepspeed.json (for ZeRO strategies) and job.sh (for Slurm:
-    `sbatch --chdir=DIR DIR/job.sh`). The same CONFIG gives the same bytes.
+    `sbatch --chdir=DIR DIR/job.sh`). The same CONFIG gives the same bytes. What its cluster: does not state is taken
+    from the site's settings, as `submit` does.
     """
     if (output is None) == (script is None):
         raise click.UsageError("give either --output DIR or --script FILE")
-    from grpo_dist.config import load_config
+    from grpo_dist.config import load_config, load_site
     from grpo_dist.plan import plan_run
     from grpo_dist.render import render_files
     from grpo_dist.render.slurm import any_job_script
 
-    stated = load_config(config, overrides)
+    stated = load_config(config, overrides, load_site())
     plan = plan_run(stated)
     if script is None:
         files = render_files(stated, plan)

@@ -61,7 +61,8 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     log = run_logs.find(directory, which)
     if log is None and not (follow and is_active(run)):
         raise RunDirectoryError(
-            f"{run}: nothing has been written yet", hint=f"grpo-dist status {shlex.quote(str(run))}"
+            f"{run}: nothing has been written yet ({describe_state(run)})",
+            hint=f"grpo-dist status {shlex.quote(str(run))}",
         )
     shown = None
     try:
@@ -77,7 +78,7 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
             click.echo(piece, nl=False)
     except KeyboardInterrupt:
         return  # the way to stop following
-    if follow:
+    if follow or describe_state(run).startswith("failed"):
         click.echo(f"{run}: {describe_state(run)}", err=True)
 
 

@@ -19,7 +19,7 @@ from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryE
 from grpo_dist.inference.registry import is_served
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import Forks, can_fork
-from grpo_dist.launch.open import create_or_resume
+from grpo_dist.launch.open import check_as_started, create_or_resume
 from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, run_process, serving, start
 from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan, plan_run
@@ -117,6 +117,7 @@ def run_stages(
         with ExitStack() as stack:
             starter = stack.enter_context(_forks(run, plan, env)).start if forked else start
             for stage in missing:
+                check_as_started(run)
                 if stage.generates and plan.topology.replicas and not is_served(run.replicas, node=0):
                     stack.enter_context(serving(run, env=env, logs=logs, terminal=terminal))
                 devices = device_environment(plan.topology, env, alone=stage.alone)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
+from hashlib import sha256
 
-from grpo_dist.config import RunConfig, config_differences, load_config
+from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
 from grpo_dist.config.load import Difference, listed_differences
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
@@ -98,6 +100,9 @@ def _warmup(config: RunConfig, steps: int | None) -> int | None:
 
 MACHINE_SETTINGS = ("cluster.", "distributed.num_processes", "distributed.max_per_device_train_batch_size")
 """Settings that may change between attempts: they say where a run computes, not what."""
+STARTED_FILE, DIGEST_FILE = "started.yaml", "started.sha256"
+WRITTEN = (*RENDERED, STARTED_FILE, DIGEST_FILE)
+"""All files that opening a run may write."""
 SERVER_SETTINGS = ("rollout.replicas", "rollout.nodes", "rollout.tensor_parallel_size", "rollout.timeouts.")
 
 
@@ -112,7 +117,7 @@ def create_or_resume(config: RunConfig, plan: LaunchPlan, run: RunDirectory, *, 
         PlanError: its state cannot be continued on this number of processes.
     """
     if not run.exists():
-        run.create(render_files(config, plan))
+        run.create(render_files(config, plan) | started_files(config))
         return
     with run.locked():
         longer = _check_same_run(config, run, resume_command)
@@ -122,9 +127,38 @@ def create_or_resume(config: RunConfig, plan: LaunchPlan, run: RunDirectory, *, 
         _render(config, plan, run)
 
 
+def started_files(config: RunConfig) -> dict[str, str]:
+    """Name → text of the files that record what a run is trained with."""
+    text = dump_config(config)
+    digest = sha256(text.encode()).hexdigest()
+    return {STARTED_FILE: text, DIGEST_FILE: f"{digest}  {STARTED_FILE}\n"}
+
+
+def check_as_started(run: RunDirectory) -> None:
+    """Check that nobody has changed `config.yaml` since the run was started, but for the machines.
+
+    Raises:
+        ConfigError: a configuration is damaged.
+        RunDirectoryError: it was changed; the message lists the differences.
+    """
+    if differences := _edited(run):
+        raise RunDirectoryError(
+            f"{run.config} was edited after the run was started:\n{listed_differences(differences, 'in the run')}",
+            hint=f"take it back: cp {shlex.quote(str(run.started))} {shlex.quote(str(run.config))}; "
+            f"or start another run with it: --output DIR",
+        )
+
+
+def _edited(run: RunDirectory) -> list[Difference]:
+    if not run.started.exists() or run.started.read_bytes() == run.config.read_bytes():
+        return []
+    found = config_differences(load_config(run.started), load_config(run.config))
+    return [difference for difference in found if not _may_change(difference)]
+
+
 def _render(config: RunConfig, plan: LaunchPlan, run: RunDirectory) -> None:
-    files = render_files(config, plan)
-    for name in RENDERED:
+    files = render_files(config, plan) | started_files(config)
+    for name in WRITTEN:
         path = run.path / name
         if name not in files:
             path.unlink(missing_ok=True)
@@ -138,7 +172,10 @@ def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -
     Raises:
         RunDirectoryError: it differs otherwise.
     """
-    before = load_config(run.config)
+    edited = _edited(run)
+    if edited and config_differences(load_config(run.config), config):
+        check_as_started(run)
+    before = load_config(run.started if run.started.exists() else run.config)
     differences = [found for found in config_differences(before, config) if not _may_change(found)]
     longer = any(name == STEPS for name, _, _ in differences)
     # The same warm-up may be given as a fraction of the earlier steps, and now as a number of steps.

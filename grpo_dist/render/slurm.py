@@ -191,6 +191,21 @@ def check_mountable(container: ContainerSection, path: str) -> None:
 CONFIG_FILE = "config.yaml"
 COMPARISON_TIME = "00:15:00"
 
+GPUS_PLACE = "GPUS"
+"""In an entry of cluster.sbatch that asks for GPUs: their number per node."""
+GPU_REQUEST = (
+    r"--(?:gpus-per-node=|gres=(?:.*,)?gpu(?=[:,(]|$):?)(?:[^:,(]+:(?=\d|GPUS)|(?!GPUS)[A-Za-z][^:,(]*(?=[,(]|$))?"
+    r"(?P<count>\d+|GPUS)?(?=[,(]|$)"
+)
+OURS = {
+    "gpus-per-node": GPU_REQUEST,
+    "mem": r"--mem(-per-cpu|-per-gpu)?=",
+    "output": r"(--output=|-o)",
+    "open-mode": r"--open-mode=",
+    "job-name": r"(--job-name=|-J)",
+}
+"""Option of ours → which entry of cluster.sbatch takes its place: each is asked for once."""
+
 PLANNED = {
     "nodes": "cluster.nodes",
     "N": "cluster.nodes",
@@ -296,19 +311,23 @@ def sbatch_options(config: RunConfig, plan: LaunchPlan) -> list[str]:
     # Replicas use the last GPUs of a node, so with replicas all GPUs are requested.
     gpus = where.gpus_per_node if where.replicas else len(where.trainer_gpus)
     processes = where.num_processes // where.trainer_nodes
+    extra = [_checked_option(option, gpus) for option in cluster.sbatch]
     options = {
         "job-name": _job_name(config),
         "nodes": where.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": cluster.cpus_per_gpu * (gpus or processes),
         "gpus-per-node": gpus or None,
+        "mem": 0,
         "time": cluster.time,
         **_cluster_options(config),
         "output": "slurm-%j.out",
         "open-mode": "append",
         "signal": f"B:USR2@{cluster.signal_seconds}",
     }
-    return [*_option_lines(options), "--requeue", *(_one_line(_checked_option(option)) for option in cluster.sbatch)]
+    stated = {name for option in extra for name, pattern in OURS.items() if re.match(pattern, option)}
+    ours = {name: value for name, value in options.items() if name not in stated}
+    return [*_option_lines(ours), "--requeue", *map(_one_line, extra)]
 
 
 def _cluster_options(config: RunConfig) -> dict[str, Any]:
@@ -327,8 +346,23 @@ def _job_name(config: RunConfig) -> str:
     return "grpo-" + re.sub(r"[^A-Za-z0-9._-]+", "-", model)
 
 
-def _checked_option(option: str) -> str:
-    """An option of cluster.sbatch, checked against what the plan determines."""
+def _checked_option(option: str, gpus: int) -> str:
+    """An option of cluster.sbatch, checked against what the plan determines.
+
+    Args:
+        gpus: those of a node. GPUs may be asked for in another way, for example by type, but not others.
+    """
+    if asked := re.match(GPU_REQUEST, option):
+        count, rest = asked["count"] or "1", option[asked.end() :]
+        if count not in (GPUS_PLACE, str(gpus)):
+            general = (
+                f"{option[: asked.start('count')]}{GPUS_PLACE}{rest}" if asked["count"] else f"--gres=gpu:{GPUS_PLACE}"
+            )
+            raise PlanError(
+                f"cluster.sbatch: {option} asks for {count} GPUs per node, {gpus} are planned",
+                hint=f"set cluster.gpus_per_node instead; {general} asks for as many as are planned",
+            )
+        return f"{option[: asked.start('count')]}{gpus}{rest}" if count == GPUS_PLACE else option
     name = re.match(r"--([a-z][a-z-]*)(?==|$)|-([A-Za-z])", option)
     if name is None:
         raise PlanError(f"cluster.sbatch: {option!r} is no option", hint="write each as sbatch takes it: --mem=0")

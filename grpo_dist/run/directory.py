@@ -7,18 +7,20 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.masking import plain_secrets
 
+LOCK_TRIES, LOCK_PAUSE_SECONDS = 4, 0.1
 ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
 """Environment variable with the log directory of the attempt a process belongs to."""
 
@@ -32,6 +34,16 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
+
+    @property
+    def started(self) -> Path:
+        """The configuration the run is trained with. `config.yaml` must say the same."""
+        return self.path / "started.yaml"
+
+    @property
+    def started_digest(self) -> Path:
+        """SHA-256 of `started.yaml`, as `sha256sum --check` reads it."""
+        return self.path / "started.sha256"
 
     @property
     def plan(self) -> Path:
@@ -221,7 +233,7 @@ class RunDirectory:
         """
         with open(self.path / ".lock", "a+") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except BlockingIOError as error:
                 who = self.owner()
                 raise RunDirectoryError(
@@ -253,6 +265,15 @@ class RunDirectory:
 def mode_of(name: str, text: str) -> int:
     """The permissions of a rendered file, less the umask: only its owner reads a configuration that states a secret."""
     return 0o600 if name.endswith(".yaml") and any(plain_secrets(yaml.safe_load(text))) else 0o666
+
+
+def _lock(handle: IO[str]) -> None:
+    """Lock the file; one who looks whether it is locked holds it for an instant as well."""
+    for _ in range(LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(LOCK_PAUSE_SECONDS)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:

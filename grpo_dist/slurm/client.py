@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from grpo_dist.errors import LaunchError, SlurmError
@@ -143,8 +144,8 @@ def _partition(words: str) -> str:
     return f"--set cluster.partition={shlex.quote(near)}, {SITE}{listed}"
 
 
-FIELDS = ("%i", "%T", "%r", "%L", "%N", "%Z")
-"""Job id, state, reason, time left, nodes, working directory: the last, since it may contain any character."""
+FIELDS = ("JobArrayID", "State", "Reason", "TimeLeft", "NodeList", "SubmitTime", "RestartCnt", "Cluster", "WorkDir")
+"""Of squeue. The working directory is the last, since it may contain any character."""
 
 ENDED = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
@@ -169,6 +170,10 @@ class QueuedJob:
     """In Slurm's notation: `gpu[1-4,7]`."""
     directory: Path
     """Its working directory."""
+    submitted: str = ""
+    """When, ISO 8601 in UTC; when it was put back, for one that is in the queue again. Empty if Slurm does not say."""
+    restarts: int = 0
+    cluster: str = ""
 
     @property
     def ended(self) -> bool:
@@ -181,7 +186,8 @@ def my_jobs() -> list[QueuedJob]:
     Raises:
         SlurmError: there is no squeue, or it does not answer.
     """
-    answer, _ = call("squeue", "--me", "--array", "--states=all", "--noheader", f"--format={'|'.join(FIELDS)}")
+    asked = ",".join(f"{field}:|" for field in FIELDS)
+    answer, _ = call("squeue", "--me", "--array", "--states=all", "--noheader", f"--Format={asked}")
     jobs = [_job(line) for line in answer.splitlines() if line.count("|") >= len(FIELDS) - 1]
     return sorted(jobs, key=lambda job: [int(number) for number in re.findall(r"\d+", job.job_id)])
 
@@ -204,8 +210,16 @@ def parse_seconds(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
+def utc(text: str) -> str:
+    """A time of Slurm, which is that of this machine's zone, as ISO 8601 in UTC; empty if it is none."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="seconds")
+    except ValueError:
+        return ""
+
+
 def _job(line: str) -> QueuedJob:
-    job_id, state, reason, left, nodes, directory = line.split("|", len(FIELDS) - 1)
+    job_id, state, reason, left, nodes, submitted, restarts, cluster, directory = line.split("|", len(FIELDS) - 1)
     return QueuedJob(
         # The components of a heterogeneous job are 7+0, 7+1, …
         job_id=job_id.partition("+")[0],
@@ -213,7 +227,10 @@ def _job(line: str) -> QueuedJob:
         reason="" if reason == "None" else reason,
         seconds_left=None if state == "PENDING" else parse_seconds(left),
         nodes=nodes,
-        directory=Path(directory),
+        directory=Path(directory.removesuffix("|")),
+        submitted=utc(submitted),
+        restarts=int(restarts) if restarts.isdigit() else 0,
+        cluster=cluster,
     )
 
 
@@ -285,6 +302,8 @@ class Allocation:
     """How many attempts of earlier jobs of the chain came before this job."""
     cluster: str = ""
     """Slurm's name of the cluster; empty if it does not say."""
+    name: str = ""
+    """The job as squeue has it: `7`, or `7_3` for task 3 of an array."""
 
     @property
     def requeues(self) -> int:
@@ -310,6 +329,7 @@ class Allocation:
             restarts=_number(environ, "SLURM_RESTART_COUNT"),
             chained=_number(environ, CHAIN_VARIABLE),
             cluster=environ.get("SLURM_CLUSTER_NAME", ""),
+            name=_array_task(environ, fields or {}),
         )
 
 
@@ -326,6 +346,13 @@ def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
     if found is None:
         raise LaunchError(f"{name}={text!r} in the environment is no number", hint=f"unset {name} before sbatch")
     return int(found[1])
+
+
+def _array_task(environ: Mapping[str, str], fields: Mapping[str, str]) -> str:
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    if fields:  # variables may be left over from another job
+        array, task = fields.get("ArrayJobId"), fields.get("ArrayTaskId")
+    return f"{array}_{task}" if array and task else environ["SLURM_JOB_ID"]
 
 
 def _nodes(environ: Mapping[str, str]) -> int:

@@ -13,7 +13,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from grpo_dist.config import RunConfig, load_config
@@ -27,19 +28,26 @@ from grpo_dist.run.checkpoints import newest_step
 from grpo_dist.run.control import (
     DONE,
     FAILED,
+    STARTED,
     TRY_AGAIN,
     AttemptOutcome,
     AttemptStart,
     read_outcome,
+    read_start,
     stop_requested,
 )
 from grpo_dist.run.directory import RunDirectory, write_json
-from grpo_dist.slurm.client import Allocation, parse_seconds, shown
+from grpo_dist.slurm.client import Allocation, out_of_reach, parse_seconds, shown
 from grpo_dist.slurm.requeue import fruitless, requeue, submission
+from grpo_dist.slurm.submit import write_job
 
 LOCK_SECONDS = 120.0
 """A file server may keep the lock of a node that lost power for a while."""
 RETRY_SECONDS = 2.0
+CLAIM_SECONDS = 300.0
+"""For a job whose state is not known, from the opening of an attempt until its first node holds the lock."""
+ALIVE = ("RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+"""States of a job whose processes may be running."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,15 +87,21 @@ def open_attempt(
         LaunchError: training is not installed here.
         RunDirectoryError: another job has this run, or the directory holds a run of another configuration.
     """
-    run_config, plan = plan_for(config, overrides, allocation)
-    _check_time(run_config, plan, shown(allocation.job_id))
-    check_rewards(run_config)
-    check_packages(run_config.tracking)
+    fields = shown(allocation.job_id)
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
     run = RunDirectory(path.absolute())
+    if allocation.requeues and run.exists():
+        config, overrides = str(run.config), ()  # what was submitted, whatever has become of its file
     _wait_for_own_lock(run, allocation)
-    create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
+    _check_claim(run, allocation)
+    with _refusal_recorded(run, allocation, fields):
+        run_config, plan = plan_for(config, overrides, allocation)
+        _check_time(run_config, plan, fields)
+        check_rewards(run_config)
+        check_packages(run_config.tracking)
+        create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
+        _check_claim(run, allocation)
         if allocation.requeues and (reason := fruitless(run)) is not None:
             raise LaunchError(f"not again: {reason}")
         # Left by the attempt before. Slurm's signal to this attempt cannot be among them: the batch script only
@@ -95,9 +109,8 @@ def open_attempt(
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)
         attempt = run.new_attempt()
+        _record_start(run, attempt, allocation, fields)
         (attempt / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        step = newest_step(run.checkpoints)
-        AttemptStart(allocation.job_id, allocation.restarts, allocation.requeues, step).write(attempt)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"run directory: {run.path}\nlogs: {attempt}", file=sys.stderr)
@@ -111,6 +124,29 @@ def this_allocation() -> Allocation:
         LaunchError: this is no Slurm job, or a variable is odd.
     """
     return Allocation.from_environ(os.environ, shown(os.environ.get("SLURM_JOB_ID", "")))
+
+
+def _record_start(run: RunDirectory, attempt: Path, allocation: Allocation, fields: Mapping[str, str]) -> None:
+    step = newest_step(run.checkpoints)
+    AttemptStart(allocation.job_id, allocation.restarts, allocation.requeues, step).write(attempt)
+    write_job(run, allocation.name, fields, cluster=allocation.cluster, output=_own_output())
+
+
+@contextmanager
+def _refusal_recorded(run: RunDirectory, allocation: Allocation, fields: Mapping[str, str]) -> Iterator[None]:
+    """Leave an attempt with the reason for `status` and `logs` when a run that exists is refused.
+
+    Not when another job or process has the run: that one is none of ours.
+    """
+    try:
+        yield
+    except GrpoDistError as error:
+        if run.exists() and run.is_idle():
+            with suppress(OSError, GrpoDistError), run.locked(_owner(allocation)):
+                attempt = run.new_attempt()
+                _record_start(run, attempt, allocation, fields)
+                AttemptOutcome(error.exit_code, str(error), newest_step(run.checkpoints)).write(attempt)
+        raise
 
 
 def plan_for(config: str, overrides: Sequence[str], allocation: Allocation) -> tuple[RunConfig, LaunchPlan]:
@@ -183,6 +219,36 @@ def _check_time(config: RunConfig, plan: LaunchPlan, fields: Mapping[str, str]) 
     limit = parse_seconds(fields.get("TimeLimit", ""))
     if limit is not None:
         check_one_step(config, plan.time and plan.time["seconds_per_step"], limit)
+
+
+def _check_claim(run: RunDirectory, allocation: Allocation) -> None:
+    """Refuse a run that another job has opened and not yet closed: its first node takes the lock only later.
+
+    Raises:
+        RunDirectoryError: another job has it.
+    """
+    attempts = run.attempts()
+    start = read_start(attempts[-1]) if attempts else None
+    if start is None or start.job_id == allocation.job_id or read_outcome(attempts[-1]) is not None:
+        return
+    fields = {} if out_of_reach() else shown(start.job_id)
+    opened = (attempts[-1] / STARTED).stat().st_mtime
+    going_on = time.time() - opened < CLAIM_SECONDS
+    if fields:
+        going_on = fields.get("JobState") in ALIVE and fields.get("Restarts", "0") == str(start.restarts)
+    if going_on:
+        raise RunDirectoryError(
+            f"{run.path}: this run is still going on (job {start.job_id})", hint="wait for it, or stop it first"
+        )
+
+
+def _own_output() -> str:
+    """The file this job prints to; empty if it is none, as in a container's step."""
+    try:
+        path = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return ""
+    return path if os.path.isfile(path) else ""
 
 
 def _owner(allocation: Allocation) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.run.control import OUTCOME
 from grpo_dist.run.directory import RunDirectory
+from grpo_dist.slurm.submit import read_job
 
 STAGES = ("prepare", "train", "compare", "report")
 """In order; by default the log of the last stage that has begun is shown."""
@@ -114,4 +115,7 @@ def _attempts(run: RunDirectory) -> list[int]:
 
 
 def _job_output(run: RunDirectory) -> Path | None:
-    return max(run.path.glob("slurm-*.out"), key=lambda path: path.stat().st_mtime, default=None)
+    record = read_job(run)
+    recorded = [Path(record.output)] if record and record.output else []
+    found = [path for path in (*run.path.glob("slurm-*.out"), *recorded) if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

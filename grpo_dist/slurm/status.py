@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from grpo_dist.errors import RunDirectoryError, SlurmError
 from grpo_dist.report.record import RunRecord, read_run, runs_below
+from grpo_dist.run.control import FAILED as ATTEMPT_FAILED
+from grpo_dist.run.control import REFUSED, AttemptOutcome, read_outcome
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import QueuedJob, my_jobs
 from grpo_dist.slurm.submit import job_of, read_job
@@ -144,9 +146,26 @@ def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, *, start
         return "finished"
     if _is_locked(run):
         return "running"
-    if (run.path / FAILURE_FILE).exists() or (job and job.state in FAILED):
+    if (
+        (run.path / FAILURE_FILE).exists()
+        or _ended_badly(run)
+        or (job and job.state in FAILED and _outcome(run) is None)
+    ):
         return "failed"
     return "stopped" if started or job else "new"
+
+
+def _outcome(run: RunDirectory) -> AttemptOutcome | None:
+    attempts = run.attempts()
+    return read_outcome(attempts[-1]) if attempts else None
+
+
+def _ended_badly(run: RunDirectory) -> str | None:
+    """Why the last attempt of a job failed or was refused; None if it was not."""
+    outcome = _outcome(run)
+    if outcome is None or outcome.code not in (ATTEMPT_FAILED, REFUSED):
+        return None
+    return " ".join(line.strip() for line in outcome.why.splitlines())
 
 
 def _ended(record: RunRecord) -> bool:
@@ -168,10 +187,10 @@ def _is_locked(run: RunDirectory) -> bool:
 
 
 def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | None:
-    if state == "failed" and (cause := _recorded_cause(run)):
+    if state == "failed" and (cause := _recorded_cause(run) or _ended_badly(run)):
         return cause
-    if job is None or job.state == "CANCELLED":
-        return None  # squeue still shows why the job was waiting
+    if job is None or job.state == "CANCELLED" or state == "finished":
+        return None  # squeue still shows why the job was waiting, or went back into the queue
     return job.reason or None
 
 

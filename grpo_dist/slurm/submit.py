@@ -17,10 +17,10 @@ from grpo_dist.config import RunConfig
 from grpo_dist.config.load import local_paths
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_rewards
-from grpo_dist.launch.open import create_or_resume
+from grpo_dist.launch.open import WRITTEN, create_or_resume, started_files
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
-from grpo_dist.render.files import JOB_FILE, RENDERED, render_files
+from grpo_dist.render.files import JOB_FILE, render_files
 from grpo_dist.render.slurm import check_mountable
 from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
 from grpo_dist.slurm import client
@@ -29,17 +29,45 @@ from grpo_dist.slurm.client import QueuedJob, cancel, my_jobs
 
 @dataclass(frozen=True)
 class JobRecord:
-    """The content of `job.json`: the job a run was submitted as."""
+    """The content of `job.json`: the job a run was submitted as, or runs as."""
 
     job_id: str
     """`7`, or `7_3` for task 3 of an array."""
     submitted: str
     """When, ISO 8601 in UTC."""
+    slurm_submitted: str = ""
+    """When, by Slurm's clock, ISO 8601 in UTC; empty if it did not say. It changes when a job is put back."""
+    cluster: str = ""
+    """Slurm's name of the cluster; empty if it did not say."""
+    directory: str = ""
+    """Working directory of the job."""
+    output: str = ""
+    """What the batch script prints goes to this file."""
+
+    def is_of(self, job: QueuedJob) -> bool:
+        """Whether this is the job. Slurm may begin its numbers anew, and each cluster has its own."""
+        if job.job_id != self.job_id or (self.cluster and job.cluster and self.cluster != job.cluster):
+            return False
+        if self.directory and Path(self.directory).resolve() != job.directory.resolve():
+            return False
+        # A job that was put back has a later time.
+        return job.restarts > 0 or not (self.slurm_submitted and job.submitted) or self.slurm_submitted == job.submitted
 
 
-def write_job(run: RunDirectory, job_id: str) -> None:
-    """Record the job the run is submitted as."""
-    write_json(run.job, asdict(JobRecord(job_id, datetime.now(UTC).isoformat(timespec="seconds"))))
+def write_job(
+    run: RunDirectory, job_id: str, fields: Mapping[str, str], *, cluster: str = "", output: str = ""
+) -> None:
+    """Record the job of the run.
+
+    Args:
+        fields: those of `scontrol show job`.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # In a container the zone of the host, in which Slurm writes times, is not known.
+    submitted = "" if client.out_of_reach() else client.utc(fields.get("SubmitTime", ""))
+    where = output or fields.get("StdOut", "")
+    record = JobRecord(job_id, submitted or now, submitted, cluster, fields.get("WorkDir", ""), where)
+    write_json(run.job, asdict(record))
 
 
 def read_job(run: RunDirectory) -> JobRecord | None:
@@ -63,7 +91,7 @@ def job_of(run: RunDirectory, jobs: Sequence[QueuedJob]) -> QueuedJob | None:
     The latter was submitted by hand, or as the successor of an earlier job. Jobs that have not ended take precedence.
     """
     record, path = read_job(run), run.path.resolve()
-    found = [job for job in jobs if (record and job.job_id == record.job_id) or job.directory.resolve() == path]
+    found = [job for job in jobs if (record and record.is_of(job)) or job.directory.resolve() == path]
     return min(reversed(found), key=lambda job: job.ended, default=None)
 
 
@@ -121,7 +149,7 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
             _check_not_queued(run)
             create_or_resume(what.config, what.plan, run, resume_command=_resume_command(run))
             return _queue(run)
-    with created(run, what.files), submit_lock(run):
+    with created(run, {**what.files, **started_files(what.config)}), submit_lock(run):
         return _queue(run)
 
 
@@ -143,7 +171,7 @@ def _resume_command(run: RunDirectory) -> str:
 def _queue(run: RunDirectory) -> str:
     job_id = client.submit(run.path / JOB_FILE, run.path)
     with cancelled_on_failure(job_id):
-        write_job(run, job_id)
+        write_job(run, job_id, client.shown(job_id))
     return job_id
 
 
@@ -218,7 +246,7 @@ def cancelled_on_failure(job_id: str) -> Iterator[None]:
 @contextmanager
 def _files_restored_on_failure(run: RunDirectory) -> Iterator[None]:
     """Restore the rendered files if the block fails."""
-    paths = [run.path / name for name in RENDERED]
+    paths = [run.path / name for name in WRITTEN]
     before = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
     try:
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 from grpo_dist.config import load_config
 from grpo_dist.config.cluster import SiteSection
 from grpo_dist.errors import ConfigError, PlanError, RunDirectoryError
+from grpo_dist.launch.open import started_files
 from grpo_dist.render.slurm import comparison_script
 from grpo_dist.report.record import SWEEP_FILE
 from grpo_dist.run.directory import RunDirectory
@@ -114,9 +115,11 @@ def submit_sweep(path: Path, config: str, found: Sequence[SweepRun], throttle: i
         options = [f"--array=0-{len(found) - 1}{limit}", f"--job-name={_job_name(path)}", "--output=array-%A_%a.out"]
         job_id = client.submit(sweep.path / ARRAY_FILE, sweep.path, options)
         with cancelled_on_failure(job_id):
+            # The output of a task goes to its run; Slurm knows only that of the array.
+            fields = client.shown(job_id) | {"StdOut": ""}
             for index, run in enumerate(found):
-                write_job(RunDirectory(sweep.path / run.name), f"{job_id}_{index}")
-            write_job(sweep, job_id)
+                write_job(RunDirectory(sweep.path / run.name), f"{job_id}_{index}", fields)
+            write_job(sweep, job_id, fields)
     return job_id
 
 
@@ -185,8 +188,12 @@ def _files(config: str, found: Sequence[SweepRun]) -> dict[str, str]:
         SWEEP_FILE: json.dumps(listed, indent=2, ensure_ascii=False) + "\n",
         ARRAY_FILE: array_script(found),
         COMPARE_FILE: comparison_script(found[0].planned.config),
-        **{f"{run.name}/{name}": text for run in found for name, text in run.planned.files.items()},
+        **{f"{run.name}/{name}": text for run in found for name, text in _files_of(run).items()},
     }
+
+
+def _files_of(run: SweepRun) -> dict[str, str]:
+    return {**run.planned.files, **started_files(run.planned.config)}
 
 
 def _common_options(found: Sequence[SweepRun]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo_dist.config import load_config
+from grpo_dist.launch.open import check_as_started
 from grpo_dist.launch.process import ProgressRelay
 from grpo_dist.launch.stages import QUIET, Machine, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan
@@ -191,6 +192,7 @@ class TaskCommands:
         Raises:
             GrpoDistError: configuration or plan cannot be read, or do not fit this node.
         """
+        check_as_started(self.run)
         config = load_config(self.run.config)
         plan = LaunchPlan.from_json(self.run.plan.read_text(encoding="utf-8"))
         several = plan.topology.trainer_nodes > 1

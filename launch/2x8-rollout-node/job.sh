@@ -4,6 +4,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=64
 #SBATCH --gpus-per-node=8
+#SBATCH --mem=0
 #SBATCH --time=12:00:00
 #SBATCH --output=slurm-%j.out
 #SBATCH --open-mode=append
@@ -19,6 +20,13 @@
 # The job plans for the nodes and GPUs it was given. Submitted again, or put back in the queue, it continues the run from
 # its newest complete checkpoint, on as many nodes as it has then.
 : "${SLURM_JOB_ID:?submit this script with sbatch}"
+# srun takes these for options, and sbatch passes on what they were in the job it was typed in. A step without options
+# has all its job has.
+for name in "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_@}" "${!SLURM_GPUS_PER_@}" "${!SLURM_NTASKS@}" "${!SLURM_STEP@}" \
+  SLURM_GPUS SLURM_GPU_BIND SLURM_TRES_PER_TASK SLURM_NPROCS SLURM_DISTRIBUTION; do
+  unset "$name"
+done
+[ "${SLURM_JOB_ID_HET_GROUP_0:-}" = "$SLURM_JOB_ID" ] || unset SLURM_HET_SIZE
 # Slurm sends USR2 to this shell alone, ahead of the time limit or a preemption, and TERM to all when it ends the job.
 run='' why=''
 stop() {

@@ -20,9 +20,10 @@ for argument; do
   esac
 done
 id=$(($(cat "$BOX/id" 2>/dev/null || echo 40) + 1)); echo "$id" >"$BOX/id"
-if [ -z "$tasks" ]; then echo "$id|PENDING|Priority|10:00||$directory" >>"$BOX/queue"; fi
+row='PENDING|Priority|10:00||2026-11-30T17:00:00|0|box'
+if [ -z "$tasks" ]; then echo "$id|$row|$directory|" >>"$BOX/queue"; fi
 for ((task = 0; task <= ${tasks:--1}; task++)); do
-  echo "${id}_$task|PENDING|Priority|10:00||$directory" >>"$BOX/queue"
+  echo "${id}_$task|$row|$directory|" >>"$BOX/queue"
 done
 echo "$id;box"
 """
@@ -35,8 +36,12 @@ SCANCEL = """\
 echo "$1" >>"$BOX/scancel"
 sed -i -E "s/^($1(_[0-9]+)?)\\|[A-Z]+\\|[^|]*/\\1|CANCELLED|None/" "$BOX/queue"
 """
+SCONTROL = """\
+directory=$(sed -n -E "s/^$4(_0)?\\|.*box\\|(.*)\\|$/\\2/p" "$BOX/queue")
+echo "JobId=$4 JobState=PENDING SubmitTime=2026-11-30T17:00:00 WorkDir=$directory StdOut=$directory/slurm-$4.out"
+"""
 SINFO = "printf 'gpu long\\ncpu\\n'"
-PROGRAMS = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL, "sinfo": SINFO}
+PROGRAMS = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL, "sinfo": SINFO, "scontrol": SCONTROL}
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,12 @@ class StubSlurm:
         (self.box / "down").touch()
 
     def queue(self, *lines: str) -> None:
-        """Replace what squeue shows: `id|state|reason|time left|nodes|directory`."""
-        (self.box / "queue").write_text("".join(f"{line}\n" for line in lines))
+        """Replace what squeue shows: `id|state|reason|time left|nodes|directory`, submitted on the same day.
+
+        `submitted|restarts|cluster` may stand before the directory.
+        """
+        rows = [line if line.count("|") > 5 else line.replace("|/", "|2026-11-30T17:00:00|0|box|/") for line in lines]
+        (self.box / "queue").write_text("".join(f"{row}|\n" for row in rows))
 
     def submissions(self) -> list[list[str]]:
         """The arguments of each call of sbatch but for questions."""

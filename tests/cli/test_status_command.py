@@ -153,6 +153,32 @@ def test_before_the_first_stage_the_batch_script_has_the_word(local):
     assert run("logs", "runs/tiny", "--stage", "job").stdout == "refused\n"
 
 
+def test_a_job_s_own_output_is_found_where_the_job_wrote_it(slurm, local, workplace):
+    printed = workplace / "slurm-77.out"
+    printed.write_text("what the batch script printed\n")
+    record = {"job_id": "77", "submitted": "2026-11-30T17:00:00+00:00", "output": str(printed)}
+    local.job.write_text(json.dumps(record))
+    AttemptOutcome(2, "the nodes cannot run this together:\n  a2: 1 GPUs, 2 planned", 0).write(local.new_attempt())
+    told = run("logs", "runs/tiny")
+    assert told.stdout == "what the batch script printed\n"
+    assert "failed: the nodes cannot run this together: a2: 1 GPUs, 2 planned" in told.stderr
+    assert (status()["state"], status()["job_id"]) == ("failed", "77")
+
+
+@pytest.mark.parametrize(("code", "state"), [(75, "stopped"), (1, "failed"), (2, "failed")])
+def test_exit_75_is_no_failure(slurm, local, code, state):
+    AttemptOutcome(code, "why", 3).write(local.new_attempt())
+    slurm.queue(f"41|FAILED|NonZeroExitCode|0:00|node1|{local.path}")
+    assert status()["state"] == state
+
+
+def test_a_run_that_ended_well_has_no_reason(slurm, workplace):
+    run("render", "tiny.yaml", "--output", "runs/tiny", "--set", "evaluation.enabled=false")
+    (workplace / "runs" / "tiny" / "adapter").mkdir()
+    slurm.queue(f"41|PREEMPTED|PREEMPTED|0:00|node1|{workplace}/runs/tiny")
+    assert (status()["state"], status()["reason"]) == ("finished", None)
+
+
 def test_following_goes_from_stage_to_stage_and_ends_with_the_run(local):
     said = iter(["1", "2", None, "3", None])
     alive = threading.Event()

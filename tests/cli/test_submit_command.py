@@ -176,6 +176,26 @@ def test_cancel_ends_the_job_of_the_run(slurm):
     assert run("cancel", "runs/other").stdout == "42\n"
 
 
+@pytest.mark.parametrize(
+    ("queued", "ours"),
+    [
+        ("2026-11-30T17:00:00|0|box|{there}", True),
+        ("2026-11-30T19:00:00|2|box|{there}", True),  # put back in the queue
+        ("2027-01-07T09:00:00|0|box|{there}", False),  # Slurm's numbers began anew
+        ("2026-11-30T17:00:00|0|other|{there}", False),
+        ("2026-11-30T17:00:00|0|box|/somewhere/else", False),
+    ],
+)
+def test_a_job_with_the_same_number_is_not_cancelled(slurm, workplace, queued, ours):
+    run("submit", "tiny.yaml")
+    record = RunDirectory(workplace / "runs" / "tiny").job
+    stated = json.loads(record.read_text())
+    record.write_text(json.dumps(stated | {"cluster": "box", "directory": str(workplace)}))
+    slurm.queue(f"41|RUNNING|None|9:59|node1|{queued.format(there=workplace)}")
+    run("cancel", "runs/tiny", code=0 if ours else 2)
+    assert (slurm.box / "scancel").exists() == ours
+
+
 def test_cancel_of_a_run_without_a_job_says_where_it_runs(slurm):
     run("submit", "tiny.yaml")
     slurm.queue()

@@ -154,6 +154,7 @@ def test_only_what_is_used_is_asked_for():
     options = sbatch_options(*planned(nodes=4, rollout=COLOCATE, cluster={"account": "us", "sbatch": ["--mem=0"]}))
     assert {"--nodes=4", "--ntasks-per-node=1", "--gpus-per-node=8", "--cpus-per-task=64", "--account=us"} <= {*options}
     assert options[-1] == "--mem=0"
+    assert options.count("--mem=0") == 1
     assert "--gpus-per-node=4" in sbatch_options(*layout("half a node"))
     assert not any("gpus" in option for option in sbatch_options(*layout("two processes on CPU")))
 
@@ -165,6 +166,8 @@ def test_only_what_is_used_is_asked_for():
         ("--nodes=9", "set cluster.nodes"),
         ("-N9", "set cluster.nodes"),
         ("--gpus-per-node=2", "set cluster.gpus_per_node"),
+        ("--gres=gpu:a100:4", "--gres=gpu:a100:GPUS asks for as many as are planned"),
+        ("--gres=gpu:a100", "asks for 1 GPUs per node, 8 are planned"),
         ("--array=0-3", "share one run directory"),
         ("--comment=two\nlines", "cannot be printed"),
     ],
@@ -174,6 +177,28 @@ def test_options_that_contradict_the_plan_are_refused(option, told):
     with pytest.raises(PlanError) as refused:
         job_script(config, plan)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "written", "gone"),
+    [
+        ("--gres=gpu:a100:8", "--gres=gpu:a100:8", "--gpus-per-node"),
+        ("--gres=gpu:a100:GPUS", "--gres=gpu:a100:8", "--gpus-per-node"),
+        ("--gres=lustre:1,gpu:GPUS", "--gres=lustre:1,gpu:8", "--gpus-per-node"),
+        ("--gpus-per-node=h100:8", "--gpus-per-node=h100:8", None),
+        ("--gres=lustre:1", "--gres=lustre:1", None),
+        ("--mem-per-gpu=100G", "--mem-per-gpu=100G", "--mem=0"),
+        ("--output=/logs/%x-%j.out", "--output=/logs/%x-%j.out", "--output=slurm"),
+        ("--comment=GPUS", "--comment=GPUS", None),
+    ],
+)
+def test_what_a_site_asks_for_takes_the_place_of_ours(option, written, gone):
+    options = sbatch_options(*planned(cluster={"sbatch": [option]}))
+    assert options.count(written) == 1
+    assert not gone or not any(one.startswith(gone) for one in options)
+    for once in ("--gpus-per-node", "--mem", "--output="):
+        assert sum(one.startswith(once) for one in options) <= 1
+    assert any("gpu" in one for one in options)
 
 
 def test_hostile_values_stay_values(job):
@@ -202,8 +227,29 @@ def test_an_attempt_is_opened_supervised_on_every_node_and_closed(job):
 
 def test_the_components_of_a_heterogeneous_job_are_one_step(job):
     one = job()
-    one.submit(SLURM_HET_SIZE="2")
+    one.submit(SLURM_HET_SIZE="2", SLURM_JOB_ID_HET_GROUP_0="123456", SLURM_JOB_ID_HET_GROUP_1="123457")
     assert "--het-group=0-1" in (one.home / "options").read_text().splitlines()
+
+
+LEFT_OVER = {
+    "SLURM_CPU_BIND": "quiet,mask_cpu:0x3",
+    "SLURM_CPU_BIND_LIST": "0x3",
+    "SLURM_MEM_PER_NODE": "500",
+    "SLURM_MEM_BIND_TYPE": "none",
+    "SLURM_GPUS_PER_NODE": "h100:8",
+    "SLURM_TRES_PER_TASK": "gres:gpu:8",
+    "SLURM_NTASKS": "16",
+    "SLURM_STEP_ID": "0",
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_ID_HET_GROUP_0": "77",
+}
+
+
+def test_variables_of_the_job_sbatch_was_typed_in_reach_no_step(job):
+    one = job()
+    one.submit(**LEFT_OVER)
+    assert not {*LEFT_OVER} - {"SLURM_JOB_ID_HET_GROUP_0"} & {*one.environment()}
+    assert not any("het-group" in option for option in (one.home / "options").read_text().splitlines())
 
 
 def test_what_is_refused_is_the_last_word(job):

@@ -63,11 +63,13 @@ def futures(fakes, request) -> Iterator[dict[str, Future[None]]]:
 def the_script_for_any_run_takes_what_it_is_given(fake):
     """Two nodes of three GPUs where its options say two of eight; a run directory of its own."""
     (fake.home / "my.yaml").write_text(yaml.safe_dump(fake.base | {"cluster": {"gpus_per_node": 8}}))
-    options = ("--nodes=2", "--gpus-per-node=3", "--cpus-per-task=1")
+    options = ("--nodes=2", "--gpus-per-node=3", "--cpus-per-task=1", "--export=ALL,SLURM_GPUS=7,SLURM_HET_SIZE=2")
     arguments = ("my.yaml", "--set", "grpo.num_generations=6")
     job = fake.again(fake.home, *options, script=ROOT / "slurm" / "grpo.sh", arguments=arguments)
     job = replace(job, run=fake.home / "runs" / f"my-{job.number}")
     finished(job, attempts=1)
+    record = json.loads((job.run / "job.json").read_text())
+    assert (record["job_id"], record["cluster"], record["output"]) == (job.number, "test", str(job.output))
     topology = json.loads((job.run / "plan.json").read_text())["topology"]
     assert (topology["nodes"], topology["gpus_per_node"], topology["num_processes"]) == (2, 3, 6)
     assert "--gpu_ids all" in launched(job)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 
 import pytest
 import yaml
 
+from grpo_dist.errors import RunDirectoryError
+from grpo_dist.launch.open import check_as_started
 from grpo_dist.run.checkpoints import seal
 from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait
 from grpo_dist.slurm.job import main
+from grpo_dist.slurm.status import status_of
 
 SLURM = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{calls}"
 case "$(basename "$0") $1 ${{3:-}}" in
   "scontrol --oneliner config") echo "KillWait                = ${{KILL_WAIT:-45}} sec" ;;
-  "scontrol --oneliner job") echo "JobId=7 JobState=${{STATE:-RUNNING}} TimeLimit=${{LIMIT:-1-00:00:00}}" ;;
+  "scontrol --oneliner job")
+    state=${{STATE:-RUNNING}}
+    [ "$4" = "$SLURM_JOB_ID" ] || state=${{OTHER_STATE:-$state}}
+    echo "JobId=$4 JobState=$state Restarts=0 TimeLimit=${{LIMIT:-1-00:00:00}} SubmitTime=2026-11-30T17:00:00" \\
+      "WorkDir=$PWD StdOut=$PWD/it's out Power= " ;;
   "scontrol requeue "*) [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
   sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
 esac
@@ -143,6 +152,68 @@ def test_a_job_is_not_put_back_for_ever(opened, calls, monkeypatch, capsys):
     assert close(opened[0], "attempt-1", TRY_AGAIN) == TRY_AGAIN
     assert "cluster.max_requeues is 20" in capsys.readouterr().err
     assert not any("requeue" in call for call in calls())
+
+
+def test_the_job_is_recorded_when_its_run_is_opened(opened, tmp_path):
+    record = json.loads(opened[0].job.read_text())
+    assert (record["job_id"], record["directory"]) == ("7", str(tmp_path))
+    assert record["output"] == f"{tmp_path}/it's out"
+    assert record["slurm_submitted"].endswith("+00:00")
+
+
+def test_a_restart_takes_the_run_s_own_configuration(opened, tmp_path, monkeypatch, capsys):
+    run, source = opened[0], tmp_path / "my.yaml"
+    started = run.started.read_text()
+    source.write_text(source.read_text().replace("max_steps: 4", "max_steps: 5"))
+    again = ["open", str(source), "--set", "grpo.seed=8", "--output", str(run.path)]
+    assert main(again) == 2, "another submission takes the file as it is"
+    assert "grpo.max_steps: 4 in the run, 5 now" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    source.unlink()
+    assert main(again) == DONE
+    assert run.started.read_text() == run.config.read_text() == started
+    digest = hashlib.sha256(started.encode()).hexdigest()
+    assert run.started_digest.read_text() == f"{digest}  started.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (("seed: 3407", "seed: 1"), "grpo.seed: 3407 in the run, 1 now"),
+        (("beta: 0.0", "beta: 0.04"), "grpo.beta: 0.0 in the run, 0.04 now"),
+    ],
+)
+def test_an_edited_configuration_of_the_run_is_refused(opened, monkeypatch, capsys, edit, told):
+    run = opened[0]
+    assert edit[0] in run.config.read_text()
+    run.config.write_text(run.config.read_text().replace(*edit))
+    with pytest.raises(RunDirectoryError, match="was edited after the run was started"):
+        check_as_started(run)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert main(["open", "my.yaml", "--output", str(run.path)]) == 2
+    assert told in capsys.readouterr().err
+    assert edit[0] in run.started.read_text()
+    assert told in json.loads((run.logs / "attempt-2" / "outcome.json").read_text())["why"]
+    assert (status_of(run.path, []).state, told in status_of(run.path, []).reason) == ("failed", True)
+
+
+@pytest.mark.parametrize(("other", "code"), [("RUNNING", 2), ("COMPLETED", 0), ("FAILED", 0), (None, 2)])
+def test_a_run_another_job_has_just_opened_is_refused_at_once(opened, tmp_path, monkeypatch, capsys, other, code):
+    """Its first node does not hold the lock yet."""
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    if other:
+        monkeypatch.setenv("OTHER_STATE", other)
+    else:
+        monkeypatch.setenv("PATH", "/nowhere")  # Slurm does not answer: it has just been opened
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", str(opened[0].path)]) == code
+    assert ("this run is still going on (job 7)" in capsys.readouterr().err) == (code == 2)
+    assert len(opened[0].attempts()) == (1 if code else 2)
+
+
+def test_a_run_whose_attempt_has_ended_is_free(opened, tmp_path, monkeypatch):
+    AttemptOutcome(FAILED, "why", 0).write(opened[0].logs / "attempt-1")
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", str(opened[0].path)]) == DONE
 
 
 @pytest.fixture
