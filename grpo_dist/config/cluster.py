@@ -73,8 +73,17 @@ class RolloutSection(Section):
     timeouts: TimeoutSection = TimeoutSection()
     """How long anything may take before it counts as failed."""
 
+    @property
+    def uses_vllm(self) -> bool:
+        return self.backend == "vllm"
+
+    @property
+    def syncs_adapter(self) -> bool:
+        """Whether a weight sync sends the adapter alone."""
+        return self.sync == "adapter"
+
     def conflicts(self) -> Iterator[Conflict]:
-        if self.backend == "transformers":
+        if not self.uses_vllm:
             yield from self._only_with_vllm()
         elif self.mode == "colocate":
             yield from self._only_in_server_mode()

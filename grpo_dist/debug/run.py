@@ -44,7 +44,7 @@ def plan_findings(plan: LaunchPlan) -> Iterator[Finding]:
         yield Finding("plan", "warning", warning, "grpo-dist plan CONFIG")
     where = plan.topology
     what = f"{where.nodes} × {where.gpus_per_node} GPUs, {where.num_processes} training processes"
-    yield Finding("plan", "ok", what if where.device == "cuda" else f"{where.num_processes} processes on CPU")
+    yield Finding("plan", "ok", f"{where.num_processes} processes on CPU" if where.on_cpu else what)
 
 
 def reward_findings(report: Mapping[str, Any] | None) -> Iterator[Finding]:

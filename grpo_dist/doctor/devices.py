@@ -25,7 +25,7 @@ def findings(context: DoctorContext) -> Iterator[Finding]:
         yield Finding("driver", "ok", f"NVIDIA driver {driver}")
     elif context.wants_gpus:
         yield Finding("driver", "error", "nvidia-smi does not answer: no NVIDIA driver", f"load it, or {ON_CPU}")
-    if context.plan and not context.here and context.plan.topology.device == "cuda":
+    if context.plan and not context.here and not context.plan.topology.on_cpu:
         yield Finding("gpus", "ok", "those of the job's nodes; each node is examined when the job starts")
         return
     seen = seen_by_torch(context.environ)

@@ -114,7 +114,7 @@ def _needed(context: DoctorContext) -> dict[str, str]:
         return {}
     needed = {package.name: "training" for package in TESTED if package.extra == "train"}
     needed |= dict.fromkeys(config.tracking, "tracking")
-    if config.rollout.backend == "vllm":
+    if config.rollout.uses_vllm:
         needed["vllm"] = "rollout.backend: vllm"
     if config.distributed.strategy.startswith("zero"):
         needed["deepspeed"] = f"distributed.strategy: {config.distributed.strategy}"
@@ -140,7 +140,7 @@ def _package(package: Tested, need: str | None) -> Iterator[Finding]:
 def _pairs(context: DoctorContext) -> Iterator[Finding]:
     """Versions that are supported, but not for this configuration."""
     trl = installed("trl")
-    on_cpu = context.plan is not None and context.plan.topology.device == "cpu"
+    on_cpu = context.plan is not None and context.plan.topology.on_cpu
     asked = context.config is not None and context.config.model.backend == "unsloth"
     if asked and (missing := unsloth_missing(on_cpu=on_cpu)):
         yield Finding("backend", "error", f"model.backend: {missing}", INSTALL_UNSLOTH)

@@ -88,7 +88,7 @@ def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: 
         max_num_seqs=RolloutSetup.max_num_seqs,
         gpu_memory_utilization=plan.gpu_memory_utilization,
         tensor_parallel_size=plan.topology.tensor_parallel_size,
-        max_lora_rank=served_rank(config.lora.r) if rollout.sync == "adapter" else 0,
+        max_lora_rank=served_rank(config.lora.r) if rollout.syncs_adapter else 0,
         sync=rollout.sync,
         seed=config.grpo.seed,
         device=plan.topology.device,
@@ -170,7 +170,7 @@ def _weights(settings: ServerSettings) -> tuple[str, ...]:
 
 
 def _devices(topology: Topology, gpus: tuple[int, ...], environ: Mapping[str, str]) -> dict[str, str]:
-    if topology.device == "cuda":
+    if not topology.on_cpu:
         visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
         return {"CUDA_VISIBLE_DEVICES": ",".join(visible[gpu] for gpu in gpus)}
     on_node = max(Counter(replica.node for replica in topology.replicas).values())

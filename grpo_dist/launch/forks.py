@@ -28,7 +28,7 @@ END_SECONDS = 5.0
 def can_fork(plan: LaunchPlan, config: RunConfig) -> bool:
     """Whether all stages import the same packages, and these survive a fork."""
     return (
-        plan.topology.device == "cpu"
+        plan.topology.on_cpu
         and config.model.backend != "unsloth"  # has to be imported before the packages it patches
         and "wandb" not in config.tracking  # creates a directory on import, which the first stage to end removes
         and not has_engine_in_training(plan, config)
@@ -37,7 +37,7 @@ def can_fork(plan: LaunchPlan, config: RunConfig) -> bool:
 
 def has_engine_in_training(plan: LaunchPlan, config: RunConfig) -> bool:
     """Whether TRL needs vLLM in the training processes. (TRL would import an installed vLLM in any case.)"""
-    return plan.topology.mode == "colocate" or config.rollout.sync == "merged"
+    return plan.topology.colocated or not config.rollout.syncs_adapter
 
 
 class Forks:

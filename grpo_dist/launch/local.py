@@ -228,4 +228,4 @@ def _environment(run: Path) -> dict[str, str]:
     """The environment of a stage with one process. Planned GPUs are not selected: this machine may have fewer."""
     env = {**os.environ, **QUIET}
     topology = LaunchPlan.from_json(RunDirectory(run).plan.read_text()).topology
-    return env if topology.device == "cuda" else {**env, **device_environment(topology, env, alone=True)}
+    return {**env, **device_environment(topology, env, alone=True)} if topology.on_cpu else env

@@ -95,9 +95,9 @@ def allocator_environment(config: RunConfig, topology: Topology, environ: Mappin
     They are not with vLLM's sleep mode, which has an allocator of its own, nor with a colocated engine on several GPUs,
     which shares addresses of its memory. Variables the user has set are kept.
     """
-    colocated = topology.mode == "colocate"
+    colocated = topology.colocated
     forbidden = colocated and (config.rollout.enable_sleep_mode or topology.tensor_parallel_size > 1)
-    if topology.device != "cuda" or forbidden or any(name in environ for name in ALLOCATORS):
+    if topology.on_cpu or forbidden or any(name in environ for name in ALLOCATORS):
         return {}
     return {ALLOCATOR: "expandable_segments:True"}
 
@@ -111,7 +111,7 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
     Raises:
         PlanError: fewer GPUs are visible than planned.
     """
-    if topology.device == "cuda":
+    if not topology.on_cpu:
         visible = visible_gpus(topology.gpus_per_node, environ.get("CUDA_VISIBLE_DEVICES"))
         training = [visible[index] for index in topology.trainer_gpus]
         return {"CUDA_VISIBLE_DEVICES": training[0] if alone else ",".join(training)}
@@ -121,7 +121,7 @@ def device_environment(topology: Topology, environ: Mapping[str, str], *, alone:
         # Spinning threads made generation 12 times slower when another program used the same cores.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    if topology.mode == "colocate":  # with g++, for ten seconds in each process, although engines on a CPU are eager
+    if topology.colocated:  # with g++, for ten seconds in each process, although engines on a CPU are eager
         threads["TORCH_COMPILE_DISABLE"] = "1"
     unset = {name: value for name, value in threads.items() if name not in environ}
     # Without ACCELERATE_TORCH_DEVICE two resumed processes cannot place their optimizer state ("tagged with cpu:0").

@@ -198,6 +198,20 @@ class Topology:
     reason: str
     """Why this split, in a sentence with numbers."""
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def colocated(self) -> bool:
+        """Whether every training process has a vLLM engine in it."""
+        return self.mode == "colocate"
+
+    @property
+    def serves(self) -> bool:
+        """Whether vLLM servers generate."""
+        return self.mode == "server"
+
 
 def topology(machines: Machines, split: Split, reason: str) -> Topology:
     """The split on numbered nodes and GPUs: training first, generation last."""

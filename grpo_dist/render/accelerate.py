@@ -111,7 +111,7 @@ def _world(plan: LaunchPlan) -> dict[str, Any]:
         # (Accelerate 1.15 takes both of these from its command line alone, where static is the default.)
         "rdzv_backend": "static",
         "same_network": True,
-        "use_cpu": where.device == "cpu" and where.num_processes == 1,
+        "use_cpu": where.on_cpu and where.num_processes == 1,
     }
     if where.trainer_nodes == 1:
         settings["main_process_port"] = 0  # a free one, found at launch; several nodes have to agree on one

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 
+from grpo_dist.plan.topology import Topology
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
 from grpo_dist.training.models.generate import Completion, Sampling
 
@@ -70,8 +71,9 @@ def launched(monkeypatch, rank: int, local: int, processes: int, **topology) -> 
     for key, value in {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": processes, "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(key, str(value))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    where = {"tensor_parallel_size": 1, "mode": "transformers", "device": "cuda", **topology}
-    return take_part(SimpleNamespace(topology=SimpleNamespace(**where)))
+    plain = Topology(1, 8, "cuda", "transformers", processes, 1, tuple(range(8)), (), 1, 0, "")
+    where = replace(plain, **topology)
+    return take_part(SimpleNamespace(topology=where))
 
 
 def test_each_process_sees_its_own_gpu_and_no_other_process(monkeypatch):

@@ -8,7 +8,7 @@ import fake_servers
 import pytest
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.cluster import TimeoutSection
+from grpo_dist.config.cluster import RolloutSection, TimeoutSection
 from grpo_dist.errors import RolloutsGone
 from grpo_dist.inference.client import Policy
 from grpo_dist.inference.pool import Pool
@@ -116,7 +116,7 @@ def test_whole_weights_leave_no_base_model_in_a_server():
     from grpo_dist.training.models.served import has_pool
 
     def run(sync: str, replicas: tuple):
-        rollout = SimpleNamespace(sync=sync)
+        rollout = RolloutSection(backend="vllm", sync=sync)
         return SimpleNamespace(
             config=SimpleNamespace(rollout=rollout),
             plan=SimpleNamespace(topology=SimpleNamespace(replicas=replicas)),

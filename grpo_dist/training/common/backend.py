@@ -87,12 +87,12 @@ def choose(run: Run) -> Backend:
     stated, where = run.config.model.backend, run.plan.topology
     if stated == "trl":
         return Backend("trl", "model.backend is trl")
-    missing = unsloth_missing(on_cpu=where.device == "cpu")
+    missing = unsloth_missing(on_cpu=where.on_cpu)
     if stated == "unsloth":
         if missing:
             raise LaunchError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
         return Backend("unsloth", "model.backend is unsloth")
-    if where.device == "cpu":
+    if where.on_cpu:
         return Backend("trl", "on a CPU Unsloth has to be asked for")
     in_the_way = obstacle(run.config, where)
     reason = in_the_way.what if in_the_way else missing
@@ -113,7 +113,7 @@ def _import_unsloth(run: Run) -> None:
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it would download from the Hub at every load
     if run.config.rollout.enable_sleep_mode:
         os.environ["UNSLOTH_VLLM_STANDBY"] = "1"
-    without_vllm = run.plan.topology.device == "cpu" and "vllm" not in sys.modules
+    without_vllm = run.plan.topology.on_cpu and "vllm" not in sys.modules
     if without_vllm:
         # It imports every compiled extension of vLLM; the AVX-512 one kills the process on a CPU without it.
         sys.modules["vllm"] = None
@@ -122,7 +122,7 @@ def _import_unsloth(run: Run) -> None:
     finally:
         if without_vllm:
             del sys.modules["vllm"]
-    if run.plan.topology.device == "cpu":
+    if run.plan.topology.on_cpu:
         from grpo_dist.training.common.unsloth_arguments import keep_arguments
 
         keep_arguments()

@@ -19,7 +19,7 @@ def check_device(plan: LaunchPlan) -> None:
     Raises:
         LaunchError: there is no GPU.
     """
-    if plan.topology.device == "cuda" and not torch.cuda.is_available():
+    if not plan.topology.on_cpu and not torch.cuda.is_available():
         raise LaunchError("cluster.gpus_per_node: PyTorch sees no GPU on this machine", hint=NO_GPU)
 
 
@@ -45,7 +45,7 @@ def check_world(plan: LaunchPlan) -> None:
     Raises:
         LaunchError: world size, distributed type or device differs from the plan.
     """
-    state = PartialState(cpu=plan.topology.device == "cpu")
+    state = PartialState(cpu=plan.topology.on_cpu)
     planned = (plan.topology.num_processes, plan.distributed_type, plan.topology.device)
     actual = (state.num_processes, _distributed_type(state), state.device.type)
     if planned == actual:

@@ -51,8 +51,8 @@ def take_part(plan: LaunchPlan) -> Part | None:
     """
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local, size = int(os.environ.get("LOCAL_RANK", 0)), plan.topology.tensor_parallel_size
-    engines = size if plan.topology.mode == "colocate" else 1
-    if plan.topology.device == "cuda" and processes > 1:
+    engines = size if plan.topology.colocated else 1
+    if not plan.topology.on_cpu and processes > 1:
         visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[local : local + engines])
     for name in [name for name in os.environ if name.startswith(LAUNCHED)]:
@@ -125,7 +125,7 @@ def engine_models(run: Run) -> tuple[ServedModel, ServedModel]:
 
 def _share(plan: LaunchPlan) -> float:
     """Fraction of a GPU that nothing else uses any more; on CPU, of the machine's memory, as in training."""
-    return SERVER_UTILIZATION if plan.topology.device == "cuda" else plan.gpu_memory_utilization or ON_CPU_SHARE
+    return plan.gpu_memory_utilization or ON_CPU_SHARE if plan.topology.on_cpu else SERVER_UTILIZATION
 
 
 class EnginePool:
@@ -155,7 +155,7 @@ class EnginePool:
             enable_lora=True,
             max_lora_rank=served_rank(config.lora.r),
             max_loras=1,
-            **(ON_CPU if plan.topology.device == "cpu" else {}),
+            **(ON_CPU if plan.topology.on_cpu else {}),
         )
 
     def load(self, policy: Policy) -> None:

@@ -222,7 +222,7 @@ def own_run(source: ModelSource, run: Run) -> Run:
 
 def device_at_hand(run: Run) -> torch.device:
     """The device the run was planned for, or the CPU if this machine has no GPU, which is reported."""
-    if run.plan.topology.device == "cuda" and not torch.cuda.is_available():
+    if not run.plan.topology.on_cpu and not torch.cuda.is_available():
         say("PyTorch sees no GPU on this machine: working on the CPU")
         return torch.device("cpu")
     return torch.device(run.plan.topology.device)

@@ -91,7 +91,7 @@ MOST_PER_REQUEST = 16
 
 def has_pool(run: Run) -> bool:
     """Whether servers hold the base model with adapters beside it; merged weights would replace the base model."""
-    return bool(run.plan.topology.replicas) and run.config.rollout.sync == "adapter"
+    return bool(run.plan.topology.replicas) and run.config.rollout.syncs_adapter
 
 
 def pool_of(run: Run, *, rank: int = 0, processes: int = 1) -> Pool:

@@ -31,7 +31,7 @@ class MergedRollouts(VLLMGeneration):
         # `VLLMGeneration.__init__` (TRL 1.16) makes whatever its module calls VLLMClient. If it looks elsewhere,
         # requests carry no key, and the server answers 401.
         client = VLLMClient
-        if run.plan.topology.mode == "server":
+        if run.plan.topology.serves:
             registry = run.directory.replicas
             keywords["server_base_url"] = read_replicas(registry)[0].url
             client = partial(KeyedClient, key=read_key(registry))

@@ -34,7 +34,7 @@ from grpo_dist.training.trainer.trainer import Trainer
 
 def train(run: Run) -> None:
     """Train from the newest complete checkpoint, or from the start, and save the adapter."""
-    if run.plan.topology.device == "cpu" and run.plan.distributed_type == "DEEPSPEED":
+    if run.plan.topology.on_cpu and run.plan.distributed_type == "DEEPSPEED":
         keep_to_gloo()
     check_world(run.plan)
     checkpoint = _newest(run)

@@ -62,7 +62,7 @@ def _arguments(run: Run, output_dir: str) -> SFTConfig:
         output_dir=output_dir,
         completion_only_loss=True,
         gradient_checkpointing=grpo.gradient_checkpointing,
-        use_cpu=run.plan.topology.device == "cpu",
+        use_cpu=run.plan.topology.on_cpu,
         seed=grpo.seed,
         save_strategy="no",
         report_to="none",

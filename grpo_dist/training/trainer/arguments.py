@@ -24,7 +24,7 @@ def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
         run_name=run.directory.path.name,
         report_to=list(config.tracking) or "none",
         save_strategy="steps",
-        use_cpu=plan.topology.device == "cpu",
+        use_cpu=plan.topology.on_cpu,
         ddp_find_unused_parameters=False if plan.topology.num_processes > 1 else None,
         log_completions=True,
         num_completions_to_print=0,

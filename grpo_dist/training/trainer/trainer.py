@@ -153,7 +153,7 @@ def _generation_of(run: Run) -> type[VLLMGeneration]:
         from grpo_dist.training.rollouts.merged import SharedRollouts
 
         return SharedRollouts
-    if run.config.rollout.sync == "merged":
+    if not run.config.rollout.syncs_adapter:
         from grpo_dist.training.rollouts.merged import MergedRollouts
 
         return MergedRollouts
