@@ -136,33 +136,6 @@ def test_a_killed_run_draws_again_what_it_had_drawn(tmp_path, reference, engine)
     assert same_adapter(run, served, tolerance=1e-6)
 
 
-def test_another_runs_key_opens_nothing(tmp_path, reference, engine):
-    stated, served = reference
-    registry = tmp_path / "replicas"
-    registry.mkdir()
-    for file in engine.registry.glob("*.json"):
-        (registry / file.name).write_text(file.read_text())
-    (registry / "key").write_text("0" * 64)
-    result = on(registry, stated, tmp_path / "run", by=served, code=1)
-    assert "does not take this run's key" in result.stderr
-
-
-def test_no_room_for_an_adapter_ends_the_run_and_leaves_nothing_of_it(tmp_path, reference, engine, missing):
-    stated, served = reference
-    run = tmp_path / "run"
-    make_prepared(run, stated, by=served)
-    (run / "policies").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(run / "policies")]).returncode:
-        missing("mounting a small file system needs root")
-    try:
-        result = on(engine.registry, stated, run, code=1)
-        assert "cannot be written: No space left on device" in result.stderr
-        assert "make room there, then continue with --resume" in result.stderr
-        assert list((run / "policies").iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(run / "policies")], check=True)
-
-
 def test_two_processes_on_two_servers_keep_their_key_and_leave_nothing(tmp_path, engine, engine_model):
     """The engine of the other tests stands for another run on the machine. That servers teach as much as the demo
     learns is for a whole job to show (tests/slurm/test_slurm_vllm.py)."""
