@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from grpo_dist.config import messages, yaml_source
-from grpo_dist.config.base import EMBEDDED, SCALARS, TEXT, construct, resolve
+from grpo_dist.config.base import EMBEDDED, SCALARS, TEXT, construct, is_section, members, resolve
 from grpo_dist.config.cluster import ClusterSection, SiteSection, site_file, with_site
 from grpo_dist.config.messages import ONLY_ADAPTERS, lookup, section_at
 from grpo_dist.config.sections import (
@@ -259,6 +259,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
     if site:
         source.data = with_site(source.data, site)
     source.problems.extend(without_adapter(source))
+    source.problems.extend(null_sections(source))
+    source.problems.extend(removed_settings(source, Path(path)))
     config = None
     try:
         config = RunConfig.model_validate(source.data)
@@ -267,6 +269,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), site: SiteSecti
     if config is None or source.problems:
         raise yaml_source.error(source.problems)
     return with_absolute_paths(config)
+
+
+OFF = {"evaluation": "--set evaluation.enabled=false"}
+REMOVED = {("evaluation", "bootstrap_samples"): "intervals are computed by formula"}
+"""(section, setting of an earlier version) → why it is gone."""
 
 
 def without_adapter(source: Source) -> Iterator[ConfigProblem]:
@@ -278,6 +285,32 @@ def without_adapter(source: Source) -> Iterator[ConfigProblem]:
         default = f"leave it out for rank {LoraSection().r}, or state another: --set lora.r=64"
         asked = f"{place.text or shown(stated)} asks for full fine-tuning, and {ONLY_ADAPTERS}"
         yield ConfigProblem(place, ("lora",), f"{asked}; {default}")
+
+
+def null_sections(source: Source) -> Iterator[ConfigProblem]:
+    """Sections set to null, which neither switches them off nor means anything else; an empty one has its defaults."""
+    if not isinstance(source.data, dict):
+        return
+    for name, field in RunConfig.model_fields.items():
+        kinds = [kind for kind, _ in members(field.annotation)]
+        place = source.nearest((name,))[1]
+        is_null = name in source.data and source.data[name] is None and bool(place.text)
+        if is_null and name != "lora" and len(kinds) == 1 and is_section(kinds[0]) and not field.is_required():
+            off = f", or switch it off: {OFF[name]}" if name in OFF else ""
+            yield ConfigProblem(place, (name,), f"a group of settings cannot be null; leave it out for defaults{off}")
+
+
+def removed_settings(source: Source, path: Path) -> Iterator[ConfigProblem]:
+    """Settings of earlier versions. In the configuration of a run, which has a plan beside it, they are dropped."""
+    for section, name in REMOVED:
+        settings = source.data.get(section) if isinstance(source.data, dict) else None
+        if not isinstance(settings, dict) or name not in settings:
+            continue
+        _, place = source.nearest((section, name))
+        if not place.label.startswith("--set") and path.with_name("plan.json").is_file():
+            source.data = {**source.data, section: {key: settings[key] for key in settings if key != name}}
+        else:
+            yield ConfigProblem(place, (section, name), f"was removed: {REMOVED[section, name]}; remove it")
 
 
 def load_site() -> SiteSection | None:

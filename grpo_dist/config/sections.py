@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.trl_fields import NAMES, OWN_IN_BOTH, SAME, TAKEN, OptimizerName, SchedulerName
+from grpo_dist.config.trl_fields import FORMS_OF_SAME, NAMES, OWN_IN_BOTH, SAME, TAKEN, OptimizerName, SchedulerName
 from grpo_dist.text import closest
 
 
@@ -335,8 +335,6 @@ class EvaluationSection(Section):
     """A completion is correct when its score is at least this."""
     confidence: Fraction = 0.95
     """Confidence level of the intervals."""
-    bootstrap_samples: Positive = 2000
-    """Has no effect: intervals are computed by formula now. It is kept so that earlier configurations still load."""
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.num_samples == 0 and self.temperature is not None:
@@ -398,7 +396,8 @@ def _unknown_to(backend: str, name: str) -> str:
     same = {**SAME, **{theirs: ours for ours, theirs in SAME.items()}}.get(name)
     other = next((other for other, names in TAKEN.items() if name in names), None)
     if same in TAKEN[backend]:
-        return f"{NAMES[backend]}, which generates here, calls it {same}; write that"
+        form = f" and takes {FORMS_OF_SAME[same]}" if same in FORMS_OF_SAME else ""
+        return f"{NAMES[backend]}, which generates here, calls it {same}{form}; write that"
     if other is not None:
         only = f"{NAMES[other]} has it, and {NAMES[backend]} generates here"
         return f"{only}; remove it, or set rollout.backend: {other}"

@@ -164,6 +164,13 @@ TAKEN = {"transformers": TRANSFORMERS, "vllm": VLLM}
 NAMES = {"transformers": "Transformers", "vllm": "vLLM"}
 SAME = {"min_tokens": "min_new_tokens", "logit_bias": "sequence_bias", "bad_words": "bad_words_ids"}
 """vLLM's name → Transformers' for the same."""
+FORMS_OF_SAME = {
+    "logit_bias": "{token id: bias}, such as {42: -1.5}",
+    "sequence_bias": "pairs of token ids and bias, such as [[[42, 7], -1.5]]",
+    "bad_words": "a list of words, such as [foo, bar]",
+    "bad_words_ids": "the token ids of each word, such as [[42, 7], [9]]",
+}
+"""How the value is written, where the two differ."""
 
 SAMPLED_ONLY = frozenset({"top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 """Settings that shape the sampling distribution, and have no effect on greedy decoding."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ Render = Callable[[Messages], str]
 ROLES = ("system", "user", "assistant")
 OTHER_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 """ShareGPT-style role name → ours."""
+MESSAGES_AS_TEXT = re.compile(r"\s*\[?\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:\s*[\"']")
 PROBE_SYSTEM = "system probe 7193"
 PROBE_USER = "user probe 4206"
 
@@ -41,7 +46,16 @@ def to_messages(value: Any, where: str) -> Messages | None:
     if is_missing(value):
         return None
     if isinstance(value, str):
-        return [{"role": "user", "content": value}]
+        written = messages_in_text(value)
+        if written is None and MESSAGES_AS_TEXT.match(value):
+            raise DataError(
+                f"{where}: this begins like messages in JSON and cannot be read: {excerpt(value)}",
+                hint="write it as JSON, or name the column that holds the question: "
+                "--set 'data.columns={prompt: COLUMN}'",
+            )
+        if written is None:
+            return [{"role": "user", "content": value}]
+        value = written
     if not isinstance(value, list):
         raise DataError(
             f"{where}: a prompt is text or a list of messages, this is {excerpt(value)}",
@@ -61,8 +75,20 @@ def to_messages(value: Any, where: str) -> Messages | None:
     return messages
 
 
+def messages_in_text(value: Any) -> list[Any] | None:
+    """Messages written as text, in JSON or as Python prints them: `[{"role": "user", …}]`; None for anything else."""
+    if not isinstance(value, str) or not MESSAGES_AS_TEXT.match(value):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = read(value)
+            return found if isinstance(found, list) else [found]
+    return None
+
+
 def ends_answered(value: Any) -> bool:
     """Whether a conversation, as its column has it, ends with the assistant's answer."""
+    value = messages_in_text(value) or value
     last = value[-1] if isinstance(value, list) and value else None
     role = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
     return isinstance(role, str) and OTHER_ROLES.get(role.lower(), role) == "assistant"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_dist.config.sections import DataSection, SourceSection
 from grpo_dist.data.columns import Tally, inner_name, leaves, map_columns
 from grpo_dist.data.identity import KEY, problem_key
-from grpo_dist.data.messages import Messages, ends_answered, to_messages
+from grpo_dist.data.messages import Messages, ends_answered, messages_in_text, to_messages
 from grpo_dist.data.text import as_text, excerpt, is_missing, place, set_option
 from grpo_dist.errors import DataError
 from grpo_dist.text import plural
@@ -79,8 +80,8 @@ def to_answer(value: Any, extract: Extractor, where: str, source: SourceSection)
 
 def only_one(value: Any) -> Any:
     """The answer in a list of one answer, or of several equal ones; also if the list is written as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith('["'):
-        value = _json_list(value)
+    if isinstance(value, str) and value.lstrip().startswith(('["', "['")):
+        value = _written_list(value)
     if not isinstance(value, list):
         return value
     different = [one for number, one in enumerate(value) if one not in value[:number]]
@@ -89,11 +90,12 @@ def only_one(value: Any) -> Any:
     return only_one(different[0]) if len(different) == 1 else value
 
 
-def _json_list(text: str) -> Any:
-    """A list of one text, as JSON; other text unchanged: `["a", "b"]` may itself be the answer."""
+def _written_list(text: str) -> Any:
+    """A list of one text, as JSON or as Python prints it; other text unchanged: `["a", "b"]` may itself be the
+    answer."""
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text) if text.lstrip().startswith('["') else ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
         return text
     return value if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str) else text
 
@@ -155,6 +157,7 @@ def to_problems(
     ]
     _tell_cut_off(rows["prompt"][:], tally)
     answers = _answers(rows["answer"][:], section, need_answers) if has_answers else None
+    _tell_written(rows["prompt"][:], rows["answer"][:] if has_answers else (), answers or (), tally)
     kept = _with_prompt(prompts, section, tally)
     if need_answers:
         kept = _with_answer(kept, answers, rows["answer"][:], section, tally)
@@ -166,6 +169,22 @@ def _tell_cut_off(cells: Sequence[Any], tally: Tally) -> None:
     answered = sum(map(ends_answered, cells))
     if answered:
         tally.note(f"{plural(answered, 'conversation')} of {len(cells):,} end with an answer, which is left out")
+
+
+def _tell_written(prompts: Sequence[Any], cells: Sequence[Any], answers: Sequence[str | None], tally: Tally) -> None:
+    """Prompts and answers that are text in another notation than plain text."""
+    messages = sum(messages_in_text(value) is not None for value in prompts)
+    if messages:
+        tally.note(f"messages written as text: {messages:,} of {plural(len(prompts), 'prompt')}, read as messages")
+    lists = sum(isinstance(cell, str) and only_one(cell) != cell for cell in cells)
+    if lists:
+        tally.note(f"lists of one answer written as text: {lists:,} of {len(cells):,}; that answer is taken")
+    lines = [row for row, answer in enumerate(answers, 1) if 0 < (answer or "").strip().count("\n") < MOST_LINES]
+    if lines:
+        tally.note(
+            f"answers of several lines: {len(lines):,} of {len(answers):,}, the first is row {lines[0]}: "
+            f"{excerpt(answers[lines[0] - 1])}"
+        )
 
 
 def _tell_overlong(answers: Sequence[str | None], section: DataSection, tally: Tally) -> None:

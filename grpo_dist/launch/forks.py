@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from grpo_dist.config import RunConfig
+from grpo_dist.launch.process import ended_by
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.procs.tree import die_with_parent
 
@@ -48,13 +50,14 @@ class Forks:
 
     def __enter__(self) -> Self:
         self._socket, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "grpo_dist.training.common.forks", str(theirs.fileno()), str(self.run)],
                 env=dict(self.env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # each stage reports failed imports itself
+                stderr=self._errors,  # read only if the server ends: each stage reports failed imports itself
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -68,6 +71,7 @@ class Forks:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._errors.close()
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> Forked:
         """Fork a process that runs `argv` (`python -m MODULE ARGUMENT …`); one at a time."""
@@ -77,31 +81,45 @@ class Forks:
             socket.send_fds(self._socket, [request], [writing])
         finally:
             os.close(writing)
-        return Forked(self._socket, open(reading, "rb"), self._process.pid)
+        return Forked(self._socket, open(reading, "rb"), self._process, self._errors)
 
 
 class Forked:
     """The parts of `subprocess.Popen` that `run_process` needs, for a process that the fork server started."""
 
-    def __init__(self, connection: socket.socket, stdout: BinaryIO, server_pid: int) -> None:
-        self._connection, self.stdout, self._server_pid = connection, stdout, server_pid
-        self._unread, self._reported = b"", {}
+    def __init__(
+        self, connection: socket.socket, stdout: BinaryIO, server: subprocess.Popen[bytes], errors: BinaryIO
+    ) -> None:
+        self._connection, self.stdout, self._server, self._errors = connection, stdout, server, errors
+        self._unread, self._reported, self._server_ended = b"", {}, False
 
     @property
     def pid(self) -> int:
         """Its process id, or that of the fork server as long as it is not forked."""
         with suppress(subprocess.TimeoutExpired):
             self._wait_for("pid", 0)
-        return self._reported.get("pid", self._server_pid)
+        return self._reported.get("pid", self._server.pid)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, negative for the signal that ended it.
+        """Its exit code, negative for the signal that ended it; that of the fork server if this ended first.
 
         Raises:
             subprocess.TimeoutExpired: it has not ended.
         """
         self._wait_for("code", timeout)
-        return self._reported.setdefault("code", -signal.SIGKILL)
+        if "code" not in self._reported:
+            self._reported["code"] = self._server.wait() or -signal.SIGKILL
+            self._server_ended = True
+        return self._reported["code"]
+
+    def last_words(self) -> tuple[str, str]:
+        """(why it never ran, what the fork server wrote); both empty unless the server ended before the fork began."""
+        if not self._server_ended or "pid" in self._reported:
+            return "", ""
+        self._errors.seek(0)
+        return f"the process that imports the training stack {ended_by(self.wait())}", self._errors.read().decode(
+            errors="replace"
+        )
 
     def poll(self) -> int | None:
         """Its exit code, as `wait`; None while it runs."""

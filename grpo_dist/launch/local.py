@@ -20,7 +20,7 @@ from grpo_dist.inference.registry import is_served
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import Forks, can_fork
 from grpo_dist.launch.open import check_as_started, create_or_resume
-from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, run_process, serving, start
+from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, ended_by, run_process, serving, start
 from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.procs.tree import descendants, dump_stacks
@@ -164,7 +164,7 @@ def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str)
         raise RolloutsGone(f"the {stage.name} stage stopped, and what is done stands: {outcome.reason}\n  log: {log}")
     if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
         raise Stopped(step)
-    ended = f"ended with exit code {outcome.code}" if outcome.code else f"ended without {stage.result}"
+    ended = ended_by(outcome.code) if outcome.code else f"ended without {stage.result}"
     running = "" if outcome.reason else running_rewards(log.parent)
     during = f"it was in {running}\n" if running else ""
     why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"

@@ -126,13 +126,29 @@ def run_process(
         with signals_raise(), open(log, "ab", buffering=0) as record:
             for line in _lines(process, relay, watch):
                 record.write(line)
-        code = process.wait()
+            code = process.wait()
+            why, words = process.last_words() if hasattr(process, "last_words") else ("", "")
+            if why:
+                record.write(f"{words.rstrip()}\n{why}\n".encode())
         relay.read()
-        return ProcessOutcome(relay.code(code), relay.reason)
+        return ProcessOutcome(relay.code(code), relay.reason or _reason(why, words))
     finally:
         end_group(process)
         relay.control.close()
         terminal.finish()
+
+
+def ended_by(code: int) -> str:
+    """`ended with exit code 3`, `was ended by SIGSEGV`."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    known = -code in set(signal.Signals)
+    return f"was ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
+
+
+def _reason(why: str, words: str) -> str:
+    last = words.strip().splitlines()[-1:] if why else []
+    return ": ".join([why, *last])
 
 
 def _lines(process: Started, relay: ProgressRelay, watch: Callable[[Started], None]) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import pytest
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.messages import EXAMPLES, all_settings, lookup, section_at
+from grpo_dist.errors import ConfigError
 
 GOOD = "model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n"
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -297,3 +298,12 @@ def test_loading_imports_nothing_heavy():
     assert imported.isdisjoint(
         {"torch", "trl", "transformers", "peft", "accelerate", "datasets", "numpy", "jinja2", "rich"}
     )
+
+
+def test_a_run_with_a_setting_since_removed_still_loads(tmp_path):
+    text = "model: {name_or_path: m}\ndata: {name_or_path: d}\nevaluation: {bootstrap_samples: 5, batch_size: 3}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="was removed"):
+        load_config(tmp_path / "config.yaml")
+    (tmp_path / "plan.json").write_text("{}")
+    assert load_config(tmp_path / "config.yaml").evaluation.batch_size == 3

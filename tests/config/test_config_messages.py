@@ -475,6 +475,22 @@ FILES = {
         "x.yaml:3: grpo.generation_kwargs.min_tokens: Transformers, which generates here, calls it min_new_tokens; "
         "write that",
     ),
+    "sections of null": (
+        GOOD + "grpo: null\nrollout: ~\nevaluation: null\ncluster:\n",
+        "x.yaml:3: grpo: a group of settings cannot be null; leave it out for defaults\n"
+        "x.yaml:4: rollout: a group of settings cannot be null; leave it out for defaults\n"
+        "x.yaml:5: evaluation: a group of settings cannot be null; leave it out for defaults, or switch it off: "
+        "--set evaluation.enabled=false",
+    ),
+    "a setting that was removed": (
+        GOOD + "evaluation: {bootstrap_samples: 100}\n",
+        "x.yaml:3: evaluation.bootstrap_samples: was removed: intervals are computed by formula; remove it",
+    ),
+    "the same argument in another form": (
+        GOOD + "grpo: {generation_kwargs: {bad_words: [foo]}}\n",
+        "x.yaml:3: grpo.generation_kwargs.bad_words: Transformers, which generates here, calls it bad_words_ids and "
+        "takes the token ids of each word, such as [[42, 7], [9]]; write that",
+    ),
     "full fine-tuning": (
         "lora: null\n" + GOOD,
         "x.yaml:1: lora: null asks for full fine-tuning, and only adapters (LoRA) are trained, never all weights; "

@@ -380,3 +380,37 @@ def test_a_column_that_a_reward_reads_stays_beside_the_answer_taken_from_it():
     found = to_problems(rows, section, system_adder(None, True), True, Tally(), lambda name: name == "ground_truth")
     assert (found["answer"][:], found["ground_truth"][:]) == (["1"], ["1"])
     assert "question" not in found.column_names
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '[{"role": "user", "content": "1+1?"}]',
+        "[{'role': 'user', 'content': '1+1?'}]",
+        '[{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}]',
+        ' {"content": "1+1?", "role": "user"}',
+    ],
+)
+def test_messages_written_as_text_are_read_as_messages(written):
+    tally = Tally()
+    found = problems([{"prompt": written, "answer": "2"}], tally=tally)
+    assert found["prompt"][0] == [{"role": "user", "content": "1+1?"}]
+    assert "messages written as text: 1 of 1 prompt, read as messages" in tally.notes
+
+
+def test_messages_cut_off_in_their_text_are_refused_with_their_row():
+    rows = [{"prompt": "1+1?", "answer": "2"}, {"prompt": '[{"role": "user", "content": "1+', "answer": "2"}]
+    assert "row 2: this begins like messages" in error_of(rows)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1} is JSON. Which key?', "[1, 2]: the sum?", '[{"name": "x"}]'])
+def test_other_text_in_brackets_stays_a_question(text):
+    assert problems([{"prompt": text, "answer": "2"}])["prompt"][0][0]["content"] == text
+
+
+def test_answers_in_odd_notations_are_read_or_told():
+    tally = Tally()
+    found = problems([{"prompt": f"{n}", "answer": a} for n, a in enumerate(["['0']", '["7"]', "1\n2"])], tally=tally)
+    assert found["answer"][:] == ["0", "7", "1\n2"]
+    assert "lists of one answer written as text: 2 of 3; that answer is taken" in tally.notes
+    assert "answers of several lines: 1 of 3, the first is row 3" in " ".join(tally.notes)

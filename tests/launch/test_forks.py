@@ -147,6 +147,19 @@ def test_an_interrupt_before_the_fork_does_not_wait_for_imports(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [("os._exit(3)", 3, "exit code 3: so it goes"), ("os.kill(os.getpid(), 11)", -11, "SIGSEGV")],
+)
+def test_a_fork_server_that_ends_early_is_in_log_and_reason(tmp_path, ends, code, said):
+    (tmp_path / "sitecustomize.py").write_text(f"import os; os.write(2, b'so it goes\\n'); {ends}")
+    with Forks(tmp_path / "no run", {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}) as forks:
+        outcome, log = ran(forks, tmp_path, "seen", str(tmp_path / "never"))
+    assert outcome.code == code
+    assert said in outcome.reason
+    assert "so it goes" in log
+
+
 @pytest.mark.parametrize("victim", ["who asks", "who forks"])
 def test_no_fork_outlives_who_asked_for_it_nor_who_forked_it(tmp_path, victim):
     (tmp_path / "sleeps.py").write_text(SLEEPS)

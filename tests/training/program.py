@@ -28,7 +28,7 @@ SETTINGS = {
         "gradient_checkpointing": False,
     },
     "cluster": {"gpus_per_node": 0},
-    "evaluation": {"num_problems": 24, "num_samples": 2, "bootstrap_samples": 200},
+    "evaluation": {"num_problems": 24, "num_samples": 2},
 }
 
 TRACKED = ("--set", "tracking=[trackio, tensorboard, wandb]")

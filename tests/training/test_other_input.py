@@ -82,7 +82,7 @@ def test_another_architecture_and_a_users_word_problems_need_only_a_configuratio
                 "rewards": {"functions": ["strict", {"name": "accuracy", "weight": 2.0}]},
                 "grpo": {**SETTINGS["grpo"], "max_steps": 2, "max_completion_length": 16},
                 "cluster": {"gpus_per_node": 0},
-                "evaluation": {"num_problems": 10, "num_samples": 2, "bootstrap_samples": 100},
+                "evaluation": {"num_problems": 10, "num_samples": 2},
             }
         )
     )
