@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from grpo_dist.plan import Measured
 
 
+Read = TypeVar("Read")
 WIDTH_OF_A_FILE = 140
 """Columns of output that does not go to a terminal."""
 
@@ -114,3 +115,44 @@ def until_stopped() -> Iterator[None]:
     except Interrupted as stop:
         click.echo(f"stopped by {stop}; nothing was written", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
+
+
+@contextmanager
+def readable(run: Path) -> Iterator[None]:
+    """Within, a value of a kind that no file of a run has is an error that names the run, not a traceback.
+
+    Raises:
+        ReportError: there is one.
+    """
+    from grpo_dist.errors import ReportError
+
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ReportError(
+            f"{run}: damaged, a value in one of its files is of the wrong kind ({error})",
+            hint="look into config.yaml, plan.json, environment.json and metrics.jsonl there; one that is moved away "
+            "is left out",
+        ) from error
+
+
+def each_readable(read: Callable[[Path], Read], runs: Iterable[Path]) -> list[Read]:
+    """What is read of each run; one that is damaged is named, and does not hide the others.
+
+    Raises:
+        ReportError, RunDirectoryError: no run can be read.
+    """
+    from grpo_dist.errors import ReportError, RunDirectoryError
+
+    found, failed = [], []
+    for run in runs:
+        try:
+            with readable(run):
+                found.append(read(run))
+        except (ReportError, RunDirectoryError) as error:
+            failed.append(error)
+    if failed and not found:
+        raise failed[0]
+    for error in failed:
+        click.echo(f"warning: left out: {error}", err=True)
+    return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from grpo_dist.cli.options import console, json_option
+from grpo_dist.cli.options import console, each_readable, json_option, readable
 
 if TYPE_CHECKING:
     from grpo_dist.report import RunRecord
@@ -30,8 +31,18 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
 
     if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
         return _one(read_run(runs[0]), as_json)
-    records = [read_run(path) for path in dict.fromkeys(path for run in runs for path in runs_below(run))]
+    paths = dict.fromkeys(path for run in runs for path in runs_below(run))
+    records = each_readable(_checked, paths)
     _several(records, as_json, runs[0] / "report.html" if len(runs) == 1 and is_sweep(runs[0]) else None)
+
+
+def _checked(path: Path) -> RunRecord:
+    """The record, whose values are of the kinds that tables need."""
+    from grpo_dist.report import read_run, summary
+
+    record = read_run(path)
+    summary(record)
+    return record
 
 
 def _one(record: RunRecord, as_json: bool) -> None:
@@ -39,12 +50,24 @@ def _one(record: RunRecord, as_json: bool) -> None:
 
     from grpo_dist.report import print_summary, summary, write_html
 
-    page = write_html(record)
-    if as_json:
-        click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
-    else:
+    with readable(record.path):
+        page = _written(lambda: write_html(record), record.path / "report.html")
+        if as_json:
+            click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
+            return
         print_summary(record, Console())
+    if page:
         click.echo(page)
+
+
+def _written(write: Callable[[], object], page: Path) -> Path | None:
+    """The page, if it can be written: somebody else's run is shown on the terminal alone."""
+    try:
+        write()
+    except OSError as error:
+        click.echo(f"warning: {page} cannot be written ({error.strerror}); the run is shown here alone", err=True)
+        return None
+    return page
 
 
 def _several(records: list[RunRecord], as_json: bool, page: Path | None) -> None:
@@ -52,7 +75,8 @@ def _several(records: list[RunRecord], as_json: bool, page: Path | None) -> None
 
     compared = rows(records)
     if page:
-        write_several(compared, page)
+        target = page
+        page = _written(lambda: write_several(compared, target), target)
     if as_json:
         click.echo(json.dumps(compared, indent=2, allow_nan=False))
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import console, json_option
+from grpo_dist.cli.options import console, each_readable, json_option
 
 
 @click.command()
@@ -30,7 +30,7 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
     except SlurmError as error:
         click.echo(f"warning: the queue is not known: {error}", err=True)
         jobs = []
-    found = [status_of(path, jobs) for path in dict.fromkeys(paths)]
+    found = each_readable(lambda path: status_of(path, jobs), dict.fromkeys(paths))
     if as_json:
         click.echo(json.dumps([one.to_dict() for one in found], indent=2, allow_nan=False))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from grpo_dist.run.directory import write_json
+from grpo_dist.run.directory import is_locked, write_json
 
 State = Literal["starting", "ready", "down", "dropped"]
 KEY = "key"
@@ -112,11 +111,4 @@ def lock_of(directory: Path, node: int) -> Path:
 
 def is_served(directory: Path, node: int) -> bool:
     """Whether a process supervises the servers of a node already."""
-    try:
-        with open(lock_of(directory, node), encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+    return is_locked(lock_of(directory, node))

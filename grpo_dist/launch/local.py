@@ -23,6 +23,7 @@ from grpo_dist.launch.open import check_as_started, create_or_resume
 from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, ended_by, run_process, serving, start
 from grpo_dist.launch.stages import QUIET, Stage, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan, plan_run
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.procs.tree import descendants, dump_stacks
 from grpo_dist.progress import Terminal
 from grpo_dist.run.control import Stopped, Watchdog, running_rewards, step_in, stopped_at
@@ -227,5 +228,5 @@ def run_alongside(module: str, request: Mapping[str, Any], *, run: Path, result:
 def _environment(run: Path) -> dict[str, str]:
     """The environment of a stage with one process. Planned GPUs are not selected: this machine may have fewer."""
     env = {**os.environ, **QUIET}
-    topology = LaunchPlan.from_json(RunDirectory(run).plan.read_text()).topology
+    topology = read_plan(RunDirectory(run)).topology
     return {**env, **device_environment(topology, env, alone=True)} if topology.on_cpu else env

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import shutil
@@ -12,10 +11,11 @@ from grpo_dist.config import RunConfig, config_differences, dump_config, load_co
 from grpo_dist.config.load import Difference, listed_differences
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.render.files import RENDERED, render_files
 from grpo_dist.render.slurm import CONFIG_FILE
 from grpo_dist.run.checkpoints import newest_complete, step_of
-from grpo_dist.run.directory import RunDirectory, mode_of, write_atomically
+from grpo_dist.run.directory import RunDirectory, mode_of, read_json, write_atomically
 
 STEPS = "grpo.max_steps"
 EXTENSIBLE_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
@@ -62,7 +62,7 @@ def planned_steps(config: RunConfig, run: RunDirectory) -> int | None:
     checkpoint = newest_complete(run.checkpoints)
     if checkpoint is None:
         return None
-    return int(json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["max_steps"])
+    return int(read_json(checkpoint / STATE_FILE)["max_steps"])
 
 
 def archive_results(run: RunDirectory) -> None:
@@ -162,7 +162,11 @@ def _render(config: RunConfig, plan: LaunchPlan, run: RunDirectory) -> None:
         path = run.path / name
         if name not in files:
             path.unlink(missing_ok=True)
-        elif name == CONFIG_FILE or not path.exists() or path.read_text(encoding="utf-8") != files[name]:
+        elif (
+            name == CONFIG_FILE
+            or not path.exists()
+            or path.read_text(encoding="utf-8", errors="replace") != files[name]
+        ):
             write_atomically(path, files[name], mode_of(name, files[name]))
 
 
@@ -198,9 +202,11 @@ def _may_change(difference: Difference) -> bool:
 def _check_process_count(plan: LaunchPlan, run: RunDirectory) -> None:
     """Refuse another number of processes for ZeRO and FSDP, which save the optimizer in one shard for each process."""
     checkpoint = newest_complete(run.checkpoints)
-    before = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+    if checkpoint is None or plan.strategy == "ddp":
+        return
+    before = read_plan(run)
     was, now = before.topology.num_processes, plan.topology.num_processes
-    if checkpoint is None or plan.strategy == "ddp" or was == now:
+    if was == now:
         return
     raise PlanError(
         f"{run.path}: the optimizer of step {step_of(checkpoint)} lies in {was} parts, one for each process of "

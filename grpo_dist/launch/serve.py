@@ -14,7 +14,8 @@ from grpo_dist.inference.registry import clear, lock_of
 from grpo_dist.inference.server import server_settings
 from grpo_dist.inference.supervisor import NodeSettings, Supervisor, replicas_of_node
 from grpo_dist.plan import LaunchPlan
-from grpo_dist.run.directory import RunDirectory
+from grpo_dist.plan.launch import read_plan
+from grpo_dist.run.directory import RunDirectory, try_lock
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
             f"{path}: the run is not prepared: {' and '.join(missing)} missing",
             hint=f"python -m grpo_dist.training.stages.prepare {path}",
         )
-    return config, LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+    return config, read_plan(run)
 
 
 def _no_replicas(plan: LaunchPlan, node: int) -> PlanError:
@@ -86,10 +87,8 @@ def _no_replicas(plan: LaunchPlan, node: int) -> PlanError:
 def _locked(lock: Path, path: Path) -> Iterator[None]:
     """Hold the lock file; the kernel releases it when this process ends."""
     with open(lock, "a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(handle, fcntl.LOCK_EX):
             raise RunDirectoryError(
                 f"{path}: the rollout servers of this node are running", hint="stop them first, or use them"
-            ) from error
+            )
         yield

@@ -18,6 +18,7 @@ from grpo_dist.plan.fit import Fit, estimate, time_as_json
 from grpo_dist.plan.inputs import Measured, PlanInputs, basis_of, quantization_of
 from grpo_dist.plan.memory import MemoryBreakdown, rollout_memory
 from grpo_dist.plan.topology import Replica, Topology, machines_of, topology
+from grpo_dist.run.directory import RunDirectory, damaged, read_json
 
 
 @dataclass(frozen=True)
@@ -268,3 +269,17 @@ def _slow_batch(limit: int, batch: BatchPlan) -> Iterator[str]:
             f"{batch.per_device_train_batch_size} below the limit of {limit}: "
             f"{batch.gradient_accumulation_steps} passes per step; a rounder grpo.prompts_per_step is faster"
         )
+
+
+def read_plan(run: RunDirectory) -> LaunchPlan:
+    """The plan of a run.
+
+    Raises:
+        RunDirectoryError: plan.json is missing or damaged; resuming the run writes it anew.
+    """
+    way_out = f"grpo-dist run {run.config} --output {run.path} --resume writes it anew"
+    found = read_json(run.plan, way_out)
+    try:
+        return LaunchPlan.from_json(json.dumps(found))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(run.plan, f"something is missing or of another kind ({error})", way_out) from error

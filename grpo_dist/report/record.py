@@ -330,9 +330,9 @@ def read_run(path: Path) -> RunRecord:
         path=path,
         config_text=config_text if public == config else yaml.safe_dump(public, sort_keys=False, allow_unicode=True),
         config=public,
-        plan=_json_object(path / "plan.json"),
+        plan=_of_kinds(path / "plan.json", {"max_steps": int, "batch": dict, "topology": dict}),
         prepared=_json_object(path / "prepared.json"),
-        environment=_json_object(path / "environment.json"),
+        environment=_of_kinds(path / "environment.json", {"packages": dict, "devices": list, "backend": dict}),
         metrics=_metrics(path / "metrics.jsonl"),
         comparison=_comparison(path / "comparison.json"),
         adapter_saved=(path / "adapter").is_dir(),
@@ -356,7 +356,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _yaml_object(path: Path, text: str) -> Mapping[str, Any]:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise _damaged(path, f"it is not YAML: {' '.join(str(error).split())}") from error
     return _object(path, value or {})
 
@@ -367,6 +367,17 @@ def _json_object(path: Path) -> Mapping[str, Any]:
         return _object(path, metrics.parse(text)) if text else {}
     except ValueError as error:
         raise _damaged(path, f"it is not JSON: {error}") from error
+
+
+KINDS = {dict: "an object", list: "a list", int: "a number"}
+
+
+def _of_kinds(path: Path, kinds: Mapping[str, type]) -> Mapping[str, Any]:
+    found = _json_object(path)
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind | None):
+            raise _damaged(path, f"{name} should be {KINDS[kind]}")
+    return found
 
 
 def _metrics(path: Path) -> tuple[Metrics, ...]:
@@ -380,7 +391,7 @@ def _comparison(path: Path) -> Comparison | None:
         return Comparison.from_json(fields) if fields else None
     except KeyError as error:
         raise _damaged(path, f"the key {error} is missing") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, f"a value is of the wrong kind ({error})") from error
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -219,7 +221,12 @@ class RunDirectory:
         """Create and return the log directory of the next attempt."""
         last = self.attempts()[-1:]
         attempt = self.logs / f"attempt-{int(last[0].name.rpartition('-')[2]) + 1 if last else 1}"
-        attempt.mkdir(parents=True)
+        try:
+            attempt.mkdir(parents=True)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{attempt}: cannot be made ({error.strerror})", hint=f"ls -ld {shlex.quote(str(self.logs))}"
+            ) from error
         return attempt
 
     @contextmanager
@@ -231,15 +238,13 @@ class RunDirectory:
         Raises:
             RunDirectoryError: another process holds it.
         """
-        with open(self.path / ".lock", "a+") as handle:
-            try:
-                _lock(handle)
-            except BlockingIOError as error:
+        with _lock_file(self.path / ".lock") as handle:
+            if not _lock(handle):
                 who = self.owner()
                 raise RunDirectoryError(
                     f"{self.path}: this run is still going on{f' ({who})' if who else ''}",
                     hint="wait for it, or stop it first",
-                ) from error
+                )
             handle.truncate(0)
             handle.write(owner)
             handle.flush()
@@ -247,12 +252,7 @@ class RunDirectory:
 
     def is_idle(self) -> bool:
         """Whether no process holds the lock."""
-        try:
-            with open(self.path / ".lock", "a+") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return not is_locked(self.path / ".lock")
 
     def owner(self) -> str:
         """Who held the lock last."""
@@ -262,18 +262,105 @@ class RunDirectory:
             return ""
 
 
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        return open(path, "a+")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path}: cannot be written ({error.strerror})", hint=f"ls -ld {shlex.quote(str(path.parent))}"
+        ) from error
+
+
+def try_lock(handle: IO[Any], kind: int) -> bool:
+    """Take a lock of fcntl.LOCK_EX or LOCK_SH, without waiting. Returns whether nobody else has it.
+
+    Raises:
+        RunDirectoryError: the file system has no locks, as Lustre mounted without `-o flock`.
+    """
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{handle.name}: this file system has no file locks ({error.strerror}), which keep two jobs out of one run",
+            hint="put runs on another one with --output DIR, or ask for it to be mounted with -o flock",
+        ) from error
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file. The check takes a shared lock for an instant; without locks nobody does."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return not try_lock(handle, fcntl.LOCK_SH)
+    except (OSError, RunDirectoryError):
+        return False
+
+
+LONGEST_INTEGER = 18
+"""Digits; more are no count of anything, and overflow wherever they are divided."""
+
+
+def parse_json(text: str) -> Any:
+    """JSON as it may stand in a file of a run; NaN, infinities and integers of absurd length become None.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(
+            text,
+            parse_constant=lambda _: None,
+            parse_float=lambda digits: number if math.isfinite(number := float(digits)) else None,
+            parse_int=lambda digits: int(digits) if len(digits) <= LONGEST_INTEGER else None,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path, way_out: str = "") -> dict[str, Any]:
+    """The object in a file of a run.
+
+    Args:
+        way_out: what to type if it is damaged; by default to continue the run without it.
+
+    Raises:
+        RunDirectoryError: it is missing, cannot be read, or is damaged.
+    """
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path}: cannot be read ({error.strerror})", hint=way_out or f"ls -l {shlex.quote(str(path))}"
+        ) from error
+    except ValueError as error:
+        raise damaged(path, f"it is not JSON: {error}", way_out) from error
+    if not isinstance(found, dict):
+        raise damaged(path, f"it should hold an object, not {type(found).__name__}", way_out)
+    return found
+
+
+def damaged(path: Path, what: str, way_out: str = "") -> RunDirectoryError:
+    """The error for a file of a run that cannot be used."""
+    there = shlex.quote(str(path))
+    return RunDirectoryError(
+        f"{path}: damaged, {what}", hint=way_out or f"move it away (mv {there} {there}.damaged) and go on without it"
+    )
+
+
 def mode_of(name: str, text: str) -> int:
     """The permissions of a rendered file, less the umask: only its owner reads a configuration that states a secret."""
     return 0o600 if name.endswith(".yaml") and any(plain_secrets(yaml.safe_load(text))) else 0o666
 
 
-def _lock(handle: IO[str]) -> None:
-    """Lock the file; one who looks whether it is locked holds it for an instant as well."""
+def _lock(handle: IO[str]) -> bool:
+    """Lock the file, unless another process has it; one who looks whether it is locked holds it for an instant too."""
     for _ in range(LOCK_TRIES - 1):
-        with suppress(BlockingIOError):
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(handle, fcntl.LOCK_EX):
+            return True
         time.sleep(LOCK_PAUSE_SECONDS)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return try_lock(handle, fcntl.LOCK_EX)
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from grpo_dist.run.directory import RunDirectory, write_atomically
+from grpo_dist.run.directory import RunDirectory, parse_json, write_atomically
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def parse(text: str) -> Any:
     """JSON with NaN and infinities, which Python writes but JSON does not have, as None."""
-    return json.loads(text, parse_constant=lambda _: None, parse_float=lambda digits: _finite(float(digits)))
+    return parse_json(text)
 
 
 def truncate_after(path: Path, step: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from grpo_dist.errors import RunDirectoryError, SlurmError
 from grpo_dist.report.record import RunRecord, read_run, runs_below
 from grpo_dist.run.control import FAILED as ATTEMPT_FAILED
 from grpo_dist.run.control import REFUSED, AttemptOutcome, read_outcome
-from grpo_dist.run.directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory, read_json
 from grpo_dist.slurm.client import QueuedJob, my_jobs
 from grpo_dist.slurm.submit import job_of, read_job
 
@@ -129,7 +127,7 @@ def active_jobs(path: Path) -> list[str]:
     jobs = my_jobs()
     found = [job for run in runs_below(path) if (job := job_of(RunDirectory(run), jobs)) and not job.ended]
     if not found:
-        locked = any(_is_locked(RunDirectory(run)) for run in runs_below(path))
+        locked = any(not RunDirectory(run).is_idle() for run in runs_below(path))
         raise RunDirectoryError(
             f"{path}: no job of it is queued or running",
             hint="it runs without one: stop it where it was started, with Ctrl-C"
@@ -144,7 +142,7 @@ def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, *, start
         return "queued" if job.state == "PENDING" else "running"
     if _ended(record):
         return "finished"
-    if _is_locked(run):
+    if not run.is_idle():
         return "running"
     if (
         (run.path / FAILURE_FILE).exists()
@@ -174,18 +172,6 @@ def _ended(record: RunRecord) -> bool:
     return record.state == "complete"
 
 
-def _is_locked(run: RunDirectory) -> bool:
-    """Whether a process holds the run's lock. The check takes a shared lock for an instant."""
-    try:
-        with open(run.path / ".lock") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
-
-
 def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | None:
     if state == "failed" and (cause := _recorded_cause(run) or _ended_badly(run)):
         return cause
@@ -197,10 +183,10 @@ def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | Non
 def _recorded_cause(run: RunDirectory) -> str | None:
     """The failure as the run recorded it: the likely cause, else what happened."""
     try:
-        failure = json.loads((run.path / FAILURE_FILE).read_text(encoding="utf-8"))
-        return failure.get("cause") or failure.get("why")
-    except (OSError, ValueError, AttributeError):
+        failure = read_json(run.path / FAILURE_FILE)
+    except RunDirectoryError:
         return None
+    return str(failure.get("cause") or failure.get("why") or "") or None
 
 
 def _seconds_left(record: RunRecord, max_steps: int | None) -> float | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from grpo_dist.config import load_config
 from grpo_dist.inference.registry import clear, remove_replica
 from grpo_dist.inference.supervisor import replicas_of_node
-from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.comparison import comparing_processes
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.procs.ports import free_ports
 from grpo_dist.progress import Terminal
 from grpo_dist.run.checkpoints import newest_sealed, newest_step
@@ -82,7 +82,7 @@ class Coordinator:
     ) -> None:
         self.run, self.attempt, self.server, self.ports, self.kill_wait = run, attempt, server, ports, kill_wait
         self.config = load_config(run.config)
-        self.plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+        self.plan = read_plan(run)
         self.terminal = Terminal()
         self.began = time.monotonic()
         self.nodes: dict[int, NodeInfo] = {}

@@ -24,6 +24,7 @@ from grpo_dist.config import load_config
 from grpo_dist.doctor import IN_A_JOB, doctor_context, examine
 from grpo_dist.findings import Finding
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.supervisor.task import OFFLINE
 
@@ -39,7 +40,7 @@ def node_findings(run: RunDirectory) -> tuple[Finding, ...]:
         GrpoDistError: the run's configuration cannot be read.
     """
     config = load_config(run.config)
-    plan = LaunchPlan.from_json(run.plan.read_text(encoding="utf-8"))
+    plan = read_plan(run)
     environ = {**OFFLINE, **os.environ}
     groups = dict(IN_A_JOB)
     if environ["HF_HUB_OFFLINE"] == "0":  # nodes are online here: what is not cached may come from the Hub

@@ -21,6 +21,7 @@ from grpo_dist.launch.open import check_as_started
 from grpo_dist.launch.process import ProgressRelay
 from grpo_dist.launch.stages import QUIET, Machine, allocator_environment, device_environment, stages
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.procs.ports import interface_of
 from grpo_dist.procs.tree import (
     Process,
@@ -194,7 +195,7 @@ class TaskCommands:
         """
         check_as_started(self.run)
         config = load_config(self.run.config)
-        plan = LaunchPlan.from_json(self.run.plan.read_text(encoding="utf-8"))
+        plan = read_plan(self.run)
         several = plan.topology.trainer_nodes > 1
         machine = Machine(place.rank, place.main_address, place.main_port) if several else None
         env = {**os.environ, **QUIET, **tracker_environment(config.tracking, self.run, os.environ)}

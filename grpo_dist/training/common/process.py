@@ -20,6 +20,7 @@ from grpo_dist.config.base import EMBEDDED
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.launch.forks import has_engine_in_training
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.plan.launch import read_plan
 from grpo_dist.procs.tree import die_with_parent, survive_sigterm
 from grpo_dist.progress import say_error
 from grpo_dist.run.directory import RunDirectory
@@ -41,7 +42,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
     """The run in a directory, with settings of its configuration overridden (`a.b=v`)."""
     directory = RunDirectory(path)
     config = load_config(directory.config, overrides)
-    return Run(directory, config, LaunchPlan.from_json(directory.plan.read_text()))
+    return Run(directory, config, read_plan(directory))
 
 
 def main(stage: Callable[[Run], None]) -> None:
