@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from grpo_dist.masking import hidden
+from grpo_dist.text import printable
 
 MARK = "grpo-dist: "
 PASSING_MARK = "grpo-dist~ "
@@ -107,14 +108,14 @@ class Terminal:
 
     def show(self, text: str) -> None:
         self.finish()
-        self.stream.write(f"{text}\n")
+        self.stream.write(f"{printable(text)}\n")
         self.stream.flush()
 
     def show_passing(self, text: str) -> None:
         if not self.live:
             return self.show(text)
         width = shutil.get_terminal_size().columns
-        self.stream.write(f"\r\x1b[K{text[: width - 1]}")
+        self.stream.write(f"\r\x1b[K{printable(text)[: width - 1]}")
         self.stream.flush()
         self.unfinished = True
 

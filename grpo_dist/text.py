@@ -16,6 +16,11 @@ def gib(size: float) -> str:
     return f"{size / 2**30:,.1f} GiB"
 
 
+def printable(text: str) -> str:
+    """The text with control characters, such as those that begin an escape sequence of a terminal, written out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of its message; its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,6 +9,7 @@ import click
 from grpo_dist import __version__
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.masking import hidden
+from grpo_dist.text import printable
 
 COMMANDS = (
     *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
@@ -38,7 +39,7 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except GrpoDistError as error:
-            click.echo(f"Error: {hidden(str(error))}", err=True)
+            click.echo(f"Error: {printable(hidden(str(error)))}", err=True)
             ctx.exit(error.exit_code)
 
 

@@ -181,6 +181,8 @@ async def _json(receive: Receive) -> dict[str, Any]:
         body = json.loads(text)
     except ValueError as error:
         raise AdapterRefused(400, f"the request is no JSON: {error}") from error
+    except RecursionError:
+        raise AdapterRefused(400, "the request is nested too deeply") from None
     if not isinstance(body, dict):
         raise AdapterRefused(400, "the request is no JSON object")
     return body

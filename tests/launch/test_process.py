@@ -181,3 +181,9 @@ def test_what_is_left_behind_holds_nobody_up_even_if_it_prints_for_ever(tmp_path
     assert code == 0
     assert log.startswith("first\nlast")
     assert time.monotonic() - began < 30
+
+
+def test_no_escape_sequence_of_a_message_reaches_the_terminal():
+    screen = io.StringIO()
+    Terminal(screen).show("\x1b]0;owned\x07\x1b[2Jdone ✓\ttwo\nlines\x9b1m")
+    assert screen.getvalue() == "\\x1b]0;owned\\x07\\x1b[2Jdone ✓\ttwo\nlines\\x9b1m\n"
