@@ -8,7 +8,6 @@ import click
 
 from grpo_dist.cli.options import (
     calibrate_option,
-    console,
     json_option,
     mean_completion_option,
     measured,
@@ -51,6 +50,7 @@ def plan(
     if as_json:
         click.echo(planned.to_json(), nl=False)
         return
-    from grpo_dist.cli.plan_view import print_plan
+    from grpo_dist.cli.columns import show, width
+    from grpo_dist.cli.plan_view import shown_plan
 
-    print_plan(planned, console())
+    show(shown_plan(planned, width()))

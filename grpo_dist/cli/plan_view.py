@@ -1,49 +1,50 @@
-"""The tables of `grpo-dist plan` and `grpo-dist scale`."""
+"""The output of `grpo-dist plan` and `grpo-dist scale` for a person."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from click import style
 
+from grpo_dist.cli.columns import grid, paragraphs, table
 from grpo_dist.plan import LaunchPlan, Topology
 from grpo_dist.plan.fit import nodes_of_a_group
+from grpo_dist.report.numbers import NOTHING
 from grpo_dist.text import gib
 
+INDENT = 20
+"""Columns before a section's rows, for its title."""
+MEMORY, ASSUMED = "memory: ", "assumed"
 BAR = 40
 """Width of the bar that stands for a whole GPU."""
 COLOURS = ("blue", "cyan", "magenta", "green", "yellow", "red")
 
 
-def print_plan(plan: LaunchPlan, console: Console) -> None:
-    """Topology, batch, memory, time, warnings."""
-    console.print(_section("topology", _topology(plan)))
-    console.print(_section("batch", _batch(plan)))
+def shown_plan(plan: LaunchPlan, columns: int) -> Iterator[str]:
+    """Topology, batch, memory, time, warnings: lines of at most that many columns."""
+    for title, rows in _sections(plan):
+        right = (1,) if title == ASSUMED or title.startswith(MEMORY) else ()
+        for first, line in enumerate(grid(rows, columns - INDENT, right)):
+            yield f"{'' if first else style(f'{title:<{INDENT}}', bold=True):<{INDENT}}{line}"
+        yield ""
+    for warning in plan.warnings:
+        yield from paragraphs(f"warning: {warning}", columns, fg="yellow")
+
+
+def _sections(plan: LaunchPlan) -> Iterator[tuple[str, Iterator[tuple[str, ...]]]]:
+    yield "topology", _topology(plan)
+    yield "batch", _batch(plan)
     if plan.memory is not None:
         for name, role in plan.memory["roles"].items():
-            console.print(_section(f"memory: {name}", _memory(plan, role)))
+            yield f"{MEMORY}{name}", _memory(plan, role)
         if host := plan.memory["host_bytes_per_node"]:
-            asleep = f"{gib(host)} of each node's memory hold the weights of sleeping engines"
-            console.print(_section("host memory", iter([(asleep,)])))
+            yield "host memory", iter([(f"{gib(host)} of each node's memory hold the weights of sleeping engines",)])
         if compared := plan.memory["comparison"]:
-            console.print(_section("comparison", _fullest(plan, compared)))
+            yield "comparison", _fullest(plan, compared)
     if plan.time is not None:
-        console.print(_section("time", _time(plan.time)))
-        console.print(_section("assumed", _assumptions(plan)))
-    for warning in plan.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"))
-
-
-def _section(title: str, rows: Iterator[tuple[Any, ...]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", width=18)
-    for first, row in enumerate(rows):
-        table.add_row(title if first == 0 else "", *(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    table.add_row("")
-    return table
+        yield "time", _time(plan.time)
+        yield ASSUMED, assumptions(plan.time["assumptions"])
 
 
 def _topology(plan: LaunchPlan) -> Iterator[tuple[str]]:
@@ -94,157 +95,146 @@ def _fullest(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[str]]:
     yield (f"{total}{room}; the most while: {role['peak_phase']}",)
 
 
-def _memory(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _memory(plan: LaunchPlan, role: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     whole = plan.memory["gpu_bytes"]
     yield from _fullest(plan, role)
     parts = sorted(role["components"], key=lambda part: -part["bytes"])
     yield (_bar(parts, whole or role["total_bytes"]),)
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(style="dim")
     for number, part in enumerate(parts):
-        block = Text("█ ", style=COLOURS[number % len(COLOURS)])
-        table.add_row(block + Text(part["name"]), gib(part["bytes"]), Text(part["source"]))
-    yield (table,)
+        block = style("█ ", fg=COLOURS[number % len(COLOURS)])
+        yield block + part["name"], gib(part["bytes"]), part["source"]
 
 
-def _bar(parts: list[dict[str, Any]], whole: int) -> Text:
-    bar, used = Text(), 0
+def _bar(parts: list[dict[str, Any]], whole: int) -> str:
+    bar, used, drawn = "", 0, 0
     for number, part in enumerate(parts):
         width = round((used + part["bytes"]) * BAR / whole) - round(used * BAR / whole)
-        used += part["bytes"]
-        bar.append("█" * width, style=COLOURS[number % len(COLOURS)])
-    return bar.append("░" * max(0, BAR - len(bar)), style="dim")
+        used, drawn = used + part["bytes"], drawn + width
+        bar += style("█" * width, fg=COLOURS[number % len(COLOURS)])
+    return bar + style("░" * max(0, BAR - drawn), dim=True)
 
 
-def _time(time: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    yield (f"{time['seconds_per_step']:,.1f} s per step, {time['tokens_per_second']:,.0f} tokens/s", "")
+def _time(time: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    yield (f"{time['seconds_per_step']:,.1f} s per step, {time['tokens_per_second']:,.0f} tokens/s",)
     for part in time["parts"]:
-        yield f"{part['name']:<18}{part['seconds']:>10,.1f} s", Text(part["how"], style="dim")
+        yield f"{part['name']:<18}{part['seconds']:>10,.1f} s", part["how"]
     if compared := time["comparison"]:
         how = f"{compared['completions']:,} completions by {compared['answering']}, after the last step"
-        yield f"{'comparison':<18}{compared['seconds']:>10,.1f} s", Text(how, style="dim")
+        yield f"{'comparison':<18}{compared['seconds']:>10,.1f} s", how
     hours = time["gpu_hours_per_step"]
     if time["steps"]:
         total = f"{time['steps']:,} steps in {time['hours']:,.1f} h"
-        yield (total if hours is None else f"{total}, {time['gpu_hours']:,.1f} GPU-hours"), ""
+        yield (total if hours is None else f"{total}, {time['gpu_hours']:,.1f} GPU-hours",)
         if time["comparison"]:
             whole = f"with the comparison {time['run_hours']:,.1f} h"
-            yield (whole if hours is None else f"{whole}, {time['run_gpu_hours']:,.1f} GPU-hours"), ""
+            yield (whole if hours is None else f"{whole}, {time['run_gpu_hours']:,.1f} GPU-hours",)
     elif hours is not None:
-        yield f"{100 * hours:,.2f} GPU-hours per 100 steps", ""
+        yield (f"{100 * hours:,.2f} GPU-hours per 100 steps",)
 
 
-def _assumptions(plan: LaunchPlan) -> Iterator[tuple[Any, ...]]:
-    for assumed in plan.time["assumptions"] if plan.time else ():
-        yield assumed["name"], f"{assumed['value']:,.6g}", Text(assumed["source"], style="dim")
-
-
-NOTHING = "–"
-COLUMNS = (
-    "nodes",
-    "group",
-    "prompts",
-    "completions",
-    "training × at a time × accum.",
-    "replicas",
-    "GiB a GPU (left)",
-    "learning rate",
-    "tokens/step",
-    "s/step",
-)
+def assumptions(stated: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """(name, value, source) of what a time was worked out with."""
+    for assumed in stated:
+        yield assumed["name"], f"{assumed['value']:,.6g}", assumed["source"]
 
 
 class Column(NamedTuple):
-    """A column of the time table: heading, key of the row, format."""
+    """A column: heading, key of the row, format."""
 
-    name: str
+    heading: str
     key: str
-    form: str
+    form: str = "{:,}"
 
 
-TIMES = (
-    Column("gen. s", "generation_seconds", "{:,.1f}"),
-    Column("train s", "training_seconds", "{:,.1f}"),
-    Column("sync s", "sync_seconds", "{:,.1f}"),
-    Column("compare s", "comparison_seconds", "{:,.0f}"),
-    Column("tokens/s GPU", "tokens_per_second_per_gpu", "{:,.0f}"),
-    Column("linear", "efficiency", "{:.0%}"),
-    Column("other", "other_mode", "{}"),
-    Column("its s", "other_seconds_per_step", "{:,.1f}"),
+KEYS = (Column("nodes", "nodes"), Column("group", "num_generations"))
+BATCH = (
+    Column("prompts", "prompts_per_step"),
+    Column("completions", "completions_per_step"),
+    Column("training\nprocesses", "num_processes"),
+    Column("at a\ntime", "per_device_train_batch_size"),
+    Column("accumu-\nlated", "gradient_accumulation_steps"),
+    Column("replicas", "replicas"),
+    Column("learning\nrate", "learning_rate", "{:.2g}"),
+)
+STEP = (
+    Column("step", "seconds_per_step", "{:,.1f}"),
+    Column("generation", "generation_seconds", "{:,.1f}"),
+    Column("training", "training_seconds", "{:,.1f}"),
+    Column("sync", "sync_seconds", "{:,.1f}"),
+    Column("tokens/s\nper GPU", "tokens_per_second_per_gpu", "{:,.0f}"),
+    Column("of\nlinear", "efficiency", "{:.0%}"),
+    Column("other mode", "other", "{}"),
+)
+RUN = (
     Column("hours", "run_hours", "{:,.1f}"),
-    Column("h/epoch", "hours_per_epoch", "{:,.1f}"),
-    Column("jobs", "jobs", "{:,}"),
+    Column("GPU-\nhours", "run_gpu_hours", "{:,.1f}"),
+    Column("comparison\nseconds", "comparison_seconds", "{:,.0f}"),
     Column("cost", "cost", "{:,.0f}"),
+    Column("hours per\nepoch", "hours_per_epoch", "{:,.1f}"),
+    Column("jobs", "jobs"),
+    Column("steps in\na job", "steps_per_job"),
+    Column("GiB per GPU\n(left)", "fullest", "{}"),
 )
 
 
-TIMES_CAPTION = (
-    "gen., train, sync: of a step; compare: after the last; linear: tokens/s of a GPU, of those on the fewest; "
-    "other, its: the other mode and its step; hours: with the comparison; jobs: of cluster.time"
-)
-
-
-def print_sizes(
-    rows: list[dict[str, Any]], keep: str, steps: int, assumptions: list[dict[str, Any]], console: Console
-) -> None:
-    """The tables, then sizes that cannot run, warnings, the source of the learning rates, and assumptions."""
-    table = Table(caption=f"{keep} kept; hours of {steps:,} optimizer steps", caption_justify="left")
-    for name in (*COLUMNS, "hours", "GPU-hours"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*(cells(row) if row["runs"] else _refused(row)))
-    console.print(table)
-    if any("generation_seconds" in row for row in rows):
-        console.print(_times(rows))
+def shown_sizes(
+    rows: list[dict[str, Any]], keep: str, steps: int, stated: list[dict[str, Any]], columns: int
+) -> Iterator[str]:
+    """Lines of at most that many columns: the tables, sizes that cannot run, warnings, and what was assumed."""
+    running = [_with_cells(row) for row in rows if row["runs"]]
+    timed = [row for row in running if "generation_seconds" in row]
+    yield from _size_table(f"Batch ({keep} kept)", BATCH, running, columns)
+    yield from _size_table("Seconds of a step", STEP, timed, columns)
+    yield from _size_table(f"The run: {steps:,} steps and the comparison", RUN, timed or running, columns)
+    yield from _explained(timed, columns)
     for text in (*_problems(rows), *_warnings(rows)):
-        console.print(Text(text, style="yellow"))
+        yield from paragraphs(text, columns, fg="yellow")
     for source in dict.fromkeys(row["learning_rate"]["source"] for row in rows if row["learning_rate"]):
-        console.print(Text(f"learning rate: a value to start from, not a law; {source}", style="dim"))
-    for assumed in assumptions:
-        console.print(Text(f"assumed: {assumed['name']} {assumed['value']:,.6g} ({assumed['source']})", style="dim"))
+        yield from paragraphs(f"learning rate: a value to start from, not a law; {source}", columns, dim=True)
+    if stated:
+        yield from ("", style("Assumed", bold=True), *grid(assumptions(stated), columns, right=(1,)))
 
 
-def _times(rows: list[dict[str, Any]]) -> Table:
-    """Where the time goes for each size, and the totals of the run."""
-    timed = [row for row in rows if "generation_seconds" in row]
-    columns = [column for column in TIMES if any(row.get(column.key) is not None for row in timed)]
-    table = Table(caption=TIMES_CAPTION, caption_justify="left")
-    for name in ("nodes", "group", *(column.name for column in columns)):
-        table.add_column(name, justify="right")
-    for row in timed:
-        shown = (_cell(row.get(column.key), column.form) for column in columns)
-        table.add_row(f"{row['nodes']:,}", f"{row['num_generations']:,}", *shown)
-    return table
+def _size_table(title: str, columns: tuple[Column, ...], rows: list[dict[str, Any]], width: int) -> Iterator[str]:
+    """Without columns that are empty in every row."""
+    filled = [column for column in columns if any(row.get(column.key) is not None for row in rows)]
+    if not filled:
+        return
+    named = (*KEYS, *filled)
+    cells = [[_cell(row.get(column.key), column.form) for column in named] for row in rows]
+    yield style(title, bold=True)
+    yield from table([column.heading for column in named], cells, width, len(KEYS))
+    yield ""
 
 
 def _cell(value: Any, form: str) -> str:
     return NOTHING if value is None else form.format(value)
 
 
-def cells(row: dict[str, Any]) -> Iterator[str]:
-    """The cells of a size that can run."""
-    yield from _batch_cells(row)
-    per_device, accumulated = row["per_device_train_batch_size"], row["gradient_accumulation_steps"]
-    yield f"{row['num_processes']} × {per_device} × {accumulated}"
-    yield str(row["replicas"] or NOTHING)
+def _with_cells(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what is written differently from its JSON."""
     fullest = max(row["memory"].values(), key=lambda role: role["total_bytes"], default=None)
-    yield NOTHING if fullest is None else _memory_cell(fullest)
-    yield f"{row['learning_rate']['learning_rate']:.2g}"
-    for name, digits in (("tokens_per_step", 0), ("seconds_per_step", 1), ("hours", 1), ("gpu_hours", 1)):
-        yield NOTHING if row[name] is None else f"{row[name]:,.{digits}f}"
+    other = row.get("other_seconds_per_step")
+    return {
+        **row,
+        "learning_rate": row["learning_rate"]["learning_rate"],
+        "replicas": row["replicas"] or None,
+        "fullest": fullest and _memory_cell(fullest),
+        "other": other and f"{row['other_mode']} {other:,.1f}",
+    }
 
 
-def _refused(row: dict[str, Any]) -> Iterator[str]:
-    yield from _batch_cells(row)
-    yield "cannot run"
-    yield from [NOTHING] * (len(COLUMNS) + 2 - 5)
-
-
-def _batch_cells(row: dict[str, Any]) -> Iterator[str]:
-    for name in ("nodes", "num_generations", "prompts_per_step", "completions_per_step"):
-        yield NOTHING if row[name] is None else f"{row[name]:,}"
+def _explained(timed: list[dict[str, Any]], columns: int) -> Iterator[str]:
+    """What headings of the tables do not say."""
+    meanings = {
+        "efficiency": "of linear: tokens/s per GPU, compared with those on the fewest GPUs",
+        "other": "other mode: the step on the same machines in the mode that is not configured, colocate or server",
+        "jobs": "jobs: of cluster.time, one after the other",
+        "steps_per_job": "steps in a job: where cluster.time ends it",
+    }
+    for key, text in meanings.items():
+        if any(row.get(key) is not None for row in timed):
+            yield from paragraphs(text, columns, dim=True)
 
 
 def _memory_cell(role: dict[str, Any]) -> str:

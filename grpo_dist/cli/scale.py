@@ -10,7 +10,6 @@ import click
 from grpo_dist.cli.options import (
     Numbers,
     calibrate_option,
-    console,
     json_option,
     mean_completion_option,
     measured,
@@ -61,8 +60,8 @@ def scale(
     --keep group        the group and the completions per node stay: prompts per step
                         grow with the nodes. Takes no --num-generations.
 
-    A size that cannot run is a row with its reason. Hours are for grpo.max_steps, or for 100 steps where it is not
-    stated.
+    A size that cannot run is named below the tables, with its reason. Hours are for grpo.max_steps, or for 100 steps
+    where it is not stated.
 
     At the configuration's own number of nodes, rollout.nodes, rollout.replicas and distributed.num_processes hold as
     stated; at other sizes the GPUs are shared out afresh.
@@ -83,6 +82,7 @@ def scale(
         text = json.dumps({"keep": keep, "steps": steps, "sizes": rows, "assumptions": assumptions}, indent=2)
         click.echo(text)
         return
-    from grpo_dist.cli.plan_view import print_sizes
+    from grpo_dist.cli.columns import show, width
+    from grpo_dist.cli.plan_view import shown_sizes
 
-    print_sizes(rows, keep, steps, assumptions, console())
+    show(shown_sizes(rows, keep, steps, assumptions, width()))

@@ -70,7 +70,7 @@ class RolloutSection(Section):
     """Steps between checks that servers and trainer give the same tokens the same log-probabilities; 0: no checks."""
     max_restarts: NonNegative = 3
     """Consecutive restarts of a failing replica before it is given up."""
-    timeouts: TimeoutSection = TimeoutSection()
+    timeouts: TimeoutSection = TimeoutSection.model_construct()
     """How long anything may take before it counts as failed."""
 
     @property

@@ -276,22 +276,23 @@ def _problem(found: Mapping[str, Any], source: Source, root: Any) -> ConfigProbl
     stated, place = source.nearest(known)
     if stated != known and found["input"] == "":
         known, member = lookup(stated, root)
-    what = _unsuitable(found["input"], known, member, place.text)
+    what = _unsuitable(found["input"], known, member, place)
     if stated in ADAPTER and not found["input"]:
         what = f"{what}; {ONLY_ADAPTERS}"
     return ConfigProblem(place, stated, what)
 
 
-def _unsuitable(value: Any, path: DottedPath, member: Member, text: str | None) -> str:
+def _unsuitable(value: Any, path: DottedPath, member: Member, place: Place) -> str:
     """Why a setting does not accept a value, and what it accepts."""
     takes = describe(*member)
     if value in (None, "", [], ()):
         missing = f"{'has no value' if value is None else 'is empty'}; "
         example = _example(path)
         return missing + (f"write `{example}`" if example else f"give {takes}, or leave it out")
-    written = text if text is not None and isinstance(value, (int, float)) else None
-    hint = _hint(value, path, member[0], written)
-    return f"must be {takes}, not {written or shown(value)}{hint}"
+    written = place.text if place.text is not None and isinstance(value, (int, float)) else shown(value)
+    # A shell takes one pair of quotes away.
+    quoted = f"write --set {dotted(path)}=\"'{written}'\"" if place.names == path else f"put it in quotes: '{written}'"
+    return f"must be {takes}, not {written}{_hint(value, path, member[0], quoted)}"
 
 
 def _example(path: DottedPath) -> str | None:
@@ -300,12 +301,12 @@ def _example(path: DottedPath) -> str | None:
     return EXAMPLES.get(name) or EXAMPLES.get(f"cluster.{name}")
 
 
-def _hint(value: Any, path: DottedPath, annotation: Any, written: str | None) -> str:
+def _hint(value: Any, path: DottedPath, annotation: Any, quoted: str) -> str:
     kinds = [kind for kind, _ in members(annotation)]
     if isinstance(value, str):
         return _hint_for_text(value, path, annotation, kinds)
     if str in kinds and isinstance(value, (int, float)):
-        return f"; put it in quotes: '{written or shown(value)}'"
+        return f"; {quoted}"
     if int in kinds and isinstance(value, (int, float)) and abs(value) > LARGEST_INTEGER:
         return f"; the largest is {LARGEST_INTEGER}"
     return ""

@@ -355,16 +355,16 @@ class RunConfig(Section):
     """One run: what to train, and the machines to train it on. Nothing is derived here."""
 
     model: ModelSection
-    lora: LoraSection = LoraSection()
+    lora: LoraSection = LoraSection.model_construct()
     data: DataSection
-    rewards: RewardsSection = RewardsSection()
+    rewards: RewardsSection = RewardsSection.model_construct()
     warm_start: WarmStartSection | None = None
     """Supervised warm start for the format; null goes straight to GRPO."""
-    grpo: GrpoSection = GrpoSection()
-    rollout: RolloutSection = RolloutSection()
-    distributed: DistributedSection = DistributedSection()
-    cluster: ClusterSection = ClusterSection()
-    evaluation: EvaluationSection = EvaluationSection()
+    grpo: GrpoSection = GrpoSection.model_construct()
+    rollout: RolloutSection = RolloutSection.model_construct()
+    distributed: DistributedSection = DistributedSection.model_construct()
+    cluster: ClusterSection = ClusterSection.model_construct()
+    evaluation: EvaluationSection = EvaluationSection.model_construct()
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = ()
     """Experiment trackers that receive the metrics in addition to `metrics.jsonl`; `none` for none."""
 

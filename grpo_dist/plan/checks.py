@@ -276,8 +276,17 @@ def _shorter_signal(seconds: float, needed: float) -> str:
 
 def jobs_of(config: RunConfig, seconds: float) -> int:
     """Number of consecutive jobs for this many seconds of work; only work until the signal is kept."""
-    usable = seconds_of(config.cluster.time) - config.cluster.signal_seconds
-    return max(1, ceil(seconds / max(1, usable)))
+    return max(1, ceil(seconds / max(1, _usable(config))))
+
+
+def steps_of_a_job(config: RunConfig, seconds: float, per_step: float) -> int | None:
+    """Steps after which a job of `cluster.time` ends; None if the whole run of so many seconds fits into one."""
+    return int(_usable(config) // per_step) if seconds > _usable(config) else None
+
+
+def _usable(config: RunConfig) -> int:
+    """Seconds of a job before its signal."""
+    return seconds_of(config.cluster.time) - config.cluster.signal_seconds
 
 
 def deadline_warnings(config: RunConfig, per_step: float, hours: float | None, save_steps: int) -> Iterator[str]:
@@ -287,8 +296,7 @@ def deadline_warnings(config: RunConfig, per_step: float, hours: float | None, s
         per_step: seconds of an optimizer step.
         hours: of the whole run; None if its steps are not set.
     """
-    limit, stated = seconds_of(config.cluster.time), config.cluster.time
-    usable = limit - config.cluster.signal_seconds
+    usable, stated = _usable(config), config.cluster.time
     if per_step > usable:
         needed = _written(2 * per_step + config.cluster.signal_seconds)
         yield (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.checks import jobs_of
+from grpo_dist.plan.checks import jobs_of, steps_of_a_job
 from grpo_dist.plan.fit import nodes_of_a_group
 from grpo_dist.plan.inputs import Measured
 from grpo_dist.plan.launch import LaunchPlan, plan_run, plan_without_hint
@@ -77,6 +77,7 @@ class Size:
             "run_gpu_hours": gpu_hours,
             "hours_per_epoch": problems and problems / self.prompts_per_step * time["seconds_per_step"] / 3600,
             "jobs": jobs_of(self.config, seconds),
+            "steps_per_job": steps_of_a_job(self.config, seconds, time["seconds_per_step"]),
             "cost": None if price is None or gpu_hours is None else price * gpu_hours,
         }
 
