@@ -47,7 +47,9 @@ def grid(rows: Iterable[Sequence[str]], columns: int, right: Iterable[int] = ())
         if not first:
             yield from paragraphs(last, columns) if _length(last) > columns else (last,)
             continue
-        start = GAP.join(_aligned(cell, size, at in right) for at, (cell, size) in enumerate(zip(first, widths)))
+        start = GAP.join(
+            _aligned(cell, size, at in right) for at, (cell, size) in enumerate(zip(first, widths, strict=False))
+        )
         beside = columns - taken >= min(LEAST, _length(last))
         parts = list(paragraphs(last, columns - (taken if beside else 4), dim=True)) or [""]
         yield f"{start}{GAP}{parts.pop(0)}" if beside else start
@@ -56,13 +58,14 @@ def grid(rows: Iterable[Sequence[str]], columns: int, right: Iterable[int] = ())
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], columns: int, keys: int = 1) -> Iterator[str]:
     """Cells under their headings, to the right. Columns for which there is no room follow below, beside the first."""
-    cells = list(zip(headings, *rows))
+    cells = list(zip(headings, *rows, strict=True))
     widths = [max(_length(line) for cell in column for line in cell.split("\n")) for column in cells]
     for number, block in enumerate(_blocks(widths, columns, keys)):
         yield from [""] if number else []
         named = zip_longest(*(reversed(cells[at][0].split("\n")) for at in block), fillvalue="")
         for line in reversed(list(named)):
-            yield click.style(GAP.join(_aligned(word, widths[at], True) for at, word in zip(block, line)), bold=True)
+            words = (_aligned(word, widths[at], True) for at, word in zip(block, line, strict=True))
+            yield click.style(GAP.join(words).rstrip(), bold=True)
         for row in rows:
             yield GAP.join(_aligned(row[at], widths[at], True) for at in block)
 

@@ -12,7 +12,7 @@ import click
 from grpo_dist.cli.options import console, each_readable, json_option, readable
 
 if TYPE_CHECKING:
-    from grpo_dist.report import RunRecord
+    from grpo_dist.report.record import RunRecord
 
 
 @click.command()
@@ -26,8 +26,7 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
     Several runs, or a directory with runs in it, for example a sweep's, are shown beside one another: the settings in
     which they differ, and what became of each. Of a sweep DIR/report.html is written too.
     """
-    from grpo_dist.report import read_run
-    from grpo_dist.report.record import is_run, is_sweep, runs_below
+    from grpo_dist.report.record import is_run, is_sweep, read_run, runs_below
 
     if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
         return _one(read_run(runs[0]), as_json)
@@ -48,7 +47,9 @@ def _checked(path: Path) -> RunRecord:
 def _one(record: RunRecord, as_json: bool) -> None:
     from rich.console import Console
 
-    from grpo_dist.report import print_summary, summary, write_html
+    from grpo_dist.report.html import write_html
+    from grpo_dist.report.summary import summary
+    from grpo_dist.report.terminal import print_summary
 
     with readable(record.path):
         page = _written(lambda: write_html(record), record.path / "report.html")

@@ -39,7 +39,9 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     from grpo_dist.launch.local import execute, open_run
     from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
-    from grpo_dist.report import read_run, summary, write_html
+    from grpo_dist.report.html import write_html
+    from grpo_dist.report.record import read_run
+    from grpo_dist.report.summary import summary
     from grpo_dist.run.control import TRY_AGAIN, Stopped
 
     run_config = load_config(config, overrides)
@@ -71,7 +73,8 @@ def _debug(config: str, overrides: tuple[str, ...], output: Path | None, as_json
     from grpo_dist.findings import any_error
     from grpo_dist.launch.process import Interrupted
     from grpo_dist.progress import Terminal
-    from grpo_dist.report import read_run, write_html
+    from grpo_dist.report.html import write_html
+    from grpo_dist.report.record import read_run
 
     run_config = load_config(config, overrides)
     path = output or Path("runs") / f"{Path(config).stem}-debug"

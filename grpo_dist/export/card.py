@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.masking import masked
-from grpo_dist.report import RunRecord, summary
 from grpo_dist.report.numbers import number, percent, points
+from grpo_dist.report.record import RunRecord
+from grpo_dist.report.summary import summary
 
 RECIPE = ("model", "lora", "data", "rewards", "warm_start", "grpo", "evaluation")
 """Sections of the configuration that others need; where it ran stays private."""

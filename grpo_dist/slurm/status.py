@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,9 +17,9 @@ from grpo_dist.errors import RunDirectoryError, SlurmError
 from grpo_dist.report.record import RunRecord, read_run, runs_below
 from grpo_dist.run.control import FAILED as ATTEMPT_FAILED
 from grpo_dist.run.control import REFUSED, AttemptOutcome, read_outcome
-from grpo_dist.run.directory import RunDirectory, read_json
+from grpo_dist.run.directory import RunDirectory, read_json, write_json
+from grpo_dist.slurm import client
 from grpo_dist.slurm.client import QueuedJob, my_jobs
-from grpo_dist.slurm.submit import job_of, read_job
 
 State = Literal["new", "queued", "running", "stopped", "failed", "finished"]
 
@@ -26,6 +28,74 @@ FAILED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 FAILURE_FILE = "failure.json"
 """In the run directory: why the last attempt failed, with `cause` (the likely one) and `why`."""
 RECENT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """The content of `job.json`: the job a run was submitted as, or runs as."""
+
+    job_id: str
+    """`7`, or `7_3` for task 3 of an array."""
+    submitted: str
+    """When, ISO 8601 in UTC."""
+    slurm_submitted: str = ""
+    """When, by Slurm's clock, ISO 8601 in UTC; empty if it did not say. It changes when a job is put back."""
+    cluster: str = ""
+    """Slurm's name of the cluster; empty if it did not say."""
+    directory: str = ""
+    """Working directory of the job."""
+    output: str = ""
+    """What the batch script prints goes to this file."""
+
+    def is_of(self, job: QueuedJob) -> bool:
+        """Whether this is the job. Slurm may begin its numbers anew, and each cluster has its own."""
+        if job.job_id != self.job_id or (self.cluster and job.cluster and self.cluster != job.cluster):
+            return False
+        if self.directory and Path(self.directory).resolve() != job.directory.resolve():
+            return False
+        # A job that was put back has a later time.
+        return job.restarts > 0 or not (self.slurm_submitted and job.submitted) or self.slurm_submitted == job.submitted
+
+
+def write_job(
+    run: RunDirectory, job_id: str, fields: Mapping[str, str], *, cluster: str = "", output: str = ""
+) -> None:
+    """Record the job of the run.
+
+    Args:
+        fields: those of `scontrol show job`.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # In a container the zone of the host, in which Slurm writes times, is not known.
+    submitted = "" if client.out_of_reach() else client.utc(fields.get("SubmitTime", ""))
+    where = output or fields.get("StdOut", "")
+    record = JobRecord(job_id, submitted or now, submitted, cluster, fields.get("WorkDir", ""), where)
+    write_json(run.job, asdict(record))
+
+
+def read_job(run: RunDirectory) -> JobRecord | None:
+    """The record; None if the run was never submitted.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
+    """
+    try:
+        text = run.job.read_text(encoding="utf-8")
+        return JobRecord(**json.loads(text))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise RunDirectoryError(f"{run.job}: damaged ({error})", hint=f"mv {run.job} {run.job}.damaged") from error
+
+
+def job_of(run: RunDirectory, jobs: Sequence[QueuedJob]) -> QueuedJob | None:
+    """The job of a run in the queue: the one it was submitted as, or one that runs in its directory.
+
+    The latter was submitted by hand, or as the successor of an earlier job. Jobs that have not ended take precedence.
+    """
+    record, path = read_job(run), run.path.resolve()
+    found = [job for job in jobs if (record and record.is_of(job)) or job.directory.resolve() == path]
+    return min(reversed(found), key=lambda job: job.ended, default=None)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from click import Context
 from click.testing import CliRunner
 
@@ -50,9 +51,46 @@ def test_a_command_does_not_wait_for_the_others():
 
 def test_planning_imports_nothing_heavy():
     loaded = modules_after(
-        "from grpo_dist.launch import local\nfrom grpo_dist.plan import plan_run\nfrom grpo_dist.report import read_run"
+        "from grpo_dist.launch import local\n"
+        "from grpo_dist.plan import plan_run\n"
+        "from grpo_dist.report.record import read_run"
     )
     assert not loaded & HEAVY
+
+
+NEEDLESS = {"rich", "jinja2", "asyncio", "subprocess", "multiprocessing", "click.testing"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "besides"),
+    [
+        (("plan", "CONFIG"), {"grpo_dist.report", "grpo_dist.launch", "grpo_dist.slurm", "grpo_dist.rewards"}),
+        (("plan", "CONFIG", "--json"), {"grpo_dist.cli.columns"}),
+        (("scale", "CONFIG", "--nodes", "1,2"), {"grpo_dist.report.html", "grpo_dist.launch", "grpo_dist.slurm"}),
+    ],
+)
+def test_planning_imports_only_what_it_needs(tmp_path, arguments, besides):
+    """Half of its processor time is imports, so a list of modules holds it and not a clock."""
+    config = tmp_path / "config.yaml"
+    config.write_text("{model: {name_or_path: Qwen/Qwen3-4B}, data: {name_or_path: a/b}, cluster: {gpus_per_node: 8}}")
+    typed = [str(config) if word == "CONFIG" else word for word in arguments]
+    assert imported_by(*typed).isdisjoint(NEEDLESS | besides)
+
+
+@pytest.mark.parametrize("command", ["status", "logs"])
+def test_looking_at_a_run_imports_no_planner(tmp_path, command):
+    assert imported_by(command, str(tmp_path)).isdisjoint({"pydantic", "jinja2", "grpo_dist.plan", "grpo_dist.launch"})
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Names of all modules that a command has imported when it ends."""
+    code = (
+        "import sys, json\nfrom grpo_dist.cli import main\nsys.stdout = sys.stderr\n"
+        "try: main(sys.argv[1:], standalone_mode=False)\nexcept Exception: pass\n"
+        "print(json.dumps(list(sys.modules)), file=sys.__stdout__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
 
 
 def test_the_commands_are_these():

@@ -15,7 +15,8 @@ from grpo_dist.export.card import Export, model_card
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.masking import MASK, from_environment, hidden, masked, plain_secrets
 from grpo_dist.plan import plan_run
-from grpo_dist.report import read_run, write_html
+from grpo_dist.report.html import write_html
+from grpo_dist.report.record import read_run
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run.directory import RunDirectory
 

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from grpo_dist.export.card import Export, model_card
-from grpo_dist.report import RunRecord
-from grpo_dist.report.record import Comparison
+from grpo_dist.report.record import Comparison, RunRecord
 
 CHECK = {
     "reader": "transformers",

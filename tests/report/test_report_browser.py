@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import synthetic_runs as runs
 
-from grpo_dist.report import read_run, write_html
+from grpo_dist.report.html import write_html
+from grpo_dist.report.record import read_run
 
 pytestmark = pytest.mark.heavy
 OPEN_ALL = "document.querySelectorAll('details').forEach(details => details.open = true)"

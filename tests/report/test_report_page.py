@@ -12,7 +12,9 @@ import pytest
 import synthetic_runs as runs
 
 from grpo_dist.errors import ReportError
-from grpo_dist.report import html, read_run, render_html, write_html
+from grpo_dist.report import html
+from grpo_dist.report.html import render_html, write_html
+from grpo_dist.report.record import read_run
 
 VOID = {"meta", "link", "input"}
 FOREIGN = {"line", "circle", "path"}

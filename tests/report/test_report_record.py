@@ -10,8 +10,9 @@ import pytest
 import synthetic_runs as runs
 
 from grpo_dist.errors import ReportError
-from grpo_dist.report import read_run, summary
 from grpo_dist.report.numbers import ends
+from grpo_dist.report.record import read_run
+from grpo_dist.report.summary import summary
 
 KEYS = {
     "run", "state", "model", "model_backend", "steps", "max_steps", "world_size", "distributed_type", "backend",

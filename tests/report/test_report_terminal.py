@@ -13,8 +13,10 @@ import pytest
 import synthetic_runs as runs
 from rich.console import Console
 
-from grpo_dist.report import print_summary, read_run, summary
 from grpo_dist.report.html import render_html
+from grpo_dist.report.record import read_run
+from grpo_dist.report.summary import summary
+from grpo_dist.report.terminal import print_summary
 
 HEAVY = {"torch", "trl", "transformers", "peft", "accelerate", "pyarrow", "pandas", "numpy"}
 
@@ -114,7 +116,10 @@ def test_brackets_in_names_are_no_markup(tmp_path: Path) -> None:
 
 
 def test_importing_the_report_needs_no_training_environment() -> None:
-    code = "import grpo_dist.report, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys\nfrom grpo_dist.report import html, terminal\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "grpo_dist" in loaded
     assert not HEAVY & set(loaded)

@@ -21,7 +21,7 @@ from grpo_dist.export.card import Export, model_card
 from grpo_dist.export.push import ExportRequest, made_from
 from grpo_dist.plan.checks import extra
 from grpo_dist.progress import say
-from grpo_dist.report import read_run
+from grpo_dist.report.record import read_run
 from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD, step_of
 from grpo_dist.run.directory import write_atomically, write_json
 from grpo_dist.training.common.environment import packages
