@@ -12,7 +12,7 @@ from grpo_dist.config.base import LARGEST_INTEGER, Member, choices, describe, is
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
-from grpo_dist.config.yaml_source import ConfigProblem, DottedPath, Source, dotted, shown
+from grpo_dist.config.yaml_source import ConfigProblem, DottedPath, Place, Source, dotted, shown
 from grpo_dist.text import closest
 
 
