@@ -64,7 +64,7 @@ NEEDLESS = {"rich", "jinja2", "asyncio", "subprocess", "multiprocessing", "click
 @pytest.mark.parametrize(
     ("arguments", "besides"),
     [
-        (("plan", "CONFIG"), {"grpo_dist.report", "grpo_dist.launch", "grpo_dist.slurm", "grpo_dist.rewards"}),
+        (("plan", "CONFIG"), {"grpo_dist.report.html", "grpo_dist.launch", "grpo_dist.slurm", "grpo_dist.rewards"}),
         (("plan", "CONFIG", "--json"), {"grpo_dist.cli.columns"}),
         (("scale", "CONFIG", "--nodes", "1,2"), {"grpo_dist.report.html", "grpo_dist.launch", "grpo_dist.slurm"}),
     ],
