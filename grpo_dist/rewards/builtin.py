@@ -1,4 +1,4 @@
-"""The built-in rewards: the recipe's four, their strict counterparts, the comparison's judge, and length penalties.
+r"""The built-in rewards: the recipe's four, their strict counterparts, the comparison's judge, and length penalties.
 
 The `notebook` rewards compute exactly what the recipe's notebook does, including its faults: extra text on a new line
 after the solution costs nothing, `1_0` counts as ten, and the first number of a longer solution is enough for

@@ -17,15 +17,14 @@ from grpo_dist.render.slurm import comparison_script
 from grpo_dist.report.record import SWEEP_FILE
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm import client
+from grpo_dist.slurm.status import read_job, write_job
 from grpo_dist.slurm.submit import (
     PlannedRun,
     cancelled_on_failure,
     check_mounts,
     created,
     planned,
-    read_job,
     submit_lock,
-    write_job,
 )
 
 ARRAY_FILE, COMPARE_FILE = "array.sh", "compare.sh"
