@@ -39,7 +39,7 @@ from grpo_dist.run.control import (
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.slurm.client import Allocation, out_of_reach, parse_seconds, shown
 from grpo_dist.slurm.requeue import fruitless, requeue, submission
-from grpo_dist.slurm.submit import write_job
+from grpo_dist.slurm.status import write_job
 
 LOCK_SECONDS = 120.0
 """A file server may keep the lock of a node that lost power for a while."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.run.control import OUTCOME
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.slurm.submit import read_job
+from grpo_dist.slurm.status import read_job
 
 STAGES = ("prepare", "train", "compare", "report")
 """In order; by default the log of the last stage that has begun is shown."""
