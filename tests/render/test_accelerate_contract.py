@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from plans import LAYOUTS, layout, planned
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
+from grpo_dist.launch.forks import LAUNCHER, Forks
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render import render_files
 from grpo_dist.render.accelerate import launch_arguments
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 WORKER = Path(__file__).with_name("launched_world.py")
 
 
@@ -116,23 +117,31 @@ def test_accelerate_would_launch_any_plan(nodes, gpus, strategy, rollout, prompt
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory) -> Callable[[str], list[dict[str, Any]]]:
-    """Strategy → what each of two processes on this CPU said of its world."""
-    return cache(lambda strategy: launch(strategy, tmp_path_factory.mktemp(strategy)))
+def launched(tmp_path_factory) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Strategy → what each of two processes on this CPU said of its world. Accelerate is imported once for all."""
+    directories = {strategy: tmp_path_factory.mktemp(strategy) for strategy in STRATEGIES}
+    commands = {strategy: command(strategy, directory) for strategy, directory in directories.items()}
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    with Forks(directories["ddp"], env) as forks:
+
+        @cache
+        def launch(strategy: str) -> list[dict[str, Any]]:
+            process = forks.start(commands[strategy], env)
+            told = process.stdout.read().decode(errors="replace")
+            assert process.wait() == 0, told
+            return [json.loads((directories[strategy] / f"world-{rank}.json").read_text()) for rank in range(2)]
+
+        yield launch
 
 
-def launch(strategy: str, directory: Path) -> list[dict[str, Any]]:
+def command(strategy: str, directory: Path) -> list[str]:
     grpo = {"prompts_per_step": 8, "num_generations": 2, "max_completion_length": 32, "max_grad_norm": 0}
     config, plan = planned(gpus=0, num_processes=2, strategy=strategy, grpo=grpo, model={"dtype": "float32"})
-    arguments = written(config, plan, directory)
     worker = [str(WORKER), str(directory), str(plan.batch.per_device_train_batch_size)]
-    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", *arguments, *worker]
-    subprocess.run(command, env={**os.environ, **on_cpu}, check=True, timeout=500)
-    return [json.loads((directory / f"world-{rank}.json").read_text()) for rank in range(2)]
+    return [sys.executable, "-m", LAUNCHER, *written(config, plan, directory), *worker]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_launched_world_is_the_planned_one(strategy, launched):
     first, second = launched(strategy)
     for world in (first, second):
