@@ -49,6 +49,9 @@ from grpo_dist.errors import ConfigError
 from grpo_dist.masking import MASK, hidden, is_secret_name, masked
 from grpo_dist.text import closest
 
+DEEPEST = 50
+"""Names in the path of an override."""
+
 
 class _Refused(Exception):
     """An override that cannot be applied; the message reads `what is wrong; what to type`."""
@@ -58,6 +61,10 @@ def apply(source: Source, overrides: Sequence[str]) -> Source:
     """The source with all overrides applied, the last one winning; one that cannot be applied is a problem."""
     for index, text in enumerate(overrides):
         name = text.partition("=")[0].strip()
+        if name.count(".") >= DEEPEST:
+            what = f"{name.count('.') + 1:,} names one below the other, and no setting is that deep; shorten it"
+            source.problems.append(ConfigProblem(Place(f"--set {shortened(text)}", (1, index)), (), what))
+            continue
         path, told = _path(name), f"{name}={MASK}" if is_secret_name(name) else shortened(hidden(text))
         place = Place(f"--set {told}", (1, index), path)
         try:

@@ -26,6 +26,8 @@ from grpo_dist.masking import hidden
 DottedPath = tuple[str | int, ...]
 
 SHOWN_CHARACTERS = 60
+MOST_PROBLEMS, SHOWN_PROBLEMS = 30, 10
+"""Beyond the first number only so many are shown, and how many more there are."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class UnreadableConfig(Exception):
 def error(problems: Iterable[ConfigProblem]) -> ConfigError:
     """All problems in the order of their places, one line each, without duplicates."""
     ordered = sorted(problems, key=lambda problem: problem.place.order)
-    return ConfigError("\n".join(dict.fromkeys(map(str, ordered))))
+    lines = list(dict.fromkeys(map(str, ordered)))
+    if len(lines) > MOST_PROBLEMS:
+        lines[SHOWN_PROBLEMS:] = [f"and {len(lines) - SHOWN_PROBLEMS:,} problems more"]
+    return ConfigError("\n".join(lines))
 
 
 def dotted(path: DottedPath) -> str:

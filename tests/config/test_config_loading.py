@@ -307,3 +307,15 @@ def test_a_run_with_a_setting_since_removed_still_loads(tmp_path):
         load_config(tmp_path / "config.yaml")
     (tmp_path / "plan.json").write_text("{}")
     assert load_config(tmp_path / "config.yaml").evaluation.batch_size == 3
+
+
+def test_an_override_of_thousands_of_levels_and_thousands_of_problems_are_told_shortly(tmp_path):
+    from grpo_dist.config import load_config
+    from grpo_dist.errors import ConfigError
+
+    (tmp_path / "x.yaml").write_text("model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n")
+    with pytest.raises(ConfigError, match="5,000 names one below the other"):
+        load_config(tmp_path / "x.yaml", [".".join(["a"] * 5000) + "=1"])
+    with pytest.raises(ConfigError) as many:
+        load_config(tmp_path / "x.yaml", [f"zz{number}=1" for number in range(40)])
+    assert str(many.value).endswith("and 30 problems more")
