@@ -112,6 +112,13 @@ def fruitless_attempts(run: RunDirectory) -> int:
     return count
 
 
+OUT_OF_MEMORY = (
+    r"oom-kill|oom_kill|Out of memory: Killed|Out Of Memory|DefaultCPUAllocator: can't allocate|"
+    r"[Ee]xceeded (job |step )?memory limit|OOM Killed"
+)
+"""What the kernel, Slurm and PyTorch print when a process is ended for its memory."""
+MEMORY_CAUSE = "the node is out of memory"
+
 OUTCOME = "outcome.json"
 DONE, FAILED, REFUSED = 0, 1, 2
 TRY_AGAIN = 75

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,6 +233,26 @@ def _job(line: str) -> QueuedJob:
         restarts=int(restarts) if restarts.isdigit() else 0,
         cluster=cluster,
     )
+
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def memory_of(job_id: str, root: Path = CGROUPS) -> tuple[int, int | None]:
+    """(processes of the job that the kernel killed for its memory, the limit in bytes), on this node.
+
+    From the cgroups Slurm made for the job, version 1 or 2; (0, None) where there are none.
+    """
+    kills, limit = 0, None
+    for job in (*root.glob(f"memory/slurm*/uid_*/job_{job_id}"), *root.glob(f"system.slice/*slurmstepd*/job_{job_id}")):
+        counters = [job / "memory.events"] if (job / "memory.events").exists() else job.rglob("memory.oom_control")
+        for counter in counters:  # version 2 counts what is below as well
+            with suppress(OSError):
+                kills += sum(map(int, re.findall(r"^oom_kill (\d+)", counter.read_text(), re.MULTILINE)))
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                limit = int((job / name).read_text())
+    return kills, limit
 
 
 SLURM_SECONDS = 60.0

@@ -9,7 +9,9 @@ close RUN ATTEMPT CODE                      decide what follows the attempt: don
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -28,6 +30,8 @@ from grpo_dist.run.checkpoints import newest_step
 from grpo_dist.run.control import (
     DONE,
     FAILED,
+    MEMORY_CAUSE,
+    OUT_OF_MEMORY,
     STARTED,
     TRY_AGAIN,
     AttemptOutcome,
@@ -37,7 +41,7 @@ from grpo_dist.run.control import (
     stop_requested,
 )
 from grpo_dist.run.directory import RunDirectory, write_json
-from grpo_dist.slurm.client import Allocation, out_of_reach, parse_seconds, shown
+from grpo_dist.slurm.client import Allocation, memory_of, out_of_reach, parse_seconds, shown
 from grpo_dist.slurm.requeue import fruitless, requeue, submission
 from grpo_dist.slurm.status import write_job
 
@@ -46,6 +50,14 @@ LOCK_SECONDS = 120.0
 RETRY_SECONDS = 2.0
 CLAIM_SECONDS = 300.0
 """For a job whose state is not known, from the opening of an attempt until its first node holds the lock."""
+PRINTED_BYTES = 1 << 20
+SRUN_REFUSES = re.compile(
+    r"(?<=srun: )(error: (Unable to create step|Unable to confirm allocation|Step requested|Invalid|Memory required|"
+    r"More processors|Requested).*|fatal: .*|unrecognized option.*|invalid option.*)"
+)
+"""srun's own words when it starts nothing."""
+SRUN_PASSING = r"[Cc]ompleting|[Tt]imed out|contact slurm controller|[Cc]ommunication|Zero Bytes|temporarily"
+"""In them: what may be otherwise the next time."""
 ALIVE = ("RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 """States of a job whose processes may be running."""
 
@@ -190,6 +202,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
             print(f"{attempt} cannot be written: {error.strerror}; mend that, then submit again", file=sys.stderr)
             return FAILED
         print(outcome.why, file=sys.stderr)
+    outcome = _explained(run, attempt, outcome)
     if outcome.code == TRY_AGAIN:
         return requeue(run, attempt, this_allocation(), load_config(run.config))
     if outcome.code == DONE:
@@ -209,9 +222,59 @@ def _missing_outcome(run: RunDirectory, attempt: Path, code: int) -> AttemptOutc
         why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
         outcome = AttemptOutcome(TRY_AGAIN if code else FAILED, why, newest_step(run.checkpoints))
         for path in (run.failure, attempt / run.failure.name):
-            write_json(path, {"role": "node", "node": 0, "why": why})
+            write_json(path, {"role": "node", "node": 0, "why": why, "cause": None, "hint": None})
     outcome.write(attempt)
     return outcome
+
+
+def _explained(run: RunDirectory, attempt: Path, outcome: AttemptOutcome) -> AttemptOutcome:
+    """Correct the outcome of an attempt that is to be tried again by what Slurm itself said of it.
+
+    What was killed for its memory, and what srun refuses, would end the same way again.
+    """
+    recorded = attempt / run.failure.name
+    if outcome.code != TRY_AGAIN or not recorded.exists() or stop_requested(run) is not None:
+        return outcome
+    failure = json.loads(recorded.read_text(encoding="utf-8"))
+    job_id = os.environ.get("SLURM_JOB_ID", "")
+    said = "\n".join(re.findall(r"^(?:slurmstepd|srun)\b.*", _printed_in(attempt), re.MULTILINE))
+    kills, limit = memory_of(job_id)
+    if failure.get("cause") is None and (kills or re.search(OUT_OF_MEMORY, said)):
+        why, hint = MEMORY_CAUSE, _more_memory(shown(job_id), limit)
+    elif failure["role"] == "node" and (refused := SRUN_REFUSES.search(said)) and not re.search(SRUN_PASSING, said):
+        why, hint = (
+            f"srun refuses: {refused[0]}",
+            "mend the options of the job: cluster.sbatch, or what sbatch was given",
+        )
+    else:
+        return outcome
+    for path in (run.failure, recorded):
+        write_json(path, failure | {"cause": why, "hint": hint})
+    corrected = AttemptOutcome(FAILED, f"{outcome.why}\n  likely cause: {why}\n  → {hint}", outcome.step)
+    corrected.write(attempt)
+    print(f"  likely cause: {why}\n  → {hint}", file=sys.stderr)
+    return corrected
+
+
+def _printed_in(attempt: Path) -> str:
+    """What this job has printed since the attempt was opened, as far as it is known where that goes."""
+    output = _own_output()
+    if not output:
+        return ""
+    with open(output, "rb") as printed:
+        printed.seek(max(0, os.path.getsize(output) - PRINTED_BYTES))
+        _, opened, said = printed.read().decode(errors="replace").rpartition(f"logs: {attempt}\n")
+    return said if opened else ""
+
+
+def _more_memory(fields: Mapping[str, str], limit: int | None) -> str:
+    asked = fields.get("MinMemoryNode") or fields.get("MinMemoryCPU")
+    per = "node" if "MinMemoryNode" in fields else "CPU"
+    had = f"the job asked for {'all memory of a node' if asked == '0' else f'{asked} per {per}'}; " if asked else ""
+    had += f"its limit was {limit / 2**30:.1f} GiB; " if limit else ""
+    if asked == "0":
+        return f"{had}choose nodes with more memory, or fewer processes or rewards on each"
+    return f"{had}ask for more: --set 'cluster.sbatch=[--mem=0]' is all of a node's memory"
 
 
 def _check_time(config: RunConfig, plan: LaunchPlan, fields: Mapping[str, str]) -> None:

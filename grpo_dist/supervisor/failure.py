@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from grpo_dist.run.control import FAILED, REFUSED, TRY_AGAIN
+from grpo_dist.run.control import FAILED, MEMORY_CAUSE, OUT_OF_MEMORY, REFUSED, TRY_AGAIN
 
 SHOWN_LINES = 15
 
@@ -25,9 +25,9 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     (r"No space left on device|Errno 28|Disk quota exceeded", "the disk is full", "make room, then submit again"),
     (
-        r"oom-kill|oom_kill|Out of memory: Killed|DefaultCPUAllocator: can't allocate|exceeded memory limit",
-        "the node is out of memory",
-        "ask for more: cluster.sbatch: [--mem=0]",
+        OUT_OF_MEMORY,
+        MEMORY_CAUSE,
+        "ask for more: --set 'cluster.sbatch=[--mem=0]' is all of a node's memory",
     ),
     (
         r"outgoing traffic|offline mode|LocalEntryNotFoundError|Cannot reach https?://|Max retries exceeded with url",
@@ -57,6 +57,11 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
 )
 """(pattern in the last lines, likely cause, what to do); the first pattern that matches counts."""
+
+KILLED = (
+    "SIGKILL without a word is most often the memory limit: sacct -j JOB --format=State,MaxRSS or dmesg on the node "
+    "say so; ask for more with --set 'cluster.sbatch=[--mem=0]'"
+)
 
 BROKEN_CONNECTIONS = frozenset({CAUSES[6][1], CAUSES[7][1]})
 """What a process reports when its peer has died: rarely the cause itself."""
@@ -116,7 +121,8 @@ def failure_of(node: int, host: str, role: str, code: int | None, why: str, tail
     for pattern, cause, hint in CAUSES:
         if re.search(pattern, "\n".join((why, *lines))):
             return Failure(node, host, role, code, why, lines, cause, hint)
-    return Failure(node, host, role, code, why, lines)
+    failure = Failure(node, host, role, code, why, lines)
+    return replace(failure, hint=KILLED) if failure.killed_by == signal.SIGKILL else failure
 
 
 def first_cause(failures: Iterable[Failure]) -> Failure:

@@ -15,7 +15,7 @@ from grpo_dist.launch.open import check_as_started
 from grpo_dist.run.checkpoints import seal
 from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait
+from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait, memory_of
 from grpo_dist.slurm.job import main
 from grpo_dist.slurm.status import status_of
 
@@ -265,6 +265,54 @@ def test_restarts_by_slurm_itself_count_as_well(opened, attempt, monkeypatch, ca
     assert attempt(None) == (FAILED, None), "Slurm started it again"
     assert opened[0].failure.exists()
     assert "not again: 3 attempts" in capsys.readouterr().err
+
+
+MEMORY = "ask for more: --set 'cluster.sbatch=[--mem=0]'"
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause", "hint"),
+    [
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.", "the node is out of memory", MEMORY),
+        ("slurmstepd-a1: error: StepId=7.0 exceeded memory limit (5632 > 1024), being killed", "the node is", MEMORY),
+        ("srun: error: a2: task 1: Out Of Memory", "the node is out of memory", MEMORY),
+        (
+            "srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification",
+            "srun refuses: error: Unable to create step for job 7: Invalid generic resource",
+            "cluster.sbatch",
+        ),
+        ("srun: error: Unable to create step for job 7: Job/step already completing or completed", None, None),
+        ("a reward printed: oom_kill", None, None),
+        ("", None, None),
+    ],
+)
+def test_what_slurm_itself_says_of_an_attempt_decides(opened, calls, monkeypatch, printed, cause, hint, tmp_path):
+    run, attempt, _ = opened
+    output = tmp_path / "slurm-7.out"
+    earlier = "srun: error: a2: task 1: Out Of Memory"
+    output.write_text(f"{earlier}\nrun directory: x\nlogs: {attempt}\n{printed}\n")
+    monkeypatch.setattr("grpo_dist.slurm.job._own_output", lambda: str(output))
+    assert close(run, "attempt-1", None, code=137) == (FAILED if cause else TRY_AGAIN)
+    assert any("requeue" in call for call in calls()) == (cause is None)
+    told = json.loads(run.failure.read_text())
+    assert (told["cause"] or "").startswith(cause or "") and bool(told["cause"]) == bool(cause)
+    assert (hint or "") in (told["hint"] or "")
+
+
+@pytest.mark.parametrize(
+    ("place", "counters"),
+    [
+        ("memory/slurm/uid_5/job_7", {"memory.limit_in_bytes": "2048", "step_0/memory.oom_control": "oom_kill 2"}),
+        ("system.slice/slurmstepd.scope/job_7", {"memory.max": "2048", "memory.events": "max 9\noom 2\noom_kill 2"}),
+    ],
+)
+def test_the_kernel_s_counters_of_a_job_are_read(tmp_path, place, counters):
+    for name, text in counters.items():
+        path = tmp_path / place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert memory_of("7", tmp_path) == (2, 2048)
+    assert memory_of("77", tmp_path) == (0, None)
 
 
 def test_a_new_submission_has_three_attempts_again(opened, attempt, tmp_path, monkeypatch):

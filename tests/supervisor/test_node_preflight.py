@@ -152,6 +152,7 @@ def test_the_likely_cause_decides_whether_to_try_again(code, tail, cause, outcom
     assert (failure.cause or "").startswith(cause or ""), failure.cause
     assert (failure.cause is None) == (cause is None)
     assert failure.outcome == outcome
+    assert failure.killed_by != 9 or "memory" in failure.hint, "a bare SIGKILL has a hint"
 
 
 def test_of_failures_that_come_together_the_first_cause_is_told():
