@@ -21,7 +21,7 @@ import pytest
 import yaml
 from engines import Engine, node_settings, server_config
 from fault_rewards import STALE_AFTER
-from leftovers import processes_with, shared_memory
+from leftovers import processes_with
 from program import make_prepared
 from test_vllm_runs import config, metrics, on, same_adapter, sampled
 from waiting import until
@@ -146,8 +146,6 @@ class Faulted:
     """The policy that was served then."""
     frozen_seconds: float
     """From SIGSTOP until the supervisor counted the replica out."""
-    segments: set[Path]
-    """Shared memory the replicas have had."""
 
 
 class Holder:
@@ -187,11 +185,8 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
     """
     run = tmp_path_factory.mktemp("faulted") / "run"
     holder = Holder(stated.parent / "hold")
-    replaced, newest, segments = [], [], set()
+    replaced, newest = [], []
     make_prepared(run, stated, by=reference)
-
-    def seen() -> None:
-        segments.update(shared_memory(processes_with(pair.mark)))
 
     with running(pair, stated, run) as process:
 
@@ -203,12 +198,10 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
             replaced.append([pair.status(0), pair.status(1)])
             (policy,) = (run / "policies").iterdir()
             newest.append(policy.name)
-            seen()
 
         for step in (1, 2, 3, 5, 6, 8):
             holder.hold(step)
         arrive(1)
-        seen()
         holder.release(1)
         os.kill(pair.generating(0, 1).pid, signal.SIGKILL)
         arrive(2)
@@ -239,7 +232,7 @@ def faulted(pair, stated, reference, tmp_path_factory) -> Faulted:
         holder.release(8)
         assert process.wait(120) == 0
     (log,) = run.glob("logs/*/train.log")
-    return Faulted(run, log.read_text(), replaced, newest, frozen_seconds, segments)
+    return Faulted(run, log.read_text(), replaced, newest, frozen_seconds)
 
 
 def completions(run: Path) -> list[dict]:
@@ -276,14 +269,6 @@ def test_replaced_replicas_serve_the_newest_adapter_alone(faulted):
     for incarnation, (statuses, newest) in enumerate(zip(faulted.replaced, faulted.newest, strict=True), start=1):
         assert [one["incarnation"] for one in statuses] == [incarnation, incarnation]
         assert [one["adapters"] for one in statuses] == [[newest], [newest]]
-
-
-def test_dead_and_replaced_replicas_leave_no_shared_memory(faulted, pair):
-    now = shared_memory(processes_with(pair.mark))
-    assert now and faulted.segments - now
-    assert [path for path in faulted.segments - now if path.exists()] == []
-    pair.supervisor.stop()
-    assert [path for path in faulted.segments | now if path.exists()] == []
 
 
 @dataclass(frozen=True)
