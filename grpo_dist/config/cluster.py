@@ -78,6 +78,11 @@ class RolloutSection(Section):
         return self.backend == "vllm"
 
     @property
+    def colocated(self) -> bool:
+        """Whether every training process has a vLLM engine in it."""
+        return self.uses_vllm and self.mode == "colocate"
+
+    @property
     def syncs_adapter(self) -> bool:
         """Whether a weight sync sends the adapter alone."""
         return self.sync == "adapter"

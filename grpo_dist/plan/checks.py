@@ -35,17 +35,17 @@ def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
     """
     if where.num_processes > 1:
         one_gpu = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
-        alone = Alternative(one_gpu if where.device == "cuda" else {"distributed.num_processes": 1})
+        alone = Alternative({"distributed.num_processes": 1} if where.on_cpu else one_gpu)
         return Obstacle(
             f"Unsloth trains in one process, and {where.num_processes} are planned",
             (TRL, alone),
         )
-    if where.mode == "server":
+    if where.serves:
         return Obstacle(
             "Unsloth generates in the training process, and rollout.mode is server",
             (TRL, Alternative({"rollout.mode": "colocate", "rollout.replicas": "auto", "rollout.nodes": "auto"})),
         )
-    if where.mode == "colocate" and where.device == "cpu":
+    if where.colocated and where.on_cpu:
         return Obstacle(
             "Unsloth's vLLM needs a GPU, and cluster.gpus_per_node is 0",
             (TRL, Alternative({"rollout.backend": "transformers"})),
@@ -99,13 +99,13 @@ def extra(config: RunConfig, name: str, default: Any = None) -> Any:
 
 def corrects_sampling(config: RunConfig) -> bool:
     """TRL corrects for the difference between vLLM's and the trainer's probabilities (its default)."""
-    return config.rollout.backend == "vllm" and config.grpo.vllm_importance_sampling_correction
+    return config.rollout.uses_vllm and config.grpo.vllm_importance_sampling_correction
 
 
 def _of_the_device(basis: PlanInputs) -> Iterator[Contradiction]:
     config, on_cpu = basis.config, basis.config.cluster.gpus_per_node == 0
     rollout, dtype = config.rollout, config.model.dtype
-    if on_cpu and rollout.backend == "vllm" and rollout.sync == "merged":
+    if on_cpu and rollout.uses_vllm and not rollout.syncs_adapter:
         yield Contradiction(
             "rollout.sync: merged weights travel by NCCL, which needs CUDA, and cluster.gpus_per_node is 0",
             (Alternative({"rollout.sync": "adapter"}),),
@@ -134,16 +134,16 @@ def _of_the_device(basis: PlanInputs) -> Iterator[Contradiction]:
 
 
 def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
-    if config.rollout.backend != "vllm":
+    if not config.rollout.uses_vllm:
         return
-    if config.rollout.sync == "adapter" and config.lora.r > SERVED_RANKS[-1]:
+    if config.rollout.syncs_adapter and config.lora.r > SERVED_RANKS[-1]:
         yield Contradiction(
             f"lora.r: vLLM serves adapters up to rank {SERVED_RANKS[-1]}, not {config.lora.r}",
             (Alternative({"lora.r": SERVED_RANKS[-1]}), _whole_weights(config)),
         )
     targets = () if config.lora.target_modules == "all-linear" else config.lora.target_modules
     unserved = [name for name in targets if name.rpartition(".")[2] in UNSERVED_MODULES]
-    if config.rollout.sync == "adapter" and unserved:
+    if config.rollout.syncs_adapter and unserved:
         yield Contradiction(
             f"lora.target_modules: vLLM serves no adapter on {', '.join(unserved)}",
             (*_set("lora.target_modules", "all-linear"), _whole_weights(config)),
@@ -197,7 +197,7 @@ def _of_the_model(basis: PlanInputs) -> Iterator[Contradiction]:
 
 
 def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iterator[Contradiction]:
-    if config.rollout.sync == "merged" and len(where.replicas) > 1:
+    if not config.rollout.syncs_adapter and len(where.replicas) > 1:
         yield Contradiction(
             f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
             (Alternative({"rollout.sync": "adapter"}), Alternative({"rollout.replicas": 1})),

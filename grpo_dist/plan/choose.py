@@ -289,7 +289,7 @@ def tensor_parallel_size(basis: PlanInputs) -> int:
         PlanError: vLLM cannot split the model so, or no size holds it.
     """
     stated, cluster = basis.config.rollout.tensor_parallel_size, basis.config.cluster
-    if basis.architecture is None or basis.config.rollout.backend != "vllm" or not cluster.gpus_per_node:
+    if basis.architecture is None or not basis.config.rollout.uses_vllm or not cluster.gpus_per_node:
         return 1 if stated == "auto" else stated
     sizes = servable_sizes(basis.architecture, cluster.gpus_per_node)
     if stated == "auto":

@@ -30,12 +30,12 @@ MODELS = 2
 def generates_on_engines(config: RunConfig) -> bool:
     """Each training process had an engine, and starts one for the comparison."""
     rollout = config.rollout
-    return rollout.backend == "vllm" and rollout.mode == "colocate" and rollout.sync == "adapter"
+    return rollout.colocated and rollout.syncs_adapter
 
 
 def comparing_processes(config: RunConfig, where: Topology) -> int:
     """Processes that share the comparison; 1 if the run's servers answer."""
-    return 1 if where.replicas and config.rollout.sync == "adapter" else where.num_processes
+    return 1 if where.replicas and config.rollout.syncs_adapter else where.num_processes
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def plan_comparison(
         Refused: it does not fit.
     """
     config = basis.config
-    if not config.evaluation.enabled or (config.rollout.backend == "vllm" and where.device == "cpu"):
+    if not config.evaluation.enabled or (config.rollout.uses_vllm and where.on_cpu):
         return None
     if comparing_processes(config, where) == 1 and where.replicas:
         return _on_servers(basis, fitted.engine, len(where.replicas))

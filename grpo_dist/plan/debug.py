@@ -130,7 +130,7 @@ def scaled_down(config: RunConfig, machine: DebugMachine, small_model: str) -> D
 
 def _trials(config: RunConfig, machine: DebugMachine) -> Iterator[_Trial]:
     """Ways to debug it, the nearest to the cluster first."""
-    architecture, vllm = _architecture(config), config.rollout.backend == "vllm" and machine.vllm
+    architecture, vllm = _architecture(config), config.rollout.uses_vllm and machine.vllm
     on_gpu, name = machine.gpu is not None, config.model.name_or_path
     too_large = None if on_gpu or architecture is None else _too_large(architecture, machine)
     obstacle = None if name == EMBEDDED else machine.lacks_model or too_large
@@ -217,7 +217,7 @@ def _in_the_table(name: str) -> bool:
 
 def _rollouts(config: RunConfig, machine: DebugMachine, trial: _Trial) -> Iterator[_Wish]:
     rollout, one = config.rollout, "one machine, one process"
-    if rollout.backend == "transformers":
+    if not rollout.uses_vllm:
         return
     if not trial.vllm:
         why = _without_vllm(machine)

@@ -101,7 +101,7 @@ def _of_computing(basis: PlanInputs) -> Iterator[Alternative]:
         yield Alternative({"grpo.gradient_checkpointing": True})
     if rollout.gpu_memory_utilization != "auto":
         yield Alternative({"rollout.gpu_memory_utilization": "auto"})
-    if rollout.backend == "vllm" and rollout.mode == "colocate" and not rollout.enable_sleep_mode:
+    if rollout.colocated and not rollout.enable_sleep_mode:
         yield Alternative({"rollout.enable_sleep_mode": True})
     yield from (
         Alternative({"distributed.strategy": kind})
@@ -119,10 +119,10 @@ def _of_sharing_out(basis: PlanInputs) -> Iterator[Alternative]:
     rollout, gpus = basis.config.rollout, basis.config.cluster.gpus_per_node
     if rollout.tensor_parallel_size != "auto":
         yield Alternative({"rollout.tensor_parallel_size": "auto"})
-    if rollout.backend == "vllm" and rollout.mode == "colocate":
+    if rollout.colocated:
         awake = {"rollout.enable_sleep_mode": False} if rollout.enable_sleep_mode else {}
         yield Alternative({"rollout.mode": "server", **awake})
-    elif rollout.backend == "transformers":
+    elif not rollout.uses_vllm:
         yield Alternative({"rollout.backend": "vllm"})
     else:
         yield Alternative({"rollout.mode": "colocate", "rollout.replicas": "auto", "rollout.nodes": "auto"})

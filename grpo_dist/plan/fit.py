@@ -160,7 +160,7 @@ def fit(basis: PlanInputs, architecture: Architecture, split: Split, completions
         micro_batch = largest_divisor(share, limit)
         return Fit(micro_batch, limit, (_on_cpu(GpuMemory(trainer).memory(micro_batch)),), None)
     engine = None
-    if config.rollout.backend == "vllm":
+    if config.rollout.uses_vllm:
         engine = engine_setup(basis, architecture, split.tensor_parallel_size, share)
     if split.replicas and engine is not None:
         most = _most(basis, GpuMemory(trainer), limit)

@@ -339,7 +339,7 @@ def trainer_setup(basis: PlanInputs, architecture: Architecture, processes: int,
         gradient_checkpointing=config.grpo.gradient_checkpointing,
         attention=_attention(config.model.attn_implementation),
         reference_model=config.grpo.beta > 0,
-        generation_batch=per_process if config.rollout.backend == "transformers" else 0,
+        generation_batch=0 if config.rollout.uses_vllm else per_process,
     )
 
 
@@ -359,7 +359,7 @@ def engine_setup(basis: PlanInputs, architecture: Architecture, tensor_parallel_
         gpu_memory_utilization=SERVER_UTILIZATION if stated == "auto" else stated,
         tensor_parallel_size=tensor_parallel_size,
         dtype=config.model.dtype,
-        max_lora_rank=config.lora.r if config.rollout.sync == "adapter" else 0,
+        max_lora_rank=config.lora.r if config.rollout.syncs_adapter else 0,
         **how,
     )
 

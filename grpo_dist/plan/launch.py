@@ -54,7 +54,7 @@ class LaunchPlan:
             return "FSDP"
         if self.topology.num_processes == 1:
             return "NO"
-        return "MULTI_CPU" if self.topology.device == "cpu" else "MULTI_GPU"
+        return "MULTI_CPU" if self.topology.on_cpu else "MULTI_GPU"
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -115,7 +115,7 @@ def plan_without_hint(config: RunConfig, measured: Measured | None = None) -> La
         time=_rounded(time),
         warnings=(*_warnings(basis, choice, where, batch, save_steps), *_of_time(config, time, save_steps)),
         max_prompt_length=None if _open_ended(basis) else basis.texts.prompt,
-        max_model_len=None if _open_ended(basis) or config.rollout.backend != "vllm" else basis.texts.engine,
+        max_model_len=None if _open_ended(basis) or not config.rollout.uses_vllm else basis.texts.engine,
     )
 
 
@@ -190,7 +190,7 @@ def _asleep(basis: PlanInputs, fitted: Fit) -> int:
 
 def _time(basis: PlanInputs, choice: Chosen, compared: ComparisonPlan | None) -> dict[str, Any] | None:
     config = basis.config
-    unknown = not config.cluster.gpus_per_node and config.rollout.backend == "vllm"
+    unknown = not config.cluster.gpus_per_node and config.rollout.uses_vllm
     if basis.architecture is None or choice.fitted is None or unknown:
         return None
     comparison = compared and compared.to_dict(config.cluster.nodes * config.cluster.gpus_per_node)
@@ -215,8 +215,8 @@ def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPl
         )
     if basis.unknown is not None:
         yield basis.unknown
-    elif basis.assumes_prompts and where.device == "cuda":
-        fate = "are left out" if config.rollout.backend == "vllm" else "may not fit"
+    elif basis.assumes_prompts and not where.on_cpu:
+        fate = "are left out" if config.rollout.uses_vllm else "may not fit"
         yield (
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
             f"{basis.prompt_tokens} tokens, and longer ones {fate}"
@@ -225,7 +225,7 @@ def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPl
         yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"
     if basis.architecture is not None and (kind := quantization_of(config, basis.architecture)):
         yield f"model: {kind} weights are timed as whole ones; bitsandbytes, which unpacks them in each pass, is slower"
-    if where.device == "cpu" and config.rollout.backend == "vllm":
+    if where.on_cpu and config.rollout.uses_vllm:
         yield "rollout: memory and time of vLLM on CPU are not estimated"
     if where.idle_gpus:
         are = "is" if where.idle_gpus == 1 else "are"

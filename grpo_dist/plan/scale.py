@@ -136,7 +136,7 @@ def _size(config: RunConfig, nodes: int, group: int, keep: Keep, measured: Measu
 
 def _other_mode(config: RunConfig, measured: Measured | None) -> LaunchPlan | None:
     """Servers instead of colocated engines, and vice versa."""
-    if config.rollout.backend != "vllm" or not config.cluster.gpus_per_node:
+    if not config.rollout.uses_vllm or not config.cluster.gpus_per_node:
         return None
     colocated = config.rollout.mode == "colocate"
     mode = {"mode": "server" if colocated else "colocate", "replicas": "auto", "nodes": "auto"}

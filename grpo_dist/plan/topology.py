@@ -82,7 +82,7 @@ def machines_of(config: RunConfig, tensor_parallel_size: int) -> Machines:
     return Machines(
         nodes=config.cluster.nodes,
         gpus_per_node=config.cluster.gpus_per_node,
-        mode="transformers" if rollout.backend == "transformers" else rollout.mode,
+        mode=rollout.mode if rollout.uses_vllm else "transformers",
         num_processes=config.distributed.num_processes,
         replicas=None if rollout.replicas == "auto" else rollout.replicas,
         rollout_nodes=None if rollout.nodes == "auto" else rollout.nodes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, lgamma
+from math import exp, lgamma, log
 
 from grpo_dist.errors import PlanError
 
@@ -59,4 +59,9 @@ def _order_statistic(longest: float, mean: float, rank: int, count: int) -> floa
     shape = longest / mean - 1
     if shape <= 0:
         return longest
-    return longest * exp(lgamma(rank + shape) + lgamma(count + 1) - lgamma(rank) - lgamma(count + 1 + shape))
+    return longest * exp(_log_ratio(rank, shape) - _log_ratio(count + 1, shape))
+
+
+def _log_ratio(x: int, shape: float) -> float:
+    """log(Γ(x + shape) / Γ(x)). For large x the logarithms of Γ are large and cancel; the ratio tends to a power."""
+    return lgamma(x + shape) - lgamma(x) if x < 1e8 else shape * log(x)
