@@ -44,8 +44,10 @@ def plan(
     without_plugins()
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
+    from grpo_dist.plan.checks import check_files
 
     run_config = load_config(config, with_nodes(overrides, nodes))
+    check_files(run_config)
     planned = plan_run(run_config, measured(calibrate, mean_completion))
     if as_json:
         click.echo(planned.to_json(), nl=False)

@@ -127,7 +127,7 @@ class DistributedSection(Section):
 class GpuFigures(Section):
     """Figures of a GPU that replace the table's; a GPU missing from the table needs the first three."""
 
-    memory: Above0 | None = None
+    memory: Annotated[float, Field(ge=2**30, allow_inf_nan=False)] | None = None
     """Bytes a program can allocate, e.g. 8.5e10."""
     flops: Above0 | None = None
     """FLOP/s of dense matrix products in `dtype`."""

@@ -29,6 +29,9 @@ SCHEDULER_ARGUMENTS = {
 }
 """Scheduler → the `lr_scheduler_kwargs` one of which Transformers requires."""
 
+LEAST_TEMPERATURE = 0.01
+"""vLLM 0.31 samples at this temperature if asked for one between it and 0 (`SamplingParams`, `_MAX_TEMP`)."""
+
 OURS = frozenset({"prompts_per_step", "max_num_gen_batches"})
 """Fields of `GrpoSection` that `GRPOConfig` does not have."""
 
@@ -84,7 +87,7 @@ class GrpoSection(Section):
     """Transformers' optimizer name."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradient clipping by norm; 0 is off."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=LEAST_TEMPERATURE)
     """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling; below 1 it biases TRL's importance-sampling correction."""
@@ -147,6 +150,8 @@ class GrpoSection(Section):
         return (self.model_extra or {}).get(name, default)
 
     def _schedule_conflicts(self) -> Iterator[Conflict]:
+        if self.max_steps == 0:
+            yield ("max_steps",), "0 steps train nothing; state how many, or -1 for as many as num_train_epochs gives"
         needed = SCHEDULER_ARGUMENTS.get(self.lr_scheduler_type, ())
         if needed and not any(name in (self._extra("lr_scheduler_kwargs") or {}) for name in needed):
             example = f"{needed[0]}: {0.1 if len(needed) == 2 else 10}"

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
-from grpo_dist.config.grpo import GrpoSection
+from grpo_dist.config.grpo import LEAST_TEMPERATURE, GrpoSection
 from grpo_dist.config.trl_fields import FORMS_OF_SAME, NAMES, OWN_IN_BOTH, SAME, TAKEN, OptimizerName, SchedulerName
 from grpo_dist.text import closest
 
@@ -109,6 +109,11 @@ class SourceSection(Section):
         return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
 
     def conflicts(self) -> Iterator[Conflict]:
+        role_of: dict[str, str] = {}
+        for role, column in self.columns.items():
+            if column in role_of:
+                yield ("columns", role), f"{column} is the column of {role_of[column]} already; name another"
+            role_of[column] = role
         if self.name_or_path == EMBEDDED:
             for name in ("like", "config", "revision", "columns"):
                 if getattr(self, name):
@@ -248,6 +253,10 @@ class WarmStartSection(Section):
     max_length: Positive = 1024
     """Examples of more tokens are left out, none is cut; prompt, completion and end token count."""
 
+    def conflicts(self) -> Iterator[Conflict]:
+        if self.max_steps == 0:
+            yield ("max_steps",), "0 steps teach nothing; state how many, -1 for all examples, or leave out warm_start"
+
 
 Allowable = Literal[
     "reward-fails",
@@ -310,6 +319,8 @@ class RewardsSection(Section):
     def conflicts(self) -> Iterator[Conflict]:
         if self.gold_completion is not None and "{answer}" not in self.gold_completion:
             yield ("gold_completion",), "says nowhere where the answer stands; write {answer} there"
+        if not any(function.weight for function in self.functions):
+            yield ("functions",), "every function weighs 0, so nothing would be learnt; give one of them a weight"
 
 
 class EvaluationSection(Section):
@@ -321,7 +332,7 @@ class EvaluationSection(Section):
     """Held-out problems used; all of them if there are fewer."""
     num_samples: NonNegative = 8
     """k: sampled completions per problem for mean@k and pass@k; 0 omits them."""
-    temperature: float | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=LEAST_TEMPERATURE)
     """Temperature of the samples; default: `grpo.temperature`."""
     max_completion_length: Positive | None = None
     """Longest completion, in tokens; default: `grpo.max_completion_length`."""

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from grpo_dist.config import RunConfig
 from grpo_dist.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.errors import ConfigError, LaunchError
+from grpo_dist.plan.checks import check_files
 from grpo_dist.rewards import REWARD_SETS, REWARDS
 from grpo_dist.rewards.names import check_reward_names
 
@@ -16,11 +17,13 @@ TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "data
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Check names and arguments of built-in rewards; the user's own are imported by the run.
+    """Check names and arguments of built-in rewards, and files; the user's own are imported by the run.
 
     Raises:
+        PlanError: a file is missing.
         ConfigError: a name or argument is wrong; the message lists all of them.
     """
+    check_files(config)
     configured = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
     problems = [f"{where}: {what}" for where, functions in configured.items() for what in check_reward_names(functions)]
     if problems:

@@ -7,8 +7,10 @@ Also whether a step, the steps between checkpoints, and the whole run finish wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
@@ -53,6 +55,25 @@ def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
     return None
 
 
+OUR_TEMPLATES = ("recipe", "tokenizer")
+
+
+def check_files(config: RunConfig) -> None:
+    """Refuse a configuration that names files of the user which are not there, seen from the current directory.
+
+    Raises:
+        PlanError: some are missing; the message lists all of them.
+    """
+    functions = [("rewards.functions", one.name) for one in config.rewards.functions]
+    functions.append(("evaluation.scorer", config.evaluation.scorer.name))
+    named = [(where, name.rpartition(":")[0]) for where, name in functions if ".py:" in name]
+    if config.data.chat_template not in OUR_TEMPLATES:
+        named.append(("data.chat_template", config.data.chat_template))
+    paths = [(where, Path(file).expanduser()) for where, file in named]
+    if missing := [f"{where}: there is no file {path.absolute()}" for where, path in paths if not path.is_file()]:
+        raise PlanError("\n".join(missing), hint="give paths relative to the directory you type the command in")
+
+
 TOKEN_MODES = ("token_truncate", "token_mask")
 UNSERVED_MODULES = ("embed_tokens", "lm_head")
 """vLLM serves adapters on the layers between them."""
@@ -70,7 +91,8 @@ def refuse_contradictions(basis: PlanInputs) -> None:
     Raises:
         PlanError: the first contradiction found.
     """
-    _refuse((*_of_the_device(basis), *_of_the_rollouts(basis.config), *_of_the_model(basis)))
+    found = (_of_the_device(basis), _of_the_rollouts(basis.config), _of_the_model(basis), _of_the_job(basis.config))
+    _refuse(chain.from_iterable(found))
 
 
 def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
@@ -82,7 +104,7 @@ def refuse_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> None:
     _refuse(_of_the_launch(config, where, batch))
 
 
-def _refuse(found: Iterator[Contradiction] | tuple[Contradiction, ...]) -> None:
+def _refuse(found: Iterable[Contradiction]) -> None:
     for what, ways in found:
         raise PlanRefusal(what, ways)
 
@@ -193,6 +215,15 @@ def _of_the_model(basis: PlanInputs) -> Iterator[Contradiction]:
         yield Contradiction(
             "grpo.liger_kernel_config: fused_linear_cross_entropy replaces the output head that TRL fuses itself",
             _set("grpo.liger_kernel_config.fused_linear_cross_entropy", False),
+        )
+
+
+def _of_the_job(config: RunConfig) -> Iterator[Contradiction]:
+    ahead, limit = config.cluster.signal_seconds, seconds_of(config.cluster.time)
+    if ahead >= limit:
+        yield Contradiction(
+            f"cluster.signal_seconds: a job saves {ahead:,} s before its end, and cluster.time gives it {limit:,} s",
+            (*_set("cluster.signal_seconds", max(60, limit // 4)), *_set("cluster.time", _written(4 * ahead))),
         )
 
 

@@ -236,8 +236,16 @@ UNFIT = {
     "array": "the jobs of an array would share one run directory",
     "a": "the jobs of an array would share one run directory",
     "wrap": "the job is the script",
+    "no-requeue": "a job puts itself back in the queue before its time limit and after a preemption",
+    "chdir": "relative paths of the configuration would mean other files",
+    "D": "relative paths of the configuration would mean other files",
 }
 """sbatch option → why it cannot be used."""
+UNFIT_VALUES = {
+    r"--export=(NONE|NIL)\b": "the job would have no PATH, and no Python to run",
+    r"(--output=|-o ?)/dev/null$": "`grpo-dist logs` shows that file, and the reason of a failure is in it",
+}
+"""Pattern of a whole sbatch option → why it cannot be used."""
 
 
 def job_script(config: RunConfig, plan: LaunchPlan) -> str:
@@ -369,8 +377,9 @@ def _checked_option(option: str, gpus: int) -> str:
     spelled = name[1] or name[2]
     if spelled in PLANNED:
         raise PlanError(f"cluster.sbatch: {option} is the plan's to say", hint=f"set {PLANNED[spelled]} instead")
-    if spelled in UNFIT:
-        raise PlanError(f"cluster.sbatch: {option} cannot be given: {UNFIT[spelled]}", hint="remove it")
+    by_value = (why for pattern, why in UNFIT_VALUES.items() if re.match(pattern, option))
+    if why := UNFIT.get(spelled) or next(by_value, None):
+        raise PlanError(f"cluster.sbatch: {option} cannot be given: {why}", hint="remove it")
     return option
 
 

@@ -169,3 +169,16 @@ def test_every_shipped_configuration_is_planned():
     for path in shipped:
         result = typed("plan", str(path), "--json")
         assert result.exit_code == 0, result.output
+
+
+def test_files_that_are_not_there_are_all_named(stated, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    functions = "rewards.functions=[mine.py:here, ours/away.py:gone]"
+    overrides = (functions, "evaluation.scorer=judge.py:judge", "data.chat_template=chat.jinja")
+    refused = typed("plan", stated, *(word for one in overrides for word in ("--set", one)))
+    assert refused.exit_code == 2
+    named = [f"rewards.functions: there is no file {tmp_path}/ours/away.py"]
+    named += [f"evaluation.scorer: there is no file {tmp_path}/judge.py"]
+    named += [f"data.chat_template: there is no file {tmp_path}/chat.jinja"]
+    assert [line.removeprefix("Error: ").strip() for line in refused.output.splitlines()[:3]] == named

@@ -414,6 +414,26 @@ FILES = {
         "model: {name_or_path: embedded}\ndata: {name_or_path: x, eval_split: train}\n",
         "x.yaml:2: data.eval_split: train is the training split; name another, or set eval_fraction: 0.05",
     ),
+    "one column for two things": (
+        "model: {name_or_path: embedded}\ndata:\n  name_or_path: x\n  columns: {prompt: text, answer: text}\n",
+        "x.yaml:4: data.columns.answer: text is the column of prompt already; name another",
+    ),
+    "no steps": (
+        GOOD + "grpo: {max_steps: 0}\n",
+        "x.yaml:3: grpo.max_steps: 0 steps train nothing; state how many, or -1 for as many as num_train_epochs gives",
+    ),
+    "nearly no temperature": (
+        GOOD + "evaluation: {temperature: 1.0e-300}\n",
+        "x.yaml:3: evaluation.temperature: must be a number ≥ 0.01 or null, not 1.0e-300",
+    ),
+    "rewards without weight": (
+        GOOD + "rewards: {functions: [{name: check_answer, weight: 0}, {name: check_numbers, weight: 0}]}\n",
+        "x.yaml:3: rewards.functions: every function weighs 0, so nothing would be learnt; give one of them a weight",
+    ),
+    "no GPU has so little": (
+        GOOD + "cluster: {gpu_overrides: {memory: 80}}\n",
+        "x.yaml:3: cluster.gpu_overrides.memory: must be a number ≥ 1073741824 or null, not 80",
+    ),
     "two prompt limits": (
         "model: {name_or_path: embedded}\n"
         "data:\n  name_or_path: x\n  max_prompt_length: 200\n  max_prompt_length_quantile: 0.9\n",

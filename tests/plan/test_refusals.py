@@ -37,6 +37,11 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         {"cluster": cluster(125, 8), "rollout": COLOCATE, "grpo": {"prompts_per_step": 1}},
         r"1 prompt × 8 completions = 8 completions .* 1000 processes .*: 8 = 0 × 1000 \+ 8; there are more processes",
     ),
+    (
+        "a signal before the job begins",
+        {"cluster": {**NODE, "time": "00:10:00", "signal_seconds": 600}},
+        r"saves 600 s before its end, and cluster\.time gives it 600 s",
+    ),
     ("an odd grid", {"cluster": cluster(3, 6)}, r"64 = 3 × 18 \+ 10; 64 lacks the factor 9 of 18"),
     ("an odd grid of servers", {"cluster": cluster(3, 6), "rollout": SERVER}, r"divide over none of the numbers"),
     (

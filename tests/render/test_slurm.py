@@ -163,6 +163,10 @@ def test_only_what_is_used_is_asked_for():
     ("option", "told"),
     [
         ("mem=0", "is no option"),
+        ("--no-requeue", "puts itself back in the queue"),
+        ("--export=NONE", "no Python to run"),
+        ("--output=/dev/null", "`grpo-dist logs` shows that file"),
+        ("-D /data", "would mean other files"),
         ("--nodes=9", "set cluster.nodes"),
         ("-N9", "set cluster.nodes"),
         ("--gpus-per-node=2", "set cluster.gpus_per_node"),
