@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from grpo_dist.config.base import Conflict, Fraction, Name, NonNegative, Positive, Section
 
@@ -20,7 +20,14 @@ Auto = Literal["auto"]
 Above0 = Annotated[float, Field(gt=0)]
 Nodes = Annotated[int, Field(ge=1, le=10_000)]
 Processes = Annotated[int, Field(ge=1, le=100_000)]
-TimeLimit = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
+
+
+def as_minutes(value: Any) -> Any:
+    """A whole number is one of minutes, as for sbatch; it is text after `--time=`, and a number in YAML."""
+    return str(value) if type(value) is int and value > 0 else value
+
+
+TimeLimit = Annotated[str, BeforeValidator(as_minutes), Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
 
 
 class TimeoutSection(Section):

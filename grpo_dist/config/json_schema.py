@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from grpo_dist.config.base import Name, is_section, members
+from grpo_dist.config.base import Name, Positive, is_section, members
+from grpo_dist.config.cluster import as_minutes
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.sections import FunctionOrName, RunConfig, Tracker, as_function, as_functions, as_trackers
 from grpo_dist.config.trl_fields import PASSED_ON
@@ -27,6 +28,7 @@ Schema = dict[str, Any]
 
 SHORTHANDS: dict[Any, Any] = {
     as_function: Name,
+    as_minutes: Positive,
     as_functions: FunctionOrName,
     as_trackers: Tracker | Literal["none"] | None,
 }

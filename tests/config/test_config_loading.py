@@ -75,6 +75,10 @@ def test_shorthands_of_rewards(functions):
     assert load(f"rewards: {{functions: {functions}}}") == load()
 
 
+def test_a_number_for_a_time_limit_is_one_of_minutes():
+    assert load("cluster: {time: 90}").cluster.time == load("", "cluster.time=90").cluster.time == "90"
+
+
 def test_shorthand_of_the_scorer():
     assert load("evaluation: {scorer: accuracy}") == load()
 

@@ -559,8 +559,8 @@ OVERRIDES = {
     "typo": (["grpo.sed=3"], "--set grpo.sed=3: unknown setting; did you mean grpo.seed?"),
     "wrong section": (["model.seed=3"], "--set model.seed=3: unknown setting; did you mean grpo.seed?"),
     "number for text": (
-        ["cluster.time=30"],
-        "--set cluster.time=30: must be text, not 30; write --set cluster.time=\"'30'\"",
+        ["cluster.partition=30"],
+        "--set cluster.partition=30: must be text or null, not 30; write --set cluster.partition=\"'30'\"",
     ),
     "wrong value": (["grpo.seed=-3"], "--set grpo.seed=-3: must be a whole number ≥ 0, not -3"),
     "wrong value in a group": (
