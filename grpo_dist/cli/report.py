@@ -37,7 +37,8 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
 
 def _checked(path: Path) -> RunRecord:
     """The record, whose values are of the kinds that tables need."""
-    from grpo_dist.report import read_run, summary
+    from grpo_dist.report.record import read_run
+    from grpo_dist.report.summary import summary
 
     record = read_run(path)
     summary(record)

@@ -68,7 +68,7 @@ def test_a_run_that_cannot_be_written_is_shown_on_the_terminal(runs, monkeypatch
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("grpo_dist.report.write_html", refuse)
+    monkeypatch.setattr("grpo_dist.report.html.write_html", refuse)
     found = invoke("report", runs / "good")
     assert found.exit_code == 0
     assert "cannot be written (Permission denied)" in found.stderr

@@ -31,9 +31,10 @@ ROOT = HERE.parents[1]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
 NODES, GPUS = 10, 3
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
-WAIT_SECONDS = 300
+WAIT_SECONDS = 500
 ASK_SECONDS = 1.0
 """Between two questions to Slurm: each is a process, and many wait at a time."""
+AT_ONCE = 8
 HOME = "it's a home"
 until = partial(waiting_until, pause=0.2)
 """Less often than where no process is asked."""
@@ -232,7 +233,10 @@ def stopped(job: Job, *command: object) -> str:
 
 
 class Together(dict[str, Callable[[Submit], None]]):
-    """Scenarios, each a test, that leave one another alone: they happen at the same time."""
+    """Scenarios, each a test, that leave one another alone: several happen at the same time.
+
+    Not all: each job starts a dozen programs, and with thirty jobs on two cores every one takes minutes.
+    """
 
     def __call__(self, scenario: Callable[[Submit], None]) -> Callable[[Submit], None]:
         self[scenario.__name__] = scenario
@@ -243,7 +247,7 @@ class Together(dict[str, Callable[[Submit], None]]):
         """Those that are to be tested, under way."""
         stated = [getattr(item, "callspec", None) for item in request.session.items]
         names = {spec.params["name"] for spec in stated if spec is not None and "name" in spec.params}
-        with ThreadPoolExecutor(len(self)) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             yield {name: pool.submit(scenario, submit) for name, scenario in self.items() if name in names}
 
 

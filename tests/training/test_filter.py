@@ -49,7 +49,7 @@ def test_cut_off_anywhere_it_ends_with_the_same_file(program):
     process = subprocess.Popen(
         program.command(*arguments(program, "killed.jsonl")), cwd=program.cwd, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not (record.exists() and len(lines(record)) >= PORTION):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
