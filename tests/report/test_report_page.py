@@ -61,10 +61,10 @@ def rendered(run: Path) -> Page:
 
 def hostile_run(path: Path) -> Path:
     run = runs.make_run(path, steps=3, rewards=("a", f"b{runs.HOSTILE}"))
-    for name in ("plan.json", "environment.json", "prepared.json"):
-        runs.write_json(
-            run / name, {"run_name": runs.HOSTILE, "backend": runs.HOSTILE, "packages": {"x": runs.HOSTILE}}
-        )
+    backend = {"name": runs.HOSTILE, "reason": runs.HOSTILE}
+    for name, said in (("plan.json", runs.HOSTILE), ("environment.json", backend), ("prepared.json", None)):
+        fields = {"run_name": runs.HOSTILE, "backend": said, "packages": {"x": runs.HOSTILE}}
+        runs.write_json(run / name, fields)
     (run / "config.yaml").write_text(f"model: {{name_or_path: '{runs.HOSTILE.replace(chr(39), '')}'}}\n")
     fields = runs.comparison(random.Random(0), decorate=runs.HOSTILE) | {"scorer": runs.HOSTILE}
     runs.write_json(run / "comparison.json", fields)
