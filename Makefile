@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Images with Python often set it. The environment is not compiled when it is made, so that each of a run's processes
+# would compile torch and all else it imports, for as long again as the import takes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast check format docs lock
 

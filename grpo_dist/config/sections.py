@@ -109,11 +109,6 @@ class SourceSection(Section):
         return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
 
     def conflicts(self) -> Iterator[Conflict]:
-        role_of: dict[str, str] = {}
-        for role, column in self.columns.items():
-            if column in role_of:
-                yield ("columns", role), f"{column} is the column of {role_of[column]} already; name another"
-            role_of[column] = role
         if self.name_or_path == EMBEDDED:
             for name in ("like", "config", "revision", "columns"):
                 if getattr(self, name):

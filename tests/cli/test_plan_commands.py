@@ -159,7 +159,7 @@ def test_planning_costs_little_more_than_its_libraries(stated, nodes):
     least, _ = used(LIBRARIES)
     overrides = ("--set", f"cluster.nodes={nodes}", "--set", f"grpo.prompts_per_step={16 * nodes}")
     seconds, kib = used(PLAN, "plan", stated, *overrides)
-    assert seconds < 4 * least
+    assert seconds < 5 * least
     assert kib < 60 * 1024
 
 

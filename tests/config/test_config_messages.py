@@ -414,10 +414,6 @@ FILES = {
         "model: {name_or_path: embedded}\ndata: {name_or_path: x, eval_split: train}\n",
         "x.yaml:2: data.eval_split: train is the training split; name another, or set eval_fraction: 0.05",
     ),
-    "one column for two things": (
-        "model: {name_or_path: embedded}\ndata:\n  name_or_path: x\n  columns: {prompt: text, answer: text}\n",
-        "x.yaml:4: data.columns.answer: text is the column of prompt already; name another",
-    ),
     "no steps": (
         GOOD + "grpo: {max_steps: 0}\n",
         "x.yaml:3: grpo.max_steps: 0 steps train nothing; state how many, or -1 for as many as num_train_epochs gives",
