@@ -28,6 +28,8 @@ from grpo_dist.run.control import note_stop, stop_requested
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
 
 STEP_SECONDS = 0.25
+UNSHARED = "unshared"
+"""In a run directory: ranks hold no shared memory."""
 
 
 def main(what: str, node: str, path: str) -> int:
@@ -41,7 +43,7 @@ def main(what: str, node: str, path: str) -> int:
 
 
 def train(run: RunDirectory, rank: int) -> int:
-    held = SharedMemory(create=True, size=4096)
+    held = None if (run.path / UNSHARED).exists() else SharedMemory(create=True, size=4096)
     config = yaml.safe_load(run.config.read_text())
     max_steps, save_steps = config["grpo"]["max_steps"], config["grpo"]["save_steps"]
     checkpoint = newest_complete(run.checkpoints)
@@ -77,8 +79,9 @@ def train(run: RunDirectory, rank: int) -> int:
         if rank == 0:  # another may begin when the last checkpoint stands already
             run.adapter.mkdir()
             (run.adapter / "adapter_model.safetensors").write_text(state)
-    held.close()
-    held.unlink()
+    if held:
+        held.close()
+        held.unlink()
     return 0
 
 
