@@ -63,6 +63,10 @@ class TrainingDiverged(GrpoDistError):
     pass
 
 
+OF_NO_USE = "is of no use"
+"""In the hint of an error after which continuing would end in the same way."""
+
+
 class LaunchError(GrpoDistError):
     pass
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_dist.config import RunConfig
-from grpo_dist.errors import LaunchError, PlanError, RolloutsGone, RunDirectoryError
+from grpo_dist.errors import OF_NO_USE, LaunchError, PlanError, RolloutsGone, RunDirectoryError
 from grpo_dist.inference.registry import is_served
 from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
 from grpo_dist.launch.forks import Forks, can_fork
@@ -169,9 +169,10 @@ def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str)
     running = "" if outcome.reason else running_rewards(log.parent)
     during = f"it was in {running}\n" if running else ""
     why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"
+    mend = f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {retry}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
-        hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {retry}",
+        hint=None if OF_NO_USE in outcome.reason else mend,
     )
 
 

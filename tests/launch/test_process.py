@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from waiting import is_gone, until
 
-from grpo_dist.errors import LaunchError
-from grpo_dist.launch.local import _watch
-from grpo_dist.launch.process import Interrupted, run_process
+from grpo_dist.errors import OF_NO_USE, LaunchError
+from grpo_dist.launch.local import _check_outcome, _watch
+from grpo_dist.launch.process import Interrupted, ProcessOutcome, run_process
+from grpo_dist.launch.stages import Stage
 from grpo_dist.progress import LONGEST_MESSAGE, Terminal, say
 from grpo_dist.run.directory import RunDirectory
 
@@ -187,3 +188,12 @@ def test_no_escape_sequence_of_a_message_reaches_the_terminal():
     screen = io.StringIO()
     Terminal(screen).show("\x1b]0;owned\x07\x1b[2Jdone ✓\ttwo\nlines\x9b1m")
     assert screen.getvalue() == "\\x1b]0;owned\\x07\\x1b[2Jdone ✓\ttwo\nlines\\x9b1m\n"
+
+
+@pytest.mark.parametrize(("reason", "hint"), [("no disk", "mend the cause, then again"), (f"so {OF_NO_USE}", None)])
+def test_no_one_is_told_to_repeat_what_would_fail_again(tmp_path, reason, hint):
+    stage = Stage("train", (), tmp_path / "adapter", alone=False, generates=True)
+    with pytest.raises(LaunchError) as told:
+        _check_outcome(stage, ProcessOutcome(1, reason), tmp_path / "train.log", "again")
+    assert reason in told.value.message
+    assert told.value.hint == hint

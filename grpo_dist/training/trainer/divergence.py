@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from trl import GRPOTrainer
 
-from grpo_dist.errors import TrainingDiverged
+from grpo_dist.errors import OF_NO_USE, TrainingDiverged
 from grpo_dist.run.checkpoints import step_of
 from grpo_dist.training.models.adapter import WEIGHTS
 
@@ -65,7 +65,7 @@ class StopsWhenDiverged(GRPOTrainer):
         return TrainingDiverged(
             f"training diverged at step {step or self.state.global_step + 1}: {what}; nothing of this step was saved",
             hint=f"begin another run with a lower learning rate ({rate} --output DIR) or a lower grpo.max_grad_norm; "
-            "continuing this one with --resume is of no use: it repeats the same steps",
+            f"continuing this one with --resume {OF_NO_USE}: it repeats the same steps",
         )
 
 
@@ -75,6 +75,6 @@ def check_sound(checkpoint: Path) -> None:
         return
     raise TrainingDiverged(
         f"training diverged before step {step_of(checkpoint)}: the adapter in {checkpoint} holds NaN or infinity",
-        hint="continuing from it is of no use: begin another run with a lower grpo.learning_rate and --output DIR, "
+        hint=f"continuing from it {OF_NO_USE}: begin another run with a lower grpo.learning_rate and --output DIR, "
         "or remove this checkpoint, and the one before is taken up",
     )
