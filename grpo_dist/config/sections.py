@@ -115,15 +115,19 @@ class SourceSection(Section):
                     yield (name,), f"the embedded data has no {name}; remove it"
 
 
+RECIPE, TOKENIZER = "recipe", "tokenizer"
+"""Chat templates that are no files: ours, which goes with the system prompt of that name, and that of the model."""
+
+
 class DataSection(SourceSection):
     """The problems GRPO is trained on.
 
     Required columns: `prompt`, and `answer` for rewards and a comparison that read it.
     """
 
-    system_prompt: str | None = "recipe"
+    system_prompt: str | None = RECIPE
     """`recipe`, `none`, the text itself, or a path to a text file. `recipe` asks for the four tags."""
-    chat_template: str = "recipe"
+    chat_template: str = RECIPE
     """`recipe` (prefills the opening working-out tag), `tokenizer` (the model's own), or a path to a Jinja file."""
     answer_extractor: Literal["none", "gsm8k", "boxed"] = "none"
     """How the answer is read from its column: unchanged, after the last `####`, or inside the last `\\boxed{}`."""

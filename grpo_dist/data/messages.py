@@ -16,7 +16,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from grpo_dist.config.sections import DataSection
+from grpo_dist.config.sections import RECIPE, TOKENIZER, DataSection
 from grpo_dist.data.readers import similar_path
 from grpo_dist.data.text import excerpt, is_missing, listing
 from grpo_dist.errors import DataError
@@ -191,7 +191,7 @@ def _text(content: Any, where: str) -> str:
     return "".join(part["text"] for part in parts)
 
 
-RECIPE, NONE, TOKENIZER = "recipe", "none", "tokenizer"
+NONE = "none"
 TEXT_SUFFIXES = (".txt", ".md", ".jinja", ".j2")
 DEFAULT_SYSTEM_PROMPT = "DEFAULT_SYSTEM_PROMPT"
 BOS = "{{- bos_token -}}\n"

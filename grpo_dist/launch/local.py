@@ -147,7 +147,7 @@ def _watch(run: RunDirectory, log: Path, stall_seconds: float) -> Callable[[Star
         raise LaunchError(
             f"the train stage stands still: no step for {watchdog.limit:.0f} s after step {watchdog.step}{during}\n"
             f"  log, with the stacks of all ranks: {log}",
-            hint=f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then run the same command with --resume; "
+            hint=f"{_to_mend(running)}, then run the same command with --resume; "
             "cluster.stall_seconds is the least time that is waited",
         )
 
@@ -169,11 +169,15 @@ def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str)
     running = "" if outcome.reason else running_rewards(log.parent)
     during = f"it was in {running}\n" if running else ""
     why = outcome.reason or f"{during}the last lines of its log:\n{log_tail(log)}"
-    mend = f"{LOOK_INTO_REWARD if running else 'mend the cause'}, then {retry}"
     raise LaunchError(
         f"the {stage.name} stage {ended}: {why}\n  log: {log}",
-        hint=None if OF_NO_USE in outcome.reason else mend,
+        hint=None if OF_NO_USE in outcome.reason else f"{_to_mend(running)}, then {retry}",
     )
+
+
+def _to_mend(running: str) -> str:
+    """What to do first, given the reward functions that were running."""
+    return LOOK_INTO_REWARD if running else "mend the cause"
 
 
 def check_local(plan: LaunchPlan, command: str) -> None:

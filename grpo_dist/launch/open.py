@@ -201,8 +201,7 @@ def _may_change(difference: Difference) -> bool:
 
 def _check_process_count(plan: LaunchPlan, run: RunDirectory) -> None:
     """Refuse another number of processes for ZeRO and FSDP, which save the optimizer in one shard for each process."""
-    checkpoint = newest_complete(run.checkpoints)
-    if checkpoint is None or plan.strategy == "ddp":
+    if plan.strategy == "ddp" or (checkpoint := newest_complete(run.checkpoints)) is None:  # which is read whole
         return
     before = read_plan(run)
     was, now = before.topology.num_processes, plan.topology.num_processes

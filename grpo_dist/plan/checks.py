@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.sections import RECIPE, TOKENIZER
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.batch import Alternative, BatchPlan, PlanRefusal
 from grpo_dist.plan.inputs import PlanInputs, quantization_of
@@ -55,9 +56,6 @@ def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
     return None
 
 
-OUR_TEMPLATES = ("recipe", "tokenizer")
-
-
 def check_files(config: RunConfig) -> None:
     """Refuse a configuration that names files of the user which are not there, seen from the current directory.
 
@@ -67,7 +65,7 @@ def check_files(config: RunConfig) -> None:
     functions = [("rewards.functions", one.name) for one in config.rewards.functions]
     functions.append(("evaluation.scorer", config.evaluation.scorer.name))
     named = [(where, name.rpartition(":")[0]) for where, name in functions if ".py:" in name]
-    if config.data.chat_template not in OUR_TEMPLATES:
+    if config.data.chat_template not in (RECIPE, TOKENIZER):
         named.append(("data.chat_template", config.data.chat_template))
     paths = [(where, Path(file).expanduser()) for where, file in named]
     if missing := [f"{where}: there is no file {path.absolute()}" for where, path in paths if not path.is_file()]:

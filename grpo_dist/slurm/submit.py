@@ -20,7 +20,7 @@ from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
 from grpo_dist.render.files import JOB_FILE, render_files
 from grpo_dist.render.slurm import check_mountable
-from grpo_dist.run.directory import RunDirectory, write_atomically
+from grpo_dist.run.directory import RunDirectory, try_lock, write_atomically
 from grpo_dist.slurm import client
 from grpo_dist.slurm.client import cancel, my_jobs
 from grpo_dist.slurm.status import job_of, write_job
@@ -137,11 +137,9 @@ def submit_lock(run: RunDirectory) -> Iterator[None]:
         RunDirectoryError: another process is submitting it.
     """
     with open(run.path / ".submit", "a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(handle, fcntl.LOCK_EX):
             hint = f"grpo-dist status {shlex.quote(str(run.path))}"
-            raise RunDirectoryError(f"{run.path}: is being submitted just now", hint=hint) from error
+            raise RunDirectoryError(f"{run.path}: is being submitted just now", hint=hint)
         yield
 
 
