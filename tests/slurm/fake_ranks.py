@@ -142,4 +142,6 @@ def serve(run: RunDirectory, node: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # as the real stages do: while Python takes itself apart a SIGTERM of Slurm would end it
