@@ -4,7 +4,7 @@
 
 A program of several processes (vLLM's server and its engine cores) leaves some of them, and shared memory, behind when
 one is killed. The reaper runs between the program and its parent. On SIGTERM, or if the parent dies, it ends the
-program, with GRACE seconds to shut down; on SIGQUIT, at once. Then it removes the program's files in /dev/shm and the
+program, with GRACE seconds to shut down; on SIGQUIT, at once. Then it removes what the program made in /dev/shm and the
 directory SCRATCH. It writes the program's process id to the file descriptor FD. The exit code is that of the program,
 128 + n for signal n.
 """
@@ -18,26 +18,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from grpo_dist.procs.tree import (
-    become_subreaper,
-    descendants,
-    die_with_parent,
-    end,
-    remove_unused,
-    shared_memory,
-    shared_memory_of,
-)
+from grpo_dist.procs.shared_memory import LOOK_SECONDS, SharedMemory
+from grpo_dist.procs.tree import Process, become_subreaper, descendants, die_with_parent, end_all
 
-RECORD_SECONDS = 5.0
-"""Between two records of the shared memory in use: after a process is killed, its mappings are unknown."""
 POLL_SECONDS = 0.05
-TRACKER = b"multiprocessing.resource_tracker"
-"""Python's resource tracker: it unlinks registered shared memory when the last process that uses it is gone."""
-TRACKER_SECONDS = 3.0
-"""For the tracker to finish."""
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 
 
@@ -48,19 +34,24 @@ def run_program(parent: int, fd: int, grace: float, scratch: Path, argv: list[st
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     die_with_parent(signal.SIGTERM, parent)
     become_subreaper()
-    foreign, used = shared_memory(), set[str]()
+    shared = SharedMemory(_descendants)
     try:
         program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_prepare_child)
         os.write(fd, f"{program.pid}\n".encode())
         os.close(fd)
-        _wait(program, grace, lambda: used.update(shared_memory_of(descendants(os.getpid()))))
+        _wait(program, grace, shared)
         return program.returncode if program.returncode >= 0 else 128 - program.returncode
     finally:
         # In this order: a dead process no longer says what it has mapped, and memory in use must not be removed.
-        used.update(shared_memory_of(descendants(os.getpid())))
-        _kill_descendants()
-        remove_unused(used - foreign)
+        shared.look()
+        end_all(_descendants)
+        _reap()
+        shared.remove()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _descendants() -> set[Process]:
+    return descendants(os.getpid())
 
 
 def _prepare_child() -> None:
@@ -72,11 +63,11 @@ def _prepare_child() -> None:
     die_with_parent()
 
 
-def _wait(program: subprocess.Popen[bytes], grace: float, record: Callable[[], None]) -> None:
+def _wait(program: subprocess.Popen[bytes], grace: float, shared: SharedMemory) -> None:
     """Return when the program has ended, by itself or because a signal asked for it."""
     while program.poll() is None:
-        received = signal.sigtimedwait(HANDLED_SIGNALS, RECORD_SECONDS)
-        record()  # often: a process that has ended no longer shows what it used
+        received = signal.sigtimedwait(HANDLED_SIGNALS, LOOK_SECONDS)
+        shared.look()
         _reap(program.pid)
         if received is not None and received.si_signo != signal.SIGCHLD:
             _end(program, 0.0 if received.si_signo == signal.SIGQUIT else grace)
@@ -103,21 +94,6 @@ def _reap(but: int | None = None) -> None:
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != but:
             os.waitpid(ended.si_pid, 0)
-
-
-def _kill_descendants() -> None:
-    """Kill until none is left: orphans become children of the reaper. Resource trackers may end by themselves."""
-    spared_until = time.monotonic() + TRACKER_SECONDS
-    while left := descendants(os.getpid()):
-        end({one for one in left if time.monotonic() > spared_until or not _is_tracker(one.pid)})
-        time.sleep(POLL_SECONDS)
-    _reap()
-
-
-def _is_tracker(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The tree of processes: ending with the parent, finding and ending descendants, removing their files in /dev/shm.
-
-Descendants are found by ancestry.
-"""
+"""The tree of processes: ending with the parent, finding descendants by ancestry, ending them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +58,12 @@ def survive_sigterm() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
-SHARED_MEMORY = "/dev/shm/"
 END_SECONDS = 5.0
-
-Identity = tuple[int, int]
-"""Device and inode of a file."""
+POLL_SECONDS = 0.02
+TRACKER = b"multiprocessing.resource_tracker"
+"""Python's resource tracker: it unlinks registered shared memory when the last process that uses it is gone."""
+TRACKER_SECONDS = 3.0
+"""For the tracker to finish."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,15 @@ def end(processes: Iterable[Process]) -> None:
         _signal(process, signal.SIGKILL)
     while left and time.monotonic() < until:
         left = {process for process in left if _is_alive(process)}
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
+
+
+def end_all(processes: Callable[[], set[Process]]) -> None:
+    """Kill until none is left: a dying process may just have started another one. Resource trackers may end first."""
+    spared_until = time.monotonic() + TRACKER_SECONDS
+    while left := processes():
+        end({one for one in left if time.monotonic() > spared_until or not _is_tracker(one.pid)})
+        time.sleep(POLL_SECONDS)
 
 
 def dump_stacks(processes: Iterable[Process]) -> None:
@@ -108,67 +114,6 @@ def dump_stacks(processes: Iterable[Process]) -> None:
     for process in processes:
         if _handles(process.pid, signal.SIGUSR2):
             _signal(process, signal.SIGUSR2)
-
-
-def shared_memory() -> set[str]:
-    """Names of this user's files in /dev/shm."""
-    with contextlib.suppress(OSError):
-        return {entry.name for entry in os.scandir(SHARED_MEMORY) if _belongs_to_user(entry)}
-    return set()
-
-
-def shared_memory_of(processes: Iterable[Process]) -> set[str]:
-    """Names of this user's files in /dev/shm that these processes have open or mapped."""
-    named = list(_identified(shared_memory()))
-    names = {name for _, name in named}
-    used = {identity for process in processes for identity in _in_use(str(process.pid), names)}
-    return {name for identity, name in named if identity in used}
-
-
-def remove_unused(names: Iterable[str]) -> None:
-    """Remove the files in /dev/shm, of those named, that no living process has open or mapped."""
-    left = dict(_identified(names))
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if not left:
-            return
-        for used in _in_use(pid, {*left.values()}):
-            left.pop(used, None)
-    for name in left.values():
-        with contextlib.suppress(OSError):
-            os.unlink(SHARED_MEMORY + name)
-
-
-def _identified(names: Iterable[str]) -> Iterator[tuple[Identity, str]]:
-    for name in names:
-        with contextlib.suppress(OSError):
-            yield _identity(os.stat(SHARED_MEMORY + name)), name
-
-
-def _belongs_to_user(entry: os.DirEntry[str]) -> bool:
-    with contextlib.suppress(OSError):
-        return entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-    return False
-
-
-def _in_use(pid: str, names: set[str]) -> Iterator[Identity]:
-    """Files that a process maps or has open, by device and inode: paths may differ.
-
-    A process in another container may see another path for the same file, or none; and `sem_open` maps a temporary file
-    that it links to the semaphore's name and then unlinks.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-            _, _, _, device, inode, *_ = line.split(maxsplit=5)
-            yield os.makedev(*(int(part, 16) for part in device.split(":"))), int(inode)
-    with contextlib.suppress(OSError):
-        for handle in os.scandir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                if os.readlink(handle.path).rpartition("/")[2] in names:  # stat of others may hang on a file server
-                    yield _identity(os.stat(handle.path))
-
-
-def _identity(found: os.stat_result) -> Identity:
-    return found.st_dev, found.st_ino
 
 
 def _stat(pid: int) -> tuple[int, Process] | None:
@@ -189,6 +134,12 @@ def _signal(process: Process, signum: int) -> None:
     if _is_alive(process):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signum)
+
+
+def _is_tracker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return TRACKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _handles(pid: int, signum: int) -> bool:

@@ -20,7 +20,8 @@ from typing import Any
 
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.procs.ports import ports_of
-from grpo_dist.procs.tree import become_subreaper, descendants, die_with_parent, end, remove_unused, shared_memory
+from grpo_dist.procs.shared_memory import LOOK_SECONDS, SharedMemory
+from grpo_dist.procs.tree import become_subreaper, descendants, die_with_parent, end_all
 from grpo_dist.run.checkpoints import newest_step
 from grpo_dist.run.control import AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
@@ -31,7 +32,6 @@ from grpo_dist.supervisor.rpc import HEARTBEAT_SECONDS, CoordinatorServer, Secre
 
 SILENCE_SECONDS = 60.0
 """Longer than LOST_SECONDS: an agent that waits for a slow file server is no reason to lose a run."""
-TICK_SECONDS = 1.0
 
 
 def watched(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = SILENCE_SECONDS) -> int:
@@ -40,7 +40,8 @@ def watched(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = 
     Args:
         silence: seconds without a turn of its event loop after which it counts as frozen.
     """
-    before, parent = shared_memory(), os.getpid()
+    parent = os.getpid()
+    shared = SharedMemory(lambda: descendants(parent))
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
@@ -51,13 +52,13 @@ def watched(supervise: Callable[[], Coroutine[Any, Any, int]], silence: float = 
     for signum in SURVIVED_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     become_subreaper()
-    if not _closes(readable, silence):
+    if not _closes(readable, silence, shared):
         print(f"the supervisor of this node is frozen: silent for {silence:.0f} s", file=sys.stderr, flush=True)
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    while below := descendants(parent):
-        end(below)
-    remove_unused(shared_memory() - before)
+    shared.look()
+    end_all(lambda: descendants(parent))
+    shared.remove()
     return code if code >= 0 else 128 - code
 
 
@@ -76,12 +77,13 @@ async def _with_heartbeats(supervise: Callable[[], Coroutine[Any, Any, int]], wr
         heartbeats.cancel()
 
 
-def _closes(readable: int, silence: float) -> bool:
-    """Whether the child closes its end before it has been silent for this many seconds."""
+def _closes(readable: int, silence: float, shared: SharedMemory) -> bool:
+    """Whether the child closes its end before it has been silent for this many seconds. Looks at `shared` meanwhile."""
     silent = 0.0
     while silent < silence:  # counted in ticks: a job that Slurm suspends freezes as a whole, and may resume
-        if not select.select([readable], [], [], TICK_SECONDS)[0]:
-            silent += TICK_SECONDS
+        if not select.select([readable], [], [], LOOK_SECONDS)[0]:
+            silent += LOOK_SECONDS
+            shared.look()
         elif os.read(readable, 4096):
             silent = 0.0
         else:

@@ -23,15 +23,8 @@ from grpo_dist.launch.stages import QUIET, Machine, allocator_environment, devic
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.launch import read_plan
 from grpo_dist.procs.ports import interface_of
-from grpo_dist.procs.tree import (
-    Process,
-    descendants,
-    die_with_parent,
-    end,
-    ignore_sigterm_until_exec,
-    remove_unused,
-    shared_memory,
-)
+from grpo_dist.procs.shared_memory import LOOK_SECONDS, SharedMemory
+from grpo_dist.procs.tree import Process, descendants, die_with_parent, end_all, ignore_sigterm_until_exec
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
 from grpo_dist.run.metrics import tracker_environment
 
@@ -78,9 +71,10 @@ class Task:
     other_pids: Callable[[], set[int]]
     """Process ids of this node's other tasks. A descendant of the agent that is not below one of them belongs to this
     task: orphans of a killed launcher become children of the agent."""
-    shared_before: set[str]
-    """Files in /dev/shm when it started."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    def __post_init__(self) -> None:
+        self.shared = SharedMemory(self.processes)
 
     @classmethod
     async def start(
@@ -91,7 +85,6 @@ class Task:
         other_pids: Callable[[], set[int]],
     ) -> Task:
         """Start the process; await `ended` to follow it."""
-        before = shared_memory()
         command.log.touch()
         process = await asyncio.create_subprocess_exec(
             *command.argv,
@@ -104,12 +97,13 @@ class Task:
             preexec_fn=die_with_parent if command.ends_on_sigterm else _shield_from_sigterm,
         )
         asyncio.get_running_loop().add_reader(relay.control, relay.read)
-        return cls(command, process, relay, on_line, other_pids, before)
+        return cls(command, process, relay, on_line, other_pids)
 
     async def ended(self) -> TaskEnd:
         """Wait for the process to end, and clean up everything it left behind."""
-        reading = asyncio.create_task(self._read())
+        reading, looking = asyncio.create_task(self._read()), asyncio.create_task(self._look())
         code = await self._exit()
+        looking.cancel()
         await asyncio.to_thread(self._clean)
         await reading
         self.relay.read()
@@ -130,9 +124,14 @@ class Task:
         return descendants(os.getpid(), but=self.other_pids())
 
     def _clean(self) -> None:
-        while left := self.processes():  # a dying process may just have started another one
-            end(left)
-        remove_unused(shared_memory() - self.shared_before)
+        self.shared.look()
+        end_all(self.processes)
+        self.shared.remove()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.to_thread(self.shared.look)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _exit(self) -> int:
         """The exit code, at once. asyncio's own `wait` also waits for descendants that hold the output open."""

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from leftovers import processes_with
 
+from grpo_dist.procs.shared_memory import LOOK_SECONDS
+
 SCRIPT = """
 import asyncio, subprocess, sys
 from grpo_dist.supervisor.node import watched
@@ -62,6 +64,7 @@ class Guarded:
 @pytest.mark.parametrize(("signum", "told"), [(signal.SIGSTOP, "is frozen: silent for 5 s"), (signal.SIGKILL, "")])
 def test_a_supervisor_that_is_frozen_or_killed_is_ended_with_all_below_it(signum, told):
     guarded = Guarded.start(1000.0)
+    time.sleep(2 * LOOK_SECONDS)  # what the killed had in /dev/shm is only known by then
     os.kill(guarded.supervisor(), signum)
     code, said = guarded.ended()
     assert code == KILLED

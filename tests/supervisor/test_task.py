@@ -16,6 +16,8 @@ from pathlib import Path
 from waiting import is_gone
 
 from grpo_dist.launch.process import ProgressRelay
+from grpo_dist.procs.shared_memory import LOOK_SECONDS, LOOKS
+from grpo_dist.procs.shared_memory import SharedMemory as SharedFiles
 from grpo_dist.procs.tree import Process, become_subreaper, descendants, dump_stacks, end
 from grpo_dist.progress import Terminal
 from grpo_dist.supervisor.task import Task, TaskCommand, TaskEnd
@@ -79,6 +81,43 @@ def test_what_another_program_shares_is_left_to_it(tmp_path):
     finally:
         shared[0].close()
         shared[0].unlink()
+
+
+def test_what_nobody_holds_open_is_left_to_whoever_made_it(tmp_path):
+    foreign = Path("/dev/shm", f"grpo-dist-test-{os.getpid()}")
+
+    async def leave_a_file_and_stop(task: Task) -> None:
+        foreign.write_text("of another job, between two of its processes")
+        await asyncio.sleep(LOOKS * LOOK_SECONDS)
+        await task.stop()
+
+    try:
+        _, log = run(tmp_path, ORPHANS.replace("{then}", "time.sleep(600)"), leave_a_file_and_stop)
+        assert foreign.exists()
+        assert not Path("/dev/shm", log.split()[0]).exists()
+    finally:
+        foreign.unlink()
+
+
+def test_what_is_made_under_the_name_of_a_removed_file_is_another_file(tmp_path):
+    """Seen in the hands of this process; then it goes, and another program takes its name."""
+    path = Path("/dev/shm", f"grpo-dist-test-{os.getpid()}")
+    shared = SharedFiles(lambda: [Process(os.getpid(), "")])
+    try:
+        with open(path, "w"):
+            shared.look()
+        path.unlink()
+        path.touch()
+        shared.remove()
+        assert path.exists()
+        with open(path):
+            shared.look()
+            shared.remove()
+            assert path.exists()
+        shared.remove()
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def test_sigterm_is_kept_away_from_a_task_until_it_is_stopped(tmp_path):
