@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import SourceSection
+from grpo_dist.data.json_cells import row_values
 from grpo_dist.data.readers import from_rows
 from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
@@ -185,8 +186,8 @@ def _check_text_only(dataset: Dataset, source: SourceSection) -> None:
     for name in PICTURES:
         if name not in dataset.column_names or name in source.columns.values():
             continue
-        cells = dataset.with_format("arrow")[:][name]
-        shown = [row for row, cell in enumerate(cells, 1) if cell.as_py() not in (None, "", [])]
+        rows = row_values(dataset.select_columns([name]).with_format("arrow")[:])  # pictures are not decoded
+        shown = [number for number, row in enumerate(rows, 1) if row[name] not in (None, "", [])]
         if shown:
             kept = dict(source.columns) | {f"{RENAMED}{name}": name}
             raise DataError(

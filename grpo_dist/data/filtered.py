@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import DataSection
+from grpo_dist.data.json_cells import row_values
 from grpo_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def write_rows(rows: Table, path: Path) -> None:
             parquet.write_table(rows, draft)
         else:
             with open(draft, "w", encoding="utf-8") as file:
-                file.writelines(f"{_json(row)}\n" for row in rows.to_pylist())
+                file.writelines(f"{_json(row)}\n" for row in row_values(rows))
         draft.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})", hint="choose another --output") from error

@@ -22,7 +22,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.cards import choose_config, config_files, missing_config, read_configs
-from grpo_dist.data.text import as_text, excerpt, listing, place, set_option
+from grpo_dist.data.json_cells import dataset_of, read_exactly
+from grpo_dist.data.text import excerpt, listing, place, set_option
 from grpo_dist.errors import DataError
 from grpo_dist.text import closest
 
@@ -212,7 +213,6 @@ Row = dict[str, Any]
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 LONGEST_CELL = 2**31 - 1
-SCALARS = (str, int, float, bool, type(None))
 
 
 def read_files(paths: list[Path]) -> Dataset:
@@ -227,35 +227,22 @@ def read_files(paths: list[Path]) -> Dataset:
 
 
 def from_rows(rows: Iterable[Row]) -> Dataset:
-    """Rows as a data set; a key that a row lacks is None there, scalars of mixed types become text.
+    """Rows as a data set, each cell with the keys and the type it has in its row; a column that a row lacks is None
+    there.
 
     Raises:
-        DataError: no single type fits the values of a column.
+        DataError: a text that is none.
     """
-    from datasets import Dataset
-
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
-    return Dataset.from_dict({name: _uniform(name, [row.get(name) for row in rows]) for name in names})
-
-
-def _uniform(name: str, values: list[Any]) -> list[Any]:
-    import pyarrow
-
+    columns = {name: [row.get(name) for row in rows] for name in names}
     try:
-        pyarrow.array(values)
+        return dataset_of(columns)
     except UnicodeEncodeError as error:
-        row = next(number for number, value in enumerate(values, 1) if not _encodable(value))
+        name, row = next(
+            (name, row) for name in names for row, value in enumerate(columns[name], 1) if not _encodable(value)
+        )
         raise DataError(f"column {name!r}, row {row}: half a surrogate pair, which is not text ({error})") from error
-    except (pyarrow.ArrowException, OverflowError) as error:
-        if not all(isinstance(value, SCALARS) for value in values):
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"column {name!r}: its values have different types ({reason})",
-                hint="give all rows the same type in this column, or remove it",
-            ) from error
-        return [None if value is None else as_text(value) for value in values]
-    return values
 
 
 def _encodable(value: Any) -> bool:
@@ -272,6 +259,7 @@ def _read_parquet(paths: list[Path]) -> Dataset:
     from datasets.table import InMemoryTable
     from pyarrow import parquet
 
+    read_exactly()
     parts = []
     for path in paths:
         try:

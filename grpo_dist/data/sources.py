@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.hub import load_from_hub
+from grpo_dist.data.json_cells import read_exactly
 from grpo_dist.data.readers import find_files, is_local, read_files
 from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
@@ -82,6 +83,7 @@ def load_rows(source: SourceSection, split: str) -> Dataset:
             f"{place(source)}.name_or_path: the embedded problems belong to the embedded model",
             hint="--set model.name_or_path=embedded, or name a data set",
         )
+    read_exactly()
     instruction = parse_split(source, split)
     if not is_local(source.name_or_path):
         rows = load_from_hub(source, split)

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
+from pyarrow.parquet import ParquetFile
 
 from grpo_dist.config.sections import DataSection, SourceSection
+from grpo_dist.data.columns import map_columns
+from grpo_dist.data.filtered import write_rows
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.data.readers import is_local, split_of
 from grpo_dist.data.sources import load_rows
 from grpo_dist.errors import DataError
@@ -25,7 +29,7 @@ def jsonl(rows) -> str:
 
 
 def rows_of(path, split="train", **stated) -> list[dict]:
-    return load_rows(DataSection(name_or_path=str(path), **stated), split).to_list()
+    return list(load_rows(DataSection(name_or_path=str(path), **stated), split))
 
 
 def error_of(path, split="train", **stated) -> str:
@@ -220,11 +224,34 @@ def test_rows_of_different_keys_and_types():
         jsonl([{"prompt": "a", "answer": 34}, {"prompt": "b", "answer": "1/2", "when": "2024-01-01"}])
     )
     assert rows_of("a.jsonl") == [
-        {"prompt": "a", "answer": "34", "when": None},
+        {"prompt": "a", "answer": 34, "when": None},
         {"prompt": "b", "answer": "1/2", "when": "2024-01-01"},
     ]
     Path("b.jsonl").write_text(jsonl([{"n": 10**30}, {"n": 1}]))
-    assert rows_of("b.jsonl") == [{"n": str(10**30)}, {"n": "1"}]
+    assert rows_of("b.jsonl") == [{"n": 10**30}, {"n": 1}]
+
+
+CELLS = (
+    [{"a": 1}, {"b": {"c": None}}, {}, None],
+    [{"b": 1, "a": 2}, {"a": 1, "b": 2}],
+    [7, "7", "x", None, True, 2.0, 1 / 3, 10**30, -(2**63), 5e-324, "[1]", "null", [], [1, "x", {"y": [2, 3.5]}]],
+    [1, 2.5, 3],
+    [[], [1], ["x"], [[1.0]]],
+    [[{"name": "look", "arguments": {"at": "é\u2028"}}], [{"name": "add", "arguments": {"a": 1, "b": [2]}}]],
+)
+
+
+@pytest.mark.parametrize("cells", CELLS)
+def test_json_cells_stay_as_they_are_in_the_row(cells, tmp_path):
+    Path("a.jsonl").write_text(jsonl([{"prompt": str(n), "extra": cell} for n, cell in enumerate(cells)]))
+    rows = load_rows(DataSection(name_or_path="a.jsonl"), "train")
+    mapped = map_columns(rows, DataSection(name_or_path="a.jsonl", columns={"other": "extra"}), ("prompt",))
+    mapped.to_parquet(tmp_path / "kept.parquet")
+    for dataset, name in ((rows, "extra"), (mapped, "other"), (read_problems(tmp_path / "kept.parquet"), "other")):
+        assert json.dumps(dataset[name][:]) == json.dumps(cells)
+        assert json.dumps([row[name] for row in dataset]) == json.dumps(cells)
+    write_rows(ParquetFile(tmp_path / "kept.parquet").read(), Path("again.jsonl"))
+    assert [json.dumps(row["other"]) for row in rows_of("again.jsonl")] == [json.dumps(cell) for cell in cells]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +281,7 @@ def test_rows_of_different_keys_and_types():
         ("a.parquet", "PAR1 no", "a.parquet: not readable as Parquet: "),
         ("a.jsonl.gz", "not gzip", "a.jsonl.gz: cannot be read: "),
         ("a.jsonl", '{"a": "\\ud800"}\n', "column 'a', row 1: half a surrogate pair"),
-        ("a.jsonl", '{"a": [1]}\n{"a": {"b": 1}}\n', "column 'a': its values have different types"),
+        ("a.jsonl", '{"a": {"b": [1, "\\ud800"]}}\n{"a": 1}\n', "column 'a', row 1: half a surrogate pair"),
         ("a.txt", "text", "a.txt is not a data file"),
         ("a.parquet.gz", "x", "a.parquet.gz is not a data file"),
     ],

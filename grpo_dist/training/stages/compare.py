@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from grpo_dist.config import RunConfig
 from grpo_dist.data.identity import problem_key
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, compare
 from grpo_dist.plan.comparison import generates_on_engines
 from grpo_dist.progress import say_passing
@@ -29,7 +30,7 @@ def compare_models(run: Run) -> None:
     evaluation, part = run.config.evaluation, Part(0, 1) if has_pool(run) else take_part(run.plan)
     if part is None:
         return
-    contest = ModelComparison(run.config, Dataset.from_parquet(str(run.directory.heldout_data), keep_in_memory=True))
+    contest = ModelComparison(run.config, read_problems(run.directory.heldout_data))
     base_model, trained_model = (_shared(run, model, part) for model in _models(run))
     if part.index > 0:
         for model in (base_model, trained_model):

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from grpo_dist.data.identity import Problems, problem_key
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.data.prepare import limit, prepare
 from grpo_dist.errors import DataError
 from grpo_dist.evaluation.comparison import Answered, CompareRequest, compare_all
@@ -67,7 +68,7 @@ def _heldout(run: Run) -> Dataset:
     path = run.directory.heldout_data
     if not path.is_file():
         raise DataError(f"{run.directory.path}: the run held no problems out", hint="name some: --data FILE")
-    rows = Dataset.from_parquet(str(path), keep_in_memory=True)
+    rows = read_problems(path)
     return limit(rows, run.config.evaluation.num_problems, run.config.grpo.seed)
 
 
@@ -100,7 +101,7 @@ def _trained_on(source: ModelSource, rows: Dataset) -> int | None:
         return 0 if source.kind == "base" else None
     directory = RunDirectory(Path(source.run))
     seen = [path for path in (directory.train_data, directory.warm_start_data) if path.is_file()]
-    prompts = [prompt for path in seen for prompt in Dataset.from_parquet(str(path), keep_in_memory=True)["prompt"][:]]
+    prompts = [prompt for path in seen for prompt in read_problems(path)["prompt"][:]]
     trained = Problems(map(problem_key, prompts))
     known = sum(problem_key(prompt) in trained for prompt in rows["prompt"][:])
     if known:

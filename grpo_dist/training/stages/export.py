@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist import __version__
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.errors import ModelError
 from grpo_dist.export.card import Export, model_card
 from grpo_dist.export.push import ExportRequest, made_from
@@ -130,7 +130,7 @@ def _write(request: ExportRequest, run: Run, draft: Path) -> Reference:
 
 def _reference(run: Run, trained: PeftModel, renderer: PromptRenderer) -> Reference:
     held, limit = run.directory.heldout_data, min(MOST_TOKENS, run.config.grpo.max_completion_length)
-    rows = Dataset.from_parquet(str(held if held.is_file() else run.directory.train_data), keep_in_memory=True)
+    rows = read_problems(held if held.is_file() else run.directory.train_data)
     texts = texts_of(trained, renderer, list(rows["prompt"][:PROMPTS]), max_new_tokens=limit)
     found = logprobs(trained, texts)
     with trained.disable_adapter():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 
 from grpo_dist.config import RunConfig
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.run import metrics
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.training.__main__ import train_stage
@@ -56,7 +56,7 @@ def one_full_step(config: RunConfig) -> RunConfig:
 
 def _keep_longest(run: Run, trial: Run) -> int:
     """Make the longest prompts, enough for one step, the data of the trial; returns the tokens of the longest."""
-    problems = Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True)
+    problems = read_problems(run.directory.train_data)
     lengths = renderer_in(run).lengths(problems["prompt"][:])
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     trial.directory.train_data.parent.mkdir()

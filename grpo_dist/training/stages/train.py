@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
-from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PrinterCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from grpo_dist.data.json_cells import read_problems
 from grpo_dist.errors import ModelError
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
@@ -102,7 +102,7 @@ def _trainer(run: Run) -> Trainer:
         **trainable(run, warm if warm.exists() else None),
         reward_funcs=list(rewards),
         args=arguments,
-        train_dataset=Dataset.from_parquet(str(run.directory.train_data), keep_in_memory=True),
+        train_dataset=read_problems(run.directory.train_data),
         processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
         max_num_gen_batches=run.config.grpo.max_num_gen_batches,
     )
