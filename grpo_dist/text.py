@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -11,9 +11,20 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def first_few(items: Sequence[object], most: int) -> str:
+    """a, b and 3 more."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
+
 def gib(size: float) -> str:
     """Bytes: 84933175705 → 79.1 GiB."""
     return f"{size / 2**30:,.1f} GiB"
+
+
+def two_decimals(value: float | None) -> str:
+    """0.5 → 0.50; a dash for None."""
+    return "\N{EN DASH}" if value is None else f"{value:.2f}"
 
 
 def printable(text: str) -> str:

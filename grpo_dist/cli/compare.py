@@ -138,7 +138,7 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
     """
     from grpo_dist.config import load_config
     from grpo_dist.errors import ConfigError
-    from grpo_dist.launch.checks import check_rewards
+    from grpo_dist.launch.checks import check_reward_settings
     from grpo_dist.run.directory import RunDirectory
 
     for setting in settings:
@@ -147,7 +147,7 @@ def _check_settings(run: Path, settings: tuple[str, ...]) -> None:
                 f"--set {setting}: a comparison takes settings of data and evaluation; the rest is the run's",
                 hint="for example: --set evaluation.num_samples=16",
             )
-    check_rewards(load_config(RunDirectory(run).config, settings))
+    check_reward_settings(load_config(RunDirectory(run).config, settings))
 
 
 def _file_name(sources: list[ModelSource], settings: tuple[str, ...]) -> str:

@@ -31,12 +31,12 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
     if config is not None:
         from grpo_dist.config import load_config
         from grpo_dist.errors import ConfigError
-        from grpo_dist.launch.checks import check_rewards
+        from grpo_dist.launch.checks import check_reward_settings
         from grpo_dist.plan import plan_run
 
         stated = load_config(config, overrides)
         try:
-            check_rewards(stated)
+            check_reward_settings(stated)
             plan = plan_run(stated)
         except ConfigError as error:
             refused = [Finding("plan", "error", error.message, error.hint)]

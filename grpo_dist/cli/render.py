@@ -10,8 +10,6 @@ import click
 
 from grpo_dist.cli.options import overrides_option
 
-PLAN_FILE = "plan.json"
-
 
 @click.command()
 @click.argument("config")
@@ -113,6 +111,7 @@ def _started(directory: Path) -> bool:
 def _existing(directory: Path, files: Mapping[str, str]) -> dict[str, str]:
     """Name → text of the existing files: all that can be rendered into a run directory, or only the script."""
     from grpo_dist.render import RENDERED
+    from grpo_dist.run.directory import PLAN_FILE
 
     paths = (directory / name for name in (RENDERED if PLAN_FILE in files else files))
     return {path.name: path.read_bytes().decode(errors="replace") for path in paths if path.is_file()}

@@ -27,12 +27,13 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
     which they differ, and what became of each. Of a sweep DIR/report.html is written too.
     """
     from grpo_dist.report.record import is_run, is_sweep, read_run, runs_below
+    from grpo_dist.run.directory import RunDirectory
 
     if len(runs) == 1 and (is_run(runs[0]) or not runs[0].is_dir()):
         return _one(read_run(runs[0]), as_json)
     paths = dict.fromkeys(path for run in runs for path in runs_below(run))
     records = each_readable(_checked, paths)
-    _several(records, as_json, runs[0] / "report.html" if len(runs) == 1 and is_sweep(runs[0]) else None)
+    _several(records, as_json, RunDirectory(runs[0]).report if len(runs) == 1 and is_sweep(runs[0]) else None)
 
 
 def _checked(path: Path) -> RunRecord:
@@ -51,9 +52,10 @@ def _one(record: RunRecord, as_json: bool) -> None:
     from grpo_dist.report.html import write_html
     from grpo_dist.report.summary import summary
     from grpo_dist.report.terminal import print_summary
+    from grpo_dist.run.directory import RunDirectory
 
     with readable(record.path):
-        page = _written(lambda: write_html(record), record.path / "report.html")
+        page = _written(lambda: write_html(record), RunDirectory(record.path).report)
         if as_json:
             click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
             return

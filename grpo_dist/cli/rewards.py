@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from grpo_dist.cli.options import console, json_option, overrides_option
+from grpo_dist.text import two_decimals
 
 
 @click.command()
@@ -54,7 +55,7 @@ def _print(report: dict[str, Any], found: list[Any]) -> None:
     for name in (*report["functions"], "sum"):
         table.add_column(name.rpartition(":")[2], justify="right")
     for case, paid in report["cases"].items():
-        table.add_row(case, *(_number(value) for value in (*paid["functions"].values(), paid["total"])))
+        table.add_row(case, *(two_decimals(value) for value in (*paid["functions"].values(), paid["total"])))
     speeds = (f"{1000 * one['seconds_per_completion']:.3g} ms" for one in report["functions"].values())
     table.add_row("longest, each", *speeds, "")
     screen = console()
@@ -75,7 +76,3 @@ def _scored(scorer: dict[str, Any]) -> str:
         f"{one['right']} of {one['of']} {name} answers" for name, one in found.items() if name in ("gold", "wrong")
     )
     return f"evaluation.scorer {scorer['name']} finds right: {', '.join(parts)}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

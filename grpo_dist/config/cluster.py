@@ -90,6 +90,11 @@ class RolloutSection(Section):
         return self.uses_vllm and self.mode == "colocate"
 
     @property
+    def serves(self) -> bool:
+        """Whether vLLM servers generate."""
+        return self.uses_vllm and self.mode == "server"
+
+    @property
     def syncs_adapter(self) -> bool:
         """Whether a weight sync sends the adapter alone."""
         return self.sync == "adapter"
@@ -97,7 +102,7 @@ class RolloutSection(Section):
     def conflicts(self) -> Iterator[Conflict]:
         if not self.uses_vllm:
             yield from self._only_with_vllm()
-        elif self.mode == "colocate":
+        elif self.colocated:
             yield from self._only_in_server_mode()
         elif self.enable_sleep_mode:
             yield ("enable_sleep_mode",), "a server has its GPUs to itself and need not sleep; remove it"

@@ -47,6 +47,7 @@ from grpo_dist.config.yaml_source import (
 )
 from grpo_dist.errors import ConfigError
 from grpo_dist.masking import MASK, hidden, is_secret_name, masked
+from grpo_dist.run.directory import PLAN_FILE
 from grpo_dist.text import closest
 
 DEEPEST = 50
@@ -314,7 +315,7 @@ def removed_settings(source: Source, path: Path) -> Iterator[ConfigProblem]:
         if not isinstance(settings, dict) or name not in settings:
             continue
         _, place = source.nearest((section, name))
-        if not place.label.startswith("--set") and path.with_name("plan.json").is_file():
+        if not place.label.startswith("--set") and path.with_name(PLAN_FILE).is_file():
             source.data = {**source.data, section: {key: settings[key] for key in settings if key != name}}
         else:
             yield ConfigProblem(place, (section, name), f"was removed: {REMOVED[section, name]}; remove it")

@@ -191,6 +191,10 @@ class ModelSection(Section):
     """Training backend: `unsloth`, `trl` (with PEFT), or `auto`: Unsloth for one process on a GPU if it is installed.
    """
 
+    @property
+    def requires_unsloth(self) -> bool:
+        return self.backend == "unsloth"
+
     def conflicts(self) -> Iterator[Conflict]:
         if self.name_or_path == EMBEDDED and self.revision is not None:
             yield ("revision",), "the embedded model is made from grpo.seed and has no revisions; remove it"

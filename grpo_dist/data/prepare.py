@@ -117,14 +117,14 @@ def split_holdout(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset
         DataError: fewer than two different problems.
     """
     keys = problem_keys(dataset)
-    heldout = choose(keys, fraction, seed)
+    heldout = choose_held_out(keys, fraction, seed)
     return (
         dataset.select([row for row, key in enumerate(keys) if key not in heldout]),
         dataset.select([row for row, key in enumerate(keys) if key in heldout]),
     )
 
 
-def choose(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
+def choose_held_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
     """The keys that are held out.
 
     Raises:
@@ -256,10 +256,10 @@ def held_out_by(section: DataSection, keys: Sequence[str], seed: int) -> Problem
     """What a run would hold out: the problems of its `eval_split`, or a fraction of those with these keys.
 
     Raises:
-        DataError: as `load_rows` and `choose`.
+        DataError: as `load_rows` and `choose_held_out`.
     """
     if section.eval_split is None:
-        return Problems(choose(keys, section.eval_fraction or DEFAULT_EVAL_FRACTION, seed))
+        return Problems(choose_held_out(keys, section.eval_fraction or DEFAULT_EVAL_FRACTION, seed))
     rows = map_columns(load_rows(section, section.eval_split), section, ("prompt",))
     where = f"{place(section)}: column {section.columns.get('prompt', 'prompt')!r}, split {section.eval_split!r}"
     prompts = [to_messages(value, f"{where}, row {row}") for row, value in enumerate(rows["prompt"][:], 1)]

@@ -18,7 +18,7 @@ from grpo_dist.doctor.devices import seen_by_torch
 from grpo_dist.doctor.hub import cached_snapshot, missing_files, obstacle_of
 from grpo_dist.errors import LaunchError, ModelError, RolloutError, RunDirectoryError
 from grpo_dist.findings import Finding, any_error
-from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
+from grpo_dist.launch.checks import check_backend, check_packages, check_reward_settings
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import run_stages
 from grpo_dist.launch.stages import QUIET, Stage, launch_command, stages
@@ -205,7 +205,7 @@ def open_debug(config: RunConfig, path: Path) -> tuple[RunDirectory, Debug]:
         ModelError: not even the tokenizer of the model can be loaded.
         RunDirectoryError: the directory holds a real run, or the earlier debug run is still active.
     """
-    check_rewards(config)
+    check_reward_settings(config)
     check_packages(())
     run = RunDirectory(path.absolute())
     _check_free(run)

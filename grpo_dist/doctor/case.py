@@ -70,9 +70,3 @@ def doctor_context(
     """The context on this machine. Training would run here inside a Slurm job, or if no Slurm answers."""
     inside = "SLURM_JOB_ID" in environ
     return DoctorContext(config, plan, environ, directory, here=inside or not answers("sinfo", "--version"))
-
-
-def hub_home(environ: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps its token and caches."""
-    default = os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(environ.get("HF_HOME") or default).expanduser()

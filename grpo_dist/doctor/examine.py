@@ -22,7 +22,7 @@ GROUPS: dict[str, Group] = {
 }
 IN_A_JOB: dict[str, Group] = {
     "packages": packages.findings,
-    "storage": host.shared_memory,
+    "storage": host.shared_memory_findings,
     "limits": host.limit_findings,
     "network": host.pins,
     "hub": hub.model,

@@ -13,9 +13,9 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from grpo_dist.doctor.case import DoctorContext, hub_home
+from grpo_dist.doctor.case import DoctorContext
 from grpo_dist.findings import Finding
-from grpo_dist.plan.specs.lookup import hub_cache
+from grpo_dist.plan.specs.lookup import hub_cache, hub_home, hub_repository
 from grpo_dist.run.metrics import has_wandb_key
 from grpo_dist.text import gib
 
@@ -30,7 +30,7 @@ def findings(context: DoctorContext) -> Iterator[Finding]:
     yield _disk("run-directory", context.directory, RUN_BYTES, "--output DIR on another file system")
     cache = hub_cache(context.environ)
     yield _disk("hub-cache", cache, _weights(context), "export HF_HOME=/a/large/file/system")
-    yield from shared_memory(context)
+    yield from shared_memory_findings(context)
 
 
 def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
@@ -54,14 +54,14 @@ def _weights(context: DoctorContext) -> int:
     if context.config is None or context.plan is None or context.plan.memory is None:
         return 0
     name = context.config.model.name_or_path
-    cached = hub_cache(context.environ) / f"models--{name.replace('/', '--')}"
+    cached = hub_repository(context.environ, name)
     if Path(name).exists() or cached.exists() or "/" not in name:
         return 0
     trainer = context.plan.memory["roles"].get("trainer", {"components": []})
     return sum(one["bytes"] for one in trainer["components"] if one["name"] == "weights")
 
 
-def shared_memory(context: DoctorContext) -> Iterator[Finding]:
+def shared_memory_findings(context: DoctorContext) -> Iterator[Finding]:
     """Whether /dev/shm is large enough for the buffers between the processes of this machine."""
     if not SHARED.is_dir():
         return

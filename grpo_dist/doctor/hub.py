@@ -12,9 +12,9 @@ from pathlib import Path
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.sections import ModelSection, SourceSection
 from grpo_dist.data.readers import is_local
-from grpo_dist.doctor.case import DoctorContext, hub_home
+from grpo_dist.doctor.case import DoctorContext
 from grpo_dist.findings import Finding
-from grpo_dist.plan.specs.lookup import hub_cache
+from grpo_dist.plan.specs.lookup import hub_home, hub_repository
 
 ENDPOINT = "https://huggingface.co"
 SECONDS = 5.0
@@ -84,7 +84,7 @@ def _plain(name: str) -> str:
 
 def cached_snapshot(environ: Mapping[str, str], name: str, revision: str | None) -> Path | None:
     """The folder of a model's revision in the Hub cache; None if it is missing or empty."""
-    repository = hub_cache(environ) / f"models--{name.replace('/', '--')}"
+    repository = hub_repository(environ, name)
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or "main"
     snapshot = repository / "snapshots" / commit

@@ -141,7 +141,7 @@ def _pairs(context: DoctorContext) -> Iterator[Finding]:
     """Versions that are supported, but not for this configuration."""
     trl = installed("trl")
     on_cpu = context.plan is not None and context.plan.topology.on_cpu
-    asked = context.config is not None and context.config.model.backend == "unsloth"
+    asked = context.config is not None and context.config.model.requires_unsloth
     if asked and (missing := unsloth_missing(on_cpu=on_cpu)):
         yield Finding("backend", "error", f"model.backend: {missing}", INSTALL_UNSLOTH)
     if trl and on_cpu and numbers(trl) < (1, 16):

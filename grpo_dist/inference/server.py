@@ -69,6 +69,11 @@ class ServerSettings:
     seed: int
     device: Literal["cpu", "cuda"]
 
+    @property
+    def merges(self) -> bool:
+        """Whether TRL sends whole merged weights."""
+        return self.sync == "merged"
+
 
 def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: str) -> ServerSettings:
     """The settings of a planned run.
@@ -146,7 +151,7 @@ def environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",  # the routes of RolloutMiddleware do it, and require the key
-        "VLLM_SERVER_DEV_MODE": "1" if settings.sync == "merged" else "0",
+        "VLLM_SERVER_DEV_MODE": "1" if settings.merges else "0",
         "PYTHONUNBUFFERED": "1",
     }
     return {**environ, **own, **_devices(topology, gpus, environ)}
@@ -163,7 +168,7 @@ def _option(name: str, value: object) -> tuple[str, ...]:
 
 def _weights(settings: ServerSettings) -> tuple[str, ...]:
     """Options for the weight sync: LoRA adapters, or whole merged weights over NCCL (as TRL sends them)."""
-    if settings.sync == "merged":
+    if settings.merges:
         return ("--weight-transfer-config", '{"backend": "nccl"}', "--max-logprobs", "-1")
     rank, loras, kept = str(settings.max_lora_rank), str(MAX_LORAS), str(MAX_CPU_LORAS)
     return ("--enable-lora", "--max-lora-rank", rank, "--max-loras", loras, "--max-cpu-loras", kept)

@@ -16,7 +16,7 @@ from grpo_dist.rewards.names import check_reward_names
 TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets")
 
 
-def check_rewards(config: RunConfig) -> None:
+def check_reward_settings(config: RunConfig) -> None:
     """Check names and arguments of built-in rewards, and files; the user's own are imported by the run.
 
     Raises:
@@ -38,7 +38,7 @@ def check_backend(config: RunConfig) -> None:
         ConfigError: it is not.
     """
     on_cpu = config.cluster.gpus_per_node == 0
-    if config.model.backend == "unsloth" and (missing := unsloth_missing(on_cpu=on_cpu)):
+    if config.model.requires_unsloth and (missing := unsloth_missing(on_cpu=on_cpu)):
         raise ConfigError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
 
 

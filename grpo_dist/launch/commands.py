@@ -16,7 +16,7 @@ from grpo_dist.config.load import listed_differences
 from grpo_dist.errors import LaunchError, RewardError, RolloutError, RunDirectoryError
 from grpo_dist.evaluation.pass_rates import PassRate, Record
 from grpo_dist.findings import Finding, any_error
-from grpo_dist.launch.checks import check_packages, check_rewards
+from grpo_dist.launch.checks import check_packages, check_reward_settings
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import check_local, run_stages
 from grpo_dist.launch.process import run_process
@@ -24,7 +24,7 @@ from grpo_dist.launch.stages import QUIET, Stage
 from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.files import render_files
-from grpo_dist.run.directory import RunDirectory
+from grpo_dist.run.directory import CONFIG_FILE, RunDirectory
 
 
 def as_in_training(config: RunConfig, samples: int) -> RunConfig:
@@ -50,7 +50,7 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
     """
     plan = plan_run(config)
     check_local(plan, command)
-    check_rewards(config)
+    check_reward_settings(config)
     check_packages(())
     if work.exists():
         _check_same(config, work)
@@ -117,7 +117,7 @@ def prefetch(config: RunConfig, terminal: Terminal) -> list[Finding]:
     """
     check_packages(())
     with tempfile.TemporaryDirectory(prefix="grpo-dist-prefetch-") as scratch:
-        config_file = Path(scratch) / "config.yaml"
+        config_file = Path(scratch) / CONFIG_FILE
         config_file.write_text(dump_config(config), encoding="utf-8")  # in a directory of ours alone
         fetched = _stage("fetch", config_file, ONLINE, terminal)
         return fetched if any_error(fetched) else [*fetched, *_stage("check", config_file, OFFLINE, terminal)]
@@ -141,7 +141,7 @@ def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
         Interrupted: a signal ended it.
     """
     plan = plan_run(config)
-    check_rewards(config)
+    check_reward_settings(config)
     check_packages(())
     with tempfile.TemporaryDirectory(prefix="grpo-dist-rewards-") as scratch:
         run = RunDirectory(Path(scratch) / "run")

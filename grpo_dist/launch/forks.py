@@ -31,7 +31,7 @@ def can_fork(plan: LaunchPlan, config: RunConfig) -> bool:
     """Whether all stages import the same packages, and these survive a fork."""
     return (
         plan.topology.on_cpu
-        and config.model.backend != "unsloth"  # has to be imported before the packages it patches
+        and not config.model.requires_unsloth  # has to be imported before the packages it patches
         and "wandb" not in config.tracking  # creates a directory on import, which the first stage to end removes
         and not has_engine_in_training(plan, config)
     )

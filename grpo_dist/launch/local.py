@@ -17,7 +17,7 @@ from typing import Any
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import OF_NO_USE, LaunchError, PlanError, RolloutsGone, RunDirectoryError
 from grpo_dist.inference.registry import is_served
-from grpo_dist.launch.checks import check_backend, check_packages, check_rewards
+from grpo_dist.launch.checks import check_backend, check_packages, check_reward_settings
 from grpo_dist.launch.forks import Forks, can_fork
 from grpo_dist.launch.open import check_as_started, create_or_resume
 from grpo_dist.launch.process import Interrupted, ProcessOutcome, Started, ended_by, run_process, serving, start
@@ -46,7 +46,7 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
     check_local(plan, "run")
-    check_rewards(config)
+    check_reward_settings(config)
     check_packages(config.tracking)
     check_backend(config)
     if run.exists() and not resume:

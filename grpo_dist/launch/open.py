@@ -13,9 +13,16 @@ from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.launch import read_plan
 from grpo_dist.render.files import RENDERED, render_files
-from grpo_dist.render.slurm import CONFIG_FILE
 from grpo_dist.run.checkpoints import newest_complete, step_of
-from grpo_dist.run.directory import RunDirectory, mode_of, read_json, write_atomically
+from grpo_dist.run.directory import (
+    CONFIG_FILE,
+    DIGEST_FILE,
+    STARTED_FILE,
+    RunDirectory,
+    mode_of,
+    read_json,
+    write_atomically,
+)
 
 STEPS = "grpo.max_steps"
 EXTENSIBLE_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
@@ -100,7 +107,6 @@ def _warmup(config: RunConfig, steps: int | None) -> int | None:
 
 MACHINE_SETTINGS = ("cluster.", "distributed.num_processes", "distributed.max_per_device_train_batch_size")
 """Settings that may change between attempts: they say where a run computes, not what."""
-STARTED_FILE, DIGEST_FILE = "started.yaml", "started.sha256"
 WRITTEN = (*RENDERED, STARTED_FILE, DIGEST_FILE)
 """All files that opening a run may write."""
 SERVER_SETTINGS = ("rollout.replicas", "rollout.nodes", "rollout.tensor_parallel_size", "rollout.timeouts.")

@@ -183,7 +183,7 @@ def _of_the_rollouts(config: RunConfig) -> Iterator[Contradiction]:
 
 def _whole_weights(config: RunConfig) -> Alternative:
     """An adapter merged into the model can always be sent: by TRL, to one server or to colocated engines."""
-    one = {"rollout.replicas": 1} if config.rollout.mode == "server" else {}
+    one = {"rollout.replicas": 1} if config.rollout.serves else {}
     return Alternative({"rollout.sync": "merged", **one}, "sends whole weights")
 
 
@@ -231,7 +231,7 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
             f"rollout.sync: TRL sends merged weights to one server, and there are {len(where.replicas)}",
             (Alternative({"rollout.sync": "adapter"}), Alternative({"rollout.replicas": 1})),
         )
-    if config.model.backend == "unsloth" and (found := obstacle(config, where)):
+    if config.model.requires_unsloth and (found := obstacle(config, where)):
         yield Contradiction(f"model.backend: {found.what}", found.ways)
     strategy, optim = config.distributed.strategy, config.grpo.optim
     if strategy != "ddp" and where.num_processes == 1:

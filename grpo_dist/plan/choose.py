@@ -53,7 +53,7 @@ def no_split(machines: Machines) -> PlanRefusal:
 def ways_to_divide(machines: Machines, completions: int) -> Iterator[Alternative]:
     """Changes of the machines or their split with which the training processes divide the completions."""
     found = [way for field in KEYS for way in islice(_ways(machines, field, completions), 1)]
-    if not found and machines.mode != "server":
+    if not found and not machines.serves:
         found = list(_smaller_grid(machines, completions))
     yield from (way for _, way in sorted(found, key=lambda way: way[0]))
 
@@ -64,7 +64,7 @@ def _ways_to_split(machines: Machines) -> Iterator[Alternative]:
     if machines.num_processes is not None:
         one = "one on each training GPU" if machines.gpus_per_node else "one on each node"
         yield Alternative({"distributed.num_processes": None}, one)
-    if machines.mode == "server" and machines.gpus_per_node:
+    if machines.serves and machines.gpus_per_node:
         auto = {KEYS[field]: "auto" for field in ("replicas", "rollout_nodes") if getattr(machines, field) is not None}
         yield Alternative({"rollout.mode": "colocate", **auto}, "every GPU trains and generates")
 
@@ -109,7 +109,7 @@ def _then(split: Split, completions: int | None) -> str:
 
 def _why(machines: Machines) -> str:
     stated, nodes, gpus = machines.num_processes, machines.nodes, machines.gpus_per_node
-    if machines.mode == "server" and gpus:
+    if machines.serves and gpus:
         return _why_not_apart(machines)
     if machines.rollout_nodes:
         return f"rollout.nodes: {machines.rollout_nodes} nodes cannot be set apart on CPU; servers share the nodes"
@@ -246,7 +246,7 @@ def _by_time(basis: PlanInputs, work: Workload, machines: Machines) -> Iterator[
 
 
 def _stated(machines: Machines, split: Split) -> str:
-    if machines.mode == "server":
+    if machines.serves:
         return f"{_numbers(split)}, as stated"
     shared = "GPU" if machines.gpus_per_node else "CPUs"
     generating = "generates too" if machines.mode == "transformers" else f"shares its {shared} with a vLLM engine"
@@ -301,7 +301,7 @@ def tensor_parallel_size(basis: PlanInputs) -> int:
 
 def _fewest(basis: PlanInputs, architecture: Architecture, sizes: list[int]) -> int:
     possible = [size for size in sizes if any(splits(machines_of(basis.config, size)))] or sizes[:1]
-    if basis.config.rollout.mode == "colocate":
+    if basis.config.rollout.colocated:
         return _fewest_colocated(basis, architecture, possible)
     engines = {size: engine_setup(basis, architecture, size, 0) for size in possible}
     for size, engine in engines.items():

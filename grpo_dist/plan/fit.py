@@ -66,14 +66,14 @@ def layout(basis: PlanInputs, split: Split, engine: RolloutSetup | None) -> Layo
         gpus_per_node=cluster.gpus_per_node or split.trainers_per_node,
         trainer_gpus=split.num_processes,
         rollout_gpus=split.rollout_gpus,
-        backend=rollout.backend,
+        uses_vllm=rollout.uses_vllm,
         tensor_parallel=split.tensor_parallel_size,
         gpu_memory_utilization=engine.gpu_memory_utilization if engine else 0.9,
         kv_pool_bytes=None if engine is None else kv_cache_bytes(engine),
         max_num_seqs=RolloutSetup.max_num_seqs if engine is None else engine.max_num_seqs,
         sleeps=rollout.enable_sleep_mode,
         partitioned=basis.config.distributed.strategy in ("zero3", "fsdp2"),
-        sync=rollout.sync,
+        syncs_adapter=rollout.syncs_adapter,
     )
 
 

@@ -350,7 +350,7 @@ def engine_setup(basis: PlanInputs, architecture: Architecture, tensor_parallel_
         share: completions of a training process in a step: a colocated engine runs at most those of its processes.
     """
     config, stated = basis.config, basis.config.rollout.gpu_memory_utilization
-    colocated = config.rollout.mode == "colocate"
+    colocated = config.rollout.colocated
     how = {**COLOCATED, "max_num_seqs": min(MOST_SEQUENCES, max(1, share) * tensor_parallel_size)} if colocated else {}
     return RolloutSetup(
         architecture=architecture,

@@ -46,6 +46,10 @@ class LaunchPlan:
     prompt: vLLM then uses the model's positions."""
 
     @property
+    def uses_vllm(self) -> bool:
+        return self.backend == "vllm"
+
+    @property
     def distributed_type(self) -> str:
         """Accelerate's name: NO, MULTI_CPU, MULTI_GPU, DEEPSPEED or FSDP."""
         if self.strategy.startswith("zero"):
@@ -221,7 +225,7 @@ def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPl
             f"data.max_prompt_length is not set: memory and time are planned for prompts of up to "
             f"{basis.prompt_tokens} tokens, and longer ones {fate}"
         )
-    if config.model.backend == "unsloth":
+    if config.model.requires_unsloth:
         yield "model.backend: memory and time are those of TRL with PEFT; Unsloth takes less of both on a GPU"
     if basis.architecture is not None and (kind := quantization_of(config, basis.architecture)):
         yield f"model: {kind} weights are timed as whole ones; bitsandbytes, which unpacks them in each pass, is slower"

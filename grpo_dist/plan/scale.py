@@ -138,7 +138,7 @@ def _other_mode(config: RunConfig, measured: Measured | None) -> LaunchPlan | No
     """Servers instead of colocated engines, and vice versa."""
     if not config.rollout.uses_vllm or not config.cluster.gpus_per_node:
         return None
-    colocated = config.rollout.mode == "colocate"
+    colocated = config.rollout.colocated
     mode = {"mode": "server" if colocated else "colocate", "replicas": "auto", "nodes": "auto"}
     own = {"tensor_parallel_size": "auto", "gpu_memory_utilization": "auto", "enable_sleep_mode": False}
     rollout = config.rollout.model_copy(update={**mode, **own})

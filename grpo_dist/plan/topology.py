@@ -32,10 +32,15 @@ class Machines:
     tensor_parallel_size: int = 1
 
     @property
+    def serves(self) -> bool:
+        """Whether vLLM servers generate."""
+        return self.mode == "server"
+
+    @property
     def is_open(self) -> bool:
         """Whether the split of server mode is left to the planner."""
         return (
-            self.mode == "server"
+            self.serves
             and self.gpus_per_node > 0
             and not self.rollout_nodes
             and self.replicas is None
@@ -97,7 +102,7 @@ def splits(machines: Machines, completions: int | None = None) -> Iterator[Split
     """
     if machines.gpus_per_node == 0:
         found: Iterable[Split] = _on_cpu(machines)
-    elif machines.mode != "server":
+    elif not machines.serves:
         found = _together(machines)
     else:
         found = _apart(machines, completions)
@@ -108,7 +113,7 @@ def _on_cpu(machines: Machines) -> Iterator[Split]:
     apart = machines.rollout_nodes or 0
     nodes = machines.nodes - apart
     processes = machines.num_processes or nodes
-    replicas = (machines.replicas or max(1, apart)) if machines.mode == "server" else 0
+    replicas = (machines.replicas or max(1, apart)) if machines.serves else 0
     if nodes > 0 and processes % nodes == 0 and replicas >= apart:
         yield Split(nodes, processes // nodes, apart, replicas=replicas)
 

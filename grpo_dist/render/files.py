@@ -10,9 +10,9 @@ from typing import Literal
 from grpo_dist.config import RunConfig, dump_config
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render.accelerate import ACCELERATE_FILE, DEEPSPEED_FILE, accelerate_yaml, deepspeed_json, is_deepspeed
-from grpo_dist.render.slurm import CONFIG_FILE, job_script
+from grpo_dist.render.slurm import job_script
+from grpo_dist.run.directory import CONFIG_FILE, JOB_FILE, PLAN_FILE
 
-PLAN_FILE, JOB_FILE = "plan.json", "job.sh"
 RENDERED = (CONFIG_FILE, PLAN_FILE, ACCELERATE_FILE, DEEPSPEED_FILE, JOB_FILE)
 """All file names `render_files` may return; any other file in a directory is left alone."""
 

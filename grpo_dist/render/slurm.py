@@ -22,6 +22,7 @@ from grpo_dist.config.cluster import ClusterSection, ContainerSection
 from grpo_dist.config.load import local_paths, with_absolute_paths
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
+from grpo_dist.run.directory import CONFIG_FILE
 
 ALL_NODES = '${SLURM_HET_SIZE:+--het-group="0-$((SLURM_HET_SIZE - 1))"} --ntasks-per-node=1'
 MAKE_SCRATCH = f'srun {ALL_NODES} --export=ALL mkdir -p "$TMPDIR"'
@@ -188,7 +189,6 @@ def check_mountable(container: ContainerSection, path: str) -> None:
         )
 
 
-CONFIG_FILE = "config.yaml"
 COMPARISON_TIME = "00:15:00"
 
 GPUS_PLACE = "GPUS"

@@ -34,8 +34,8 @@ from grpo_dist.report.numbers import (
     thinned,
 )
 from grpo_dist.report.record import Attempt, Comparison, Flip, Measure, Problem, RunRecord
-from grpo_dist.report.summary import generated_by, layout, summary
-from grpo_dist.run.directory import write_atomically
+from grpo_dist.report.summary import generated_by, hardware_summary, summary
+from grpo_dist.run.directory import RunDirectory, write_atomically
 from grpo_dist.text import plural
 
 STEPS_SHOWN = 6
@@ -312,7 +312,7 @@ def _batch(record: RunRecord) -> tuple[str, str]:
 
 
 def _layout(record: RunRecord) -> tuple[str, str]:
-    size, *shared = layout(record) or (NOTHING,)
+    size, *shared = hardware_summary(record) or (NOTHING,)
     return size, " · ".join(shared)
 
 
@@ -383,7 +383,7 @@ def write_html(record: RunRecord) -> Path:
     Raises:
         ReportError: the directory cannot be written.
     """
-    path = record.path / "report.html"
+    path = RunDirectory(record.path).report
     try:
         # Text from a model can contain a lone surrogate, which UTF-8 cannot encode.
         write_atomically(path, render_html(record).encode("utf-8", "replace").decode("utf-8"))

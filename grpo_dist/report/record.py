@@ -20,7 +20,8 @@ from grpo_dist.errors import ReportError
 from grpo_dist.evaluation import Interval
 from grpo_dist.masking import masked
 from grpo_dist.run import metrics
-from grpo_dist.text import closest, plural
+from grpo_dist.run.directory import CONFIG_FILE, METRICS_FILE, PLAN_FILE, RunDirectory
+from grpo_dist.text import closest, first_few, plural
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Comparison:
         return rows if self.different_problems == self.problems else f"{rows} ({self.different_problems:,} different)"
 
 
-MARKS = ("config.yaml", "plan.json", "metrics.jsonl")
+MARKS = (CONFIG_FILE, PLAN_FILE, METRICS_FILE)
 """A directory with one of these files is a run directory."""
 SWEEP_FILE = "sweep.json"
 """A directory with this file holds the runs of a sweep."""
@@ -230,14 +231,14 @@ def _meant(path: Path) -> str:
     if is_run(path.parent) and not os.path.isdir(path):
         return f"give the run directory: {path.parent}"
     if inside := _runs_in(path):
-        return f"give one of the runs in it: {_listed(inside)}"
+        return f"give one of the runs in it: {first_few(inside, SHOWN)}"
     beside = _runs_in(path.parent)
     if not beside:
         return "give the directory that was named when the run was started (its --output)"
     names = [run.name for run in beside]
     near = closest(path.name, names)
     question = f"did you mean {path.parent / near}? " if near else ""
-    return f"{question}Runs beside it: {_listed(beside)}"
+    return f"{question}Runs beside it: {first_few(beside, SHOWN)}"
 
 
 def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
@@ -247,11 +248,6 @@ def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
         return [path for path in shown if is_run(path) or (sweeps and is_sweep(path))]
     except OSError:
         return []
-
-
-def _listed(runs: list[Path]) -> str:
-    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
-    return ", ".join(str(run) for run in runs[:SHOWN]) + more
 
 
 State = Literal["running-or-stopped", "trained", "complete"]
@@ -320,22 +316,22 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         ReportError: `path` is no run directory, or a file in it is damaged.
     """
-    path = Path(path)
+    path, run = Path(path), RunDirectory(Path(path))
     if not is_run(path):
         raise not_a_run(path)
-    config_text = _text(path / "config.yaml")
-    config = _yaml_object(path / "config.yaml", config_text)
+    config_text = _text(run.config)
+    config = _yaml_object(run.config, config_text)
     public = masked(config)
     return RunRecord(
         path=path,
         config_text=config_text if public == config else yaml.safe_dump(public, sort_keys=False, allow_unicode=True),
         config=public,
-        plan=_of_kinds(path / "plan.json", {"max_steps": int, "batch": dict, "topology": dict}),
-        prepared=_json_object(path / "prepared.json"),
-        environment=_of_kinds(path / "environment.json", {"packages": dict, "devices": list, "backend": dict}),
-        metrics=_metrics(path / "metrics.jsonl"),
-        comparison=_comparison(path / "comparison.json"),
-        adapter_saved=(path / "adapter").is_dir(),
+        plan=_of_kinds(run.plan, {"max_steps": int, "batch": dict, "topology": dict}),
+        prepared=_json_object(run.prepared),
+        environment=_of_kinds(run.environment, {"packages": dict, "devices": list, "backend": dict}),
+        metrics=_metrics(run.metrics),
+        comparison=_comparison(run.comparison),
+        adapter_saved=run.adapter.is_dir(),
     )
 
 

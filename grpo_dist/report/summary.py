@@ -165,7 +165,7 @@ STRATEGIES = {
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
-def layout(record: RunRecord) -> tuple[str, ...]:
+def hardware_summary(record: RunRecord) -> tuple[str, ...]:
     """Processes, distribution strategy and device, and what generates: "2 processes", "DDP on CPU", "transformers".
 
     Parts missing from plan.json are omitted; () if it has none.

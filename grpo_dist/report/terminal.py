@@ -14,7 +14,7 @@ from rich.text import Text
 from grpo_dist.evaluation import Interval
 from grpo_dist.report.numbers import NOTHING, change, data_size, duration, number, percent, points
 from grpo_dist.report.record import Comparison, Measure, RunRecord
-from grpo_dist.report.summary import generated_by, layout, summary
+from grpo_dist.report.summary import generated_by, hardware_summary, summary
 from grpo_dist.run.directory import write_atomically
 from grpo_dist.text import plural
 
@@ -47,7 +47,7 @@ def _facts(record: RunRecord) -> Table:
     table.add_row("reward", change(known["reward"]["first"], known["reward"]["last"]))
     table.add_row("speed", f"{number(speed)} tokens/s" if speed is not None else NOTHING)
     table.add_row("time", duration(seconds) if seconds is not None else NOTHING)
-    table.add_row("ran on", Text(" · ".join(layout(record)) or NOTHING))
+    table.add_row("ran on", Text(" · ".join(hardware_summary(record)) or NOTHING))
     if known["rollouts"]["generation_seconds"] is not None:
         table.add_row("rollouts", Text(" · ".join(_rollouts(known))))
     return table

@@ -22,6 +22,9 @@ import yaml
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.masking import plain_secrets
 
+CONFIG_FILE, PLAN_FILE, JOB_FILE = "config.yaml", "plan.json", "job.sh"
+STARTED_FILE, DIGEST_FILE = "started.yaml", "started.sha256"
+METRICS_FILE = "metrics.jsonl"
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 4, 0.1
 ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
 """Environment variable with the log directory of the attempt a process belongs to."""
@@ -35,21 +38,21 @@ class RunDirectory:
 
     @property
     def config(self) -> Path:
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def started(self) -> Path:
         """The configuration the run is trained with. `config.yaml` must say the same."""
-        return self.path / "started.yaml"
+        return self.path / STARTED_FILE
 
     @property
     def started_digest(self) -> Path:
         """SHA-256 of `started.yaml`, as `sha256sum --check` reads it."""
-        return self.path / "started.sha256"
+        return self.path / DIGEST_FILE
 
     @property
     def plan(self) -> Path:
-        return self.path / "plan.json"
+        return self.path / PLAN_FILE
 
     @property
     def prepared(self) -> Path:
@@ -105,7 +108,7 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS_FILE
 
     @property
     def checkpoints(self) -> Path:

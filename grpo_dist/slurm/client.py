@@ -267,7 +267,7 @@ def out_of_reach() -> bool:
     return SHOWN_VARIABLE in os.environ
 
 
-def shown(job_id: str) -> dict[str, str]:
+def show_job(job_id: str) -> dict[str, str]:
     """The fields of `scontrol show job`, of the first component of a heterogeneous job.
 
     `GRES` is what the first group of nodes has. Empty if Slurm does not answer.
@@ -287,7 +287,7 @@ def kill_wait(job_id: str) -> float | None:
 
     None if the job may still run on, as in the grace time of a preemption, or if Slurm does not answer.
     """
-    if shown(job_id).get("JobState", "RUNNING") == "RUNNING":
+    if show_job(job_id).get("JobState", "RUNNING") == "RUNNING":
         return None
     found = re.search(r"^KillWait\s*= (\d+) sec", _show("config"), re.MULTILINE)
     return KILL_WAIT_SECONDS if found is None else float(found[1])

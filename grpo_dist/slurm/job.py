@@ -21,7 +21,7 @@ from pathlib import Path
 
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.errors import GrpoDistError, LaunchError, PlanError, RunDirectoryError
-from grpo_dist.launch.checks import check_packages, check_rewards
+from grpo_dist.launch.checks import check_packages, check_reward_settings
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
@@ -40,8 +40,8 @@ from grpo_dist.run.control import (
     read_start,
     stop_requested,
 )
-from grpo_dist.run.directory import RunDirectory, write_json
-from grpo_dist.slurm.client import Allocation, memory_of, out_of_reach, parse_seconds, shown
+from grpo_dist.run.directory import PLAN_FILE, RunDirectory, write_json
+from grpo_dist.slurm.client import Allocation, memory_of, out_of_reach, parse_seconds, show_job
 from grpo_dist.slurm.requeue import fruitless, requeue, submission
 from grpo_dist.slurm.status import write_job
 
@@ -99,7 +99,7 @@ def open_attempt(
         LaunchError: training is not installed here.
         RunDirectoryError: another job has this run, or the directory holds a run of another configuration.
     """
-    fields = shown(allocation.job_id)
+    fields = show_job(allocation.job_id)
     path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
     run = RunDirectory(path.absolute())
     if allocation.requeues and run.exists():
@@ -109,7 +109,7 @@ def open_attempt(
     with _refusal_recorded(run, allocation, fields):
         run_config, plan = plan_for(config, overrides, allocation)
         _check_time(run_config, plan, fields)
-        check_rewards(run_config)
+        check_reward_settings(run_config)
         check_packages(run_config.tracking)
         create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):
@@ -122,7 +122,7 @@ def open_attempt(
             stale.unlink(missing_ok=True)
         attempt = run.new_attempt()
         _record_start(run, attempt, allocation, fields)
-        (attempt / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+        (attempt / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"run directory: {run.path}\nlogs: {attempt}", file=sys.stderr)
@@ -135,7 +135,7 @@ def this_allocation() -> Allocation:
     Raises:
         LaunchError: this is no Slurm job, or a variable is odd.
     """
-    return Allocation.from_environ(os.environ, shown(os.environ.get("SLURM_JOB_ID", "")))
+    return Allocation.from_environ(os.environ, show_job(os.environ.get("SLURM_JOB_ID", "")))
 
 
 def _record_start(run: RunDirectory, attempt: Path, allocation: Allocation, fields: Mapping[str, str]) -> None:
@@ -240,7 +240,7 @@ def _explained(run: RunDirectory, attempt: Path, outcome: AttemptOutcome) -> Att
     said = "\n".join(re.findall(r"^(?:slurmstepd|srun)\b.*", _printed_in(attempt), re.MULTILINE))
     kills, limit = memory_of(job_id)
     if failure.get("cause") is None and (kills or re.search(OUT_OF_MEMORY, said)):
-        why, hint = MEMORY_CAUSE, _more_memory(shown(job_id), limit)
+        why, hint = MEMORY_CAUSE, _more_memory(show_job(job_id), limit)
     elif failure["role"] == "node" and (refused := SRUN_REFUSES.search(said)) and not re.search(SRUN_PASSING, said):
         why, hint = (
             f"srun refuses: {refused[0]}",
@@ -294,7 +294,7 @@ def _check_claim(run: RunDirectory, allocation: Allocation) -> None:
     start = read_start(attempts[-1]) if attempts else None
     if start is None or start.job_id == allocation.job_id or read_outcome(attempts[-1]) is not None:
         return
-    fields = {} if out_of_reach() else shown(start.job_id)
+    fields = {} if out_of_reach() else show_job(start.job_id)
     opened = (attempts[-1] / STARTED).stat().st_mtime
     going_on = time.time() - opened < CLAIM_SECONDS
     if fields:

@@ -14,8 +14,8 @@ from pathlib import Path
 from grpo_dist.config import RunConfig
 from grpo_dist.render.slurm import AGAIN_FILE
 from grpo_dist.run.control import FAILED, TRY_AGAIN, Why, fruitless_attempts, read_outcome, stop_requested
-from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
-from grpo_dist.slurm.client import CHAIN_VARIABLE, SLURM_SECONDS, Allocation, out_of_reach, shown
+from grpo_dist.run.directory import JOB_FILE, RunDirectory, write_atomically, write_json
+from grpo_dist.slurm.client import CHAIN_VARIABLE, SLURM_SECONDS, Allocation, out_of_reach, show_job
 
 MOST_FRUITLESS = 3
 """After this many attempts in a row that left no newer checkpoint, the run is over."""
@@ -93,13 +93,13 @@ def _more_time(run: RunDirectory, ended: str) -> str:
 
 def _is_ending(run: RunDirectory, allocation: Allocation) -> bool:
     """Whether Slurm has ended this job already (cancelled, requeued, out of time); not in a preemption's grace time."""
-    state = shown(allocation.job_id).get("JobState")
+    state = show_job(allocation.job_id).get("JobState")
     return stop_requested(run) is Why.TERMINATED if state is None else state != "RUNNING"
 
 
 def submission(run: RunDirectory) -> list[str]:
     """The command that submits another job of this run."""
-    return ["sbatch", f"--chdir={run.path}", str(run.path / "job.sh")]
+    return ["sbatch", f"--chdir={run.path}", str(run.path / JOB_FILE)]
 
 
 def _successor(run: RunDirectory, allocation: Allocation, done: int) -> list[str]:

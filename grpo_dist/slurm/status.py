@@ -25,8 +25,6 @@ State = Literal["new", "queued", "running", "stopped", "failed", "finished"]
 
 FAILED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 """Slurm's states of a job that failed; other jobs were ended by a user or by the time limit."""
-FAILURE_FILE = "failure.json"
-"""In the run directory: why the last attempt failed, with `cause` (the likely one) and `why`."""
 RECENT_STEPS = 20
 
 
@@ -214,11 +212,7 @@ def _state(run: RunDirectory, record: RunRecord, job: QueuedJob | None, *, start
         return "finished"
     if not run.is_idle():
         return "running"
-    if (
-        (run.path / FAILURE_FILE).exists()
-        or _ended_badly(run)
-        or (job and job.state in FAILED and _outcome(run) is None)
-    ):
+    if (run.failure).exists() or _ended_badly(run) or (job and job.state in FAILED and _outcome(run) is None):
         return "failed"
     return "stopped" if started or job else "new"
 
@@ -253,7 +247,7 @@ def _reason(run: RunDirectory, job: QueuedJob | None, state: State) -> str | Non
 def _recorded_cause(run: RunDirectory) -> str | None:
     """The failure as the run recorded it: the likely cause, else what happened."""
     try:
-        failure = read_json(run.path / FAILURE_FILE)
+        failure = read_json(run.failure)
     except RunDirectoryError:
         return None
     return str(failure.get("cause") or failure.get("why") or "") or None

@@ -14,13 +14,13 @@ from pathlib import Path
 from grpo_dist.config import RunConfig
 from grpo_dist.config.load import local_paths
 from grpo_dist.errors import PlanError, RunDirectoryError
-from grpo_dist.launch.checks import check_rewards
+from grpo_dist.launch.checks import check_reward_settings
 from grpo_dist.launch.open import WRITTEN, create_or_resume, started_files
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
-from grpo_dist.render.files import JOB_FILE, render_files
+from grpo_dist.render.files import render_files
 from grpo_dist.render.slurm import check_mountable
-from grpo_dist.run.directory import RunDirectory, try_lock, write_atomically
+from grpo_dist.run.directory import JOB_FILE, RunDirectory, try_lock, write_atomically
 from grpo_dist.slurm import client
 from grpo_dist.slurm.client import cancel, my_jobs
 from grpo_dist.slurm.status import job_of, write_job
@@ -55,7 +55,7 @@ def planned(config: RunConfig) -> PlannedRun:
     """
     plan = plan_run(config)
     check_one_step(config, plan.time and plan.time["seconds_per_step"])
-    check_rewards(config)
+    check_reward_settings(config)
     files = render_files(config, plan)
     if JOB_FILE not in files:
         raise PlanError(
@@ -102,7 +102,7 @@ def _resume_command(run: RunDirectory) -> str:
 def _queue(run: RunDirectory) -> str:
     job_id = client.submit(run.path / JOB_FILE, run.path)
     with cancelled_on_failure(job_id):
-        write_job(run, job_id, client.shown(job_id))
+        write_job(run, job_id, client.show_job(job_id))
     return job_id
 
 

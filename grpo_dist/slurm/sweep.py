@@ -115,7 +115,7 @@ def submit_sweep(path: Path, config: str, found: Sequence[SweepRun], throttle: i
         job_id = client.submit(sweep.path / ARRAY_FILE, sweep.path, options)
         with cancelled_on_failure(job_id):
             # The output of a task goes to its run; Slurm knows only that of the array.
-            fields = client.shown(job_id) | {"StdOut": ""}
+            fields = client.show_job(job_id) | {"StdOut": ""}
             for index, run in enumerate(found):
                 write_job(RunDirectory(sweep.path / run.name), f"{job_id}_{index}", fields)
             write_job(sweep, job_id, fields)

@@ -15,18 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import grpo_dist
 from grpo_dist.config import load_config
 from grpo_dist.doctor import IN_A_JOB, doctor_context, examine
+from grpo_dist.doctor.packages import installed
 from grpo_dist.findings import Finding
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.launch import read_plan
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.supervisor.task import OFFLINE
+from grpo_dist.text import first_few
 
 HOSTS_NAMED = 4
 
@@ -61,12 +62,8 @@ def by_hosts(findings: Iterable[tuple[str, Sequence[Finding]]], status: str) -> 
             if finding.status == status:
                 hosts.setdefault(finding, []).append(host)
     for finding, having in hosts.items():
-        yield f"{_listed(having)}: {finding.name}: {finding.what}" + (f" → {finding.hint}" if finding.hint else "")
-
-
-def _listed(hosts: Sequence[str]) -> str:
-    others = len(hosts) - HOSTS_NAMED
-    return ", ".join(hosts[:HOSTS_NAMED]) + (f" and {others} more" if others > 0 else "")
+        hint = f" → {finding.hint}" if finding.hint else ""
+        yield f"{first_few(having, HOSTS_NAMED)}: {finding.name}: {finding.what}{hint}"
 
 
 COMPARED_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets", "deepspeed", "vllm")
@@ -132,13 +129,7 @@ def _digest(files: list[Path]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in COMPARED_PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in COMPARED_PACKAGES if (found := installed(name))}
 
 
 def _visible_gpus(visible: str | None) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def config(**sections) -> RunConfig:
 def test_every_unknown_reward_is_named_with_its_place():
     stated = config(rewards={"functions": ["check_anser", "notebok"]}, evaluation={"scorer": "acuracy"})
     with pytest.raises(ConfigError) as caught:
-        checks.check_rewards(stated)
+        checks.check_reward_settings(stated)
     assert caught.value.message.splitlines() == [
         "rewards.functions: there is no reward 'check_anser'; did you mean 'check_answer'?",
         "rewards.functions: there is no reward 'notebok'; did you mean 'notebook'?",

@@ -18,7 +18,7 @@ from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.training.common import backend
-from grpo_dist.training.common.backend import Backend, choose, recorded
+from grpo_dist.training.common.backend import Backend, choose_backend, recorded
 from grpo_dist.training.common.process import Run, open_run
 
 GPU, CPU = {"gpus_per_node": 1}, {"gpus_per_node": 0}
@@ -70,17 +70,17 @@ def run_with(path: Path, stated: str, **sections: Any) -> Run:
 )
 def test_auto(tmp_path, monkeypatch, sections, missing, name, reason):
     monkeypatch.setattr(backend, "unsloth_missing", lambda *, on_cpu: missing)
-    assert choose(run_with(tmp_path / "run", "auto", **sections)) == Backend(name, reason)
+    assert choose_backend(run_with(tmp_path / "run", "auto", **sections)) == Backend(name, reason)
 
 
 def test_one_that_is_stated(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "unsloth_missing", lambda *, on_cpu: None)
-    assert choose(run_with(tmp_path / "trl", "trl", cluster=GPU)).name == "trl"
+    assert choose_backend(run_with(tmp_path / "trl", "trl", cluster=GPU)).name == "trl"
     asked = run_with(tmp_path / "unsloth", "unsloth", cluster=CPU)
-    assert choose(asked).name == "unsloth"
+    assert choose_backend(asked).name == "unsloth"
     monkeypatch.setattr(backend, "unsloth_missing", lambda *, on_cpu: "Unsloth is not installed" if on_cpu else None)
     with pytest.raises(LaunchError, match=r"model\.backend: Unsloth is not installed\n.*grpo-dist\[unsloth\]"):
-        choose(asked)
+        choose_backend(asked)
 
 
 def test_a_run_keeps_its_own(tmp_path):

@@ -16,7 +16,7 @@ from grpo_dist.errors import ModelError
 from grpo_dist.export.push import ExportRequest
 from grpo_dist.run.checkpoints import find_model
 from grpo_dist.training.stages import export as exporting
-from grpo_dist.training.stages.export import check_adapter
+from grpo_dist.training.stages.export import check_finite
 
 heavy = pytest.mark.heavy
 
@@ -146,16 +146,16 @@ def test_vllm_reads_its_export_as_transformers_does(trained, missing):
 def test_an_adapter_that_learned_nothing_is_no_export(tmp_path, tensors, words):
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match=words):
-        check_adapter(tmp_path / "w.safetensors")
+        check_finite(tmp_path / "w.safetensors")
 
 
 def test_a_torn_adapter_is_refused_and_an_expert_nobody_asked_is_not(tmp_path):
     weights = tmp_path / "w.safetensors"
     save_file({"a.lora_B": torch.ones(2), "mlp.experts.3.lora_B": torch.zeros(2)}, weights)
-    check_adapter(weights)
+    check_finite(weights)
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(ModelError, match="not a readable adapter"):
-        check_adapter(weights)
+        check_finite(weights)
 
 
 def test_what_a_model_keeps_in_another_dtype_stays_so_and_the_sum_is_made_in_float32():

@@ -158,10 +158,10 @@ def padded(lengths: list[tuple[int, int]]) -> dict[str, Any]:
 def test_rows_are_sorted_whole_and_cut_to_the_longest_of_their_micro_batch():
     from trl.trainer.utils import split_tensor_dict
 
-    from grpo_dist.training.trainer.micro_batches import by_length, cut
+    from grpo_dist.training.trainer.micro_batches import by_length, trim_padding
 
     batches = by_length(split_tensor_dict(padded([(2, 3), (4, 9), (3, 1), (2, 8)]), 2))
-    long, short = (cut(batch, 1) for batch in batches)
+    long, short = (trim_padding(batch, 1) for batch in batches)
     assert long["advantages"].tolist() == [13.0, 10.0]
     assert long["completion_ids"].tolist() == [[9] * 9, [8] * 8 + [0]]
     assert long["prompt_ids"].tolist() == [[4] * 4, [0, 0, 2, 2]]
@@ -172,10 +172,10 @@ def test_rows_are_sorted_whole_and_cut_to_the_longest_of_their_micro_batch():
 
 
 def test_padding_to_a_multiple_and_a_batch_left_out_of_the_loss():
-    from grpo_dist.training.trainer.micro_batches import cut
+    from grpo_dist.training.trainer.micro_batches import trim_padding
 
     batch = padded([(3, 5), (6, 16)])
     first = {name: x[:1] if x.ndim else x for name, x in batch.items()}
-    assert cut(first, 4)["prompt_ids"].tolist() == [[0, 3, 3, 3]]
-    assert cut(first, 4)["completion_ids"].shape == (1, 8)
-    assert cut({**first, "completion_mask": first["completion_mask"] * 0}, 1)["completion_ids"].shape == (1, 1)
+    assert trim_padding(first, 4)["prompt_ids"].tolist() == [[0, 3, 3, 3]]
+    assert trim_padding(first, 4)["completion_ids"].shape == (1, 8)
+    assert trim_padding({**first, "completion_mask": first["completion_mask"] * 0}, 1)["completion_ids"].shape == (1, 1)

@@ -7,7 +7,7 @@ sheet's NVLink figure counts both directions. The fraction of a peak that progra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -54,8 +54,7 @@ class UnknownHardware(PlanError):
     """A name the tables do not have."""
 
     def __init__(self, message: str, *, otherwise: str, near: str | None = None) -> None:
-        meant = f"did you mean {near}? Otherwise " if near else ""
-        super().__init__(message, hint=meant + otherwise)
+        super().__init__(message, hint=_did_you_mean(near) + otherwise)
         self.near = near
         """The most likely intended name."""
         self.otherwise = f"or {otherwise}"
@@ -224,7 +223,7 @@ def _check_overrides(name: str, overrides: Mapping[str, Any]) -> None:
         if key not in known:
             raise PlanError(
                 f"GPU {name!r}: {key!r} is no figure of a GPU",
-                hint=_did_you_mean(key, known) + f"known are {', '.join(known)}",
+                hint=_did_you_mean(closest(key, known)) + f"known are {', '.join(known)}",
             )
         if key == "link":
             link(value)
@@ -236,6 +235,5 @@ def _source(source: str, overrides: Mapping[str, Any]) -> str:
     return f"{source}; {', '.join(overrides)} given" if overrides else source
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    near = closest(name, list(names))
+def _did_you_mean(near: str | None) -> str:
     return f"did you mean {near}? Otherwise " if near else ""

@@ -96,17 +96,26 @@ def architecture_of(
 
 def hub_cache(environ: Mapping[str, str]) -> Path:
     """Where the Hub client keeps models, by its own rules (`huggingface_hub/constants.py`)."""
-    default_home = os.path.join(environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    home = environ.get("HF_HOME", default_home)
-    cache = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    cache = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or str(hub_home(environ) / "hub")
     return Path(os.path.expandvars(cache)).expanduser()
+
+
+def hub_home(environ: Mapping[str, str]) -> Path:
+    """Where the Hub client keeps its token and caches."""
+    default = os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(environ.get("HF_HOME") or default).expanduser()
+
+
+def hub_repository(environ: Mapping[str, str], name: str) -> Path:
+    """The folder of a model in the Hub's cache; it need not exist."""
+    return hub_cache(environ) / f"models--{name.replace('/', '--')}"
 
 
 def _config_file(name_or_path: str, revision: str, environ: Mapping[str, str]) -> Path | None:
     directory = Path(name_or_path).expanduser()
     if directory.is_dir():
         return directory / "config.json"
-    repository = hub_cache(environ) / f"models--{name_or_path.replace('/', '--')}"
+    repository = hub_repository(environ, name_or_path)
     reference = repository / "refs" / revision
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
     cached = repository / "snapshots" / commit / "config.json"

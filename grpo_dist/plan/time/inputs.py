@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
 
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.specs import Architecture
@@ -60,7 +59,7 @@ class Layout:
     trainer_gpus: int
     rollout_gpus: int = 0
     """GPUs that only generate; 0: the training GPUs generate too (colocate)."""
-    backend: Literal["vllm", "transformers"] = "vllm"
+    uses_vllm: bool = True
     tensor_parallel: int = 1
     """GPUs of one replica."""
     gpu_memory_utilization: float = 0.9
@@ -71,7 +70,8 @@ class Layout:
     """KV cache on each generating GPU; None: what the weights leave of the share of memory."""
     partitioned: bool = False
     """ZeRO-3 or FSDP2: weights are gathered for every pass."""
-    sync: Literal["adapter", "merged"] = "adapter"
+    syncs_adapter: bool = True
+    """Whether a weight sync sends the adapter alone; else the whole merged model."""
     sleeps: bool = False
     """Colocated engines release their memory while the model trains."""
 

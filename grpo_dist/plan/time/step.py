@@ -103,7 +103,9 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
             "sleep and wake", share * _sleep_seconds(workload, layout, efficiencies), "weights to the host and back"
         ),
         StepPart(
-            "policy sync", share * scale * _sync_seconds(workload, layout, efficiencies), f"{layout.sync} weights"
+            "policy sync",
+            share * scale * _sync_seconds(workload, layout, efficiencies),
+            f"{'adapter' if layout.syncs_adapter else 'merged'} weights",
         ),
         StepPart("other", efficiencies.other_seconds, "rewards, logging, optimizer"),
     ]
@@ -117,7 +119,7 @@ def generation(workload: Workload, layout: Layout, efficiencies: Efficiencies = 
         PlanError: the KV cache cannot hold one sequence.
     """
     model, gpu = workload.architecture, layout.gpu
-    if layout.backend == "transformers":
+    if not layout.uses_vllm:
         return transformers_time(
             model,
             gpu,
@@ -139,7 +141,7 @@ def generation(workload: Workload, layout: Layout, efficiencies: Efficiencies = 
         link=layout.intra,
         tensor_parallel=layout.tensor_parallel,
         max_num_seqs=layout.max_num_seqs,
-        lora=workload.lora and layout.sync == "adapter",
+        lora=workload.lora and layout.syncs_adapter,
         efficiencies=efficiencies,
     )
 
@@ -193,9 +195,9 @@ def _gradient_seconds(workload: Workload, layout: Layout, efficiencies: Efficien
 
 def _sync_seconds(workload: Workload, layout: Layout, efficiencies: Efficiencies) -> float:
     """Sending the new policy to the generating side; 0 if the training processes generate themselves."""
-    if layout.backend == "transformers":
+    if not layout.uses_vllm:
         return 0.0
-    if workload.lora and layout.sync == "adapter":
+    if workload.lora and layout.syncs_adapter:
         size = layout.gpu.dtype_bytes * workload.trainable_parameters
         link = layout.inter if layout.nodes > 1 else LINKS["pcie4"]
         return network.adapter_sync_time(size, layout.generating_nodes, link, efficiencies)

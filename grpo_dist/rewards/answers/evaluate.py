@@ -30,13 +30,13 @@ class Undefined(ArithmeticError):
     """The expression has no value at this point."""
 
 
-class _Local(threading.local):
+class _ThreadContext(threading.local):
     """A context of mpmath for each thread: its functions change the precision while they work."""
 
     context: MPContext | None = None
 
 
-_local = _Local()
+_local = _ThreadContext()
 
 
 def mp_context() -> MPContext:

@@ -8,7 +8,7 @@ from typing import Any
 from grpo_dist.findings import Finding
 from grpo_dist.rewards.load import LoadedReward
 from grpo_dist.rewards.preflight.cases import GOLD, WHAT, WORSE
-from grpo_dist.rewards.preflight.trial import SAME, RewardResult, Trial, compared, example, judged, question, short
+from grpo_dist.rewards.preflight.trial import SAME, RewardResult, Trial, compared, example, judged, question, shortened
 
 ANSWER = "answer"
 NAMED = (
@@ -77,7 +77,7 @@ def _unjudged(trial: Trial) -> Iterator[Finding]:
             "unjudged",
             "warning",
             f"{len(rows)} of {len(trial.answers)} problems are judged by no function, all return None; "
-            f"e.g. {short(question(trial, rows[0]))}",
+            f"e.g. {shortened(question(trial, rows[0]))}",
             "leave such problems out, or let one function judge them: a group without rewards teaches nothing",
         )
 

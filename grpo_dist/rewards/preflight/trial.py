@@ -206,9 +206,9 @@ def told(trial: Trial, row: int, gold: float | None, completion: str, other: flo
     """A problem, its right answer and another completion, each with what it was paid."""
     written = trial.cases[GOLD].completions[row] if GOLD in trial.cases else ""
     lines = (
-        f"prompt  {short(question(trial, row))}",
-        f"gold    {short(trial.answers[row])}, written as {short(written)}: {verb} {number(gold)}",
-        f"tried   {short(completion)}: {verb} {number(other)}",
+        f"prompt  {shortened(question(trial, row))}",
+        f"gold    {shortened(trial.answers[row])}, written as {shortened(written)}: {verb} {number(gold)}",
+        f"tried   {shortened(completion)}: {verb} {number(other)}",
     )
     return "".join(f"\n    {line}" for line in lines)
 
@@ -217,7 +217,7 @@ def question(trial: Trial, row: int) -> str:
     return trial.questions[row] if row < len(trial.questions) else ""
 
 
-def short(text: str) -> str:
+def shortened(text: str) -> str:
     """In quotes, on one line; the middle of a long text is omitted."""
     half = SHOWN_CHARS // 2
     return repr(text if len(text) <= SHOWN_CHARS else f"{text[:half]} … {text[-half:]}")

@@ -47,7 +47,7 @@ def select_backend(run: Run) -> Backend:
 
     # Before Unsloth: on a GPU it imports all of vLLM, which kills a process on a CPU without AVX-512.
     check_device(run.plan)
-    backend = recorded(run) or choose(run)
+    backend = recorded(run) or choose_backend(run)
     if backend.name == "trl":
         return backend
     environ = dict(os.environ)
@@ -55,7 +55,7 @@ def select_backend(run: Run) -> Backend:
         _import_unsloth(run)
     except Exception as error:
         reason = f"Unsloth cannot be imported: {first_line(error)}"
-        if run.config.model.backend == "unsloth":
+        if run.config.model.requires_unsloth:
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
         if _has_trained(run):
             raise LaunchError(f"model.backend: the run was begun with Unsloth. {reason}", hint=ANOTHER_RUN) from error
@@ -77,7 +77,7 @@ def is_unsloth(run: Run) -> bool:
     return backend is not None and backend.name == "unsloth"
 
 
-def choose(run: Run) -> Backend:
+def choose_backend(run: Run) -> Backend:
     """The backend that the configuration selects. `auto`: Unsloth if a single process trains on a GPU, which is all it
     supports.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from grpo_dist import __version__
+from grpo_dist.doctor.packages import installed
 from grpo_dist.progress import say
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.backend import NAMES, Backend
@@ -51,11 +51,4 @@ def environment(backend: Backend) -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Name → version of the packages that are installed."""
-    return {name: found for name in PACKAGES if (found := _version(name))}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return {name: found for name in PACKAGES if (found := installed(name))}

@@ -65,7 +65,7 @@ def _attention(run: Run) -> dict[str, Any]:
 
 
 def _engine(run: Run) -> dict[str, Any]:
-    if run.plan.backend != "vllm":
+    if not run.plan.uses_vllm:
         return {}
     return {
         "fast_inference": True,

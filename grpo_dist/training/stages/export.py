@@ -66,7 +66,7 @@ def export(request: ExportRequest) -> None:
         ModelError: the adapter is empty or damaged, or the written files do not give the trained model.
     """
     run, source, draft = open_run(Path(request.source.run)), Path(request.source.path), Path(request.draft)
-    check_adapter(source / ADAPTER_WEIGHTS)
+    check_finite(source / ADAPTER_WEIGHTS)
     draft.mkdir()
     reference = _write(request, run, draft)
     free_memory()
@@ -84,7 +84,7 @@ def export(request: ExportRequest) -> None:
     draft.rename(request.output)
 
 
-def check_adapter(weights: Path) -> None:
+def check_finite(weights: Path) -> None:
     """Check that a file holds an adapter that has learnt something.
 
     A layer whose second matrix is all zero has never been updated. Experts are exempt: one to which no token was routed

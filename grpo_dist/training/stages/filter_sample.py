@@ -28,9 +28,9 @@ def sample(run: Run) -> None:
     """Sample the problems that are not done yet; `sampled.json`, written last, marks completion."""
     rows = read_files([run.directory.train_data])
     record, judge = Record(run.directory.pass_rates), Grader(run.config.evaluation)
-    model = _Served(run) if has_pool(run) else _Local(run)
+    model = _ServedSampler(run) if has_pool(run) else _LocalSampler(run)
     found = _whole_portions(record, model.portion, len(rows))
-    progress = _Progress(len(found), len(rows))
+    progress = _SamplingProgress(len(found), len(rows))
     for start in range(len(found), len(rows), model.portion):
         part = rows.select(range(start, min(start + model.portion, len(rows))))
         groups = model.answers(part["prompt"][:], start)
@@ -53,7 +53,7 @@ def _whole_portions(record: Record, portion: int, total: int) -> list[PassRate]:
     return done
 
 
-class _Progress:
+class _SamplingProgress:
     """Reports progress, and the remaining time at the speed of this attempt."""
 
     def __init__(self, before: int, total: int) -> None:
@@ -72,7 +72,7 @@ class _Progress:
         )
 
 
-class _Local:
+class _LocalSampler:
     """The model in this process. Seeds belong to portions, which are the same in every attempt."""
 
     def __init__(self, run: Run) -> None:
@@ -89,7 +89,7 @@ class _Local:
         return list(self.model.answer(prompts, self.how))
 
 
-class _Served:
+class _ServedSampler:
     """The run's servers, given enough at once that none of them idles. Seeds belong to problems."""
 
     def __init__(self, run: Run) -> None:

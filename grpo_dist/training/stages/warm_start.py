@@ -47,7 +47,7 @@ def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, 
         processing_class=renderer.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Progress())
+    trainer.add_callback(_ReportLoss())
     trainer.train()
     trainer.save_model(str(work))
     work.rename(run.directory.warm_start)
@@ -78,7 +78,7 @@ def _tokenize(example: dict[str, Any], renderer: PromptRenderer) -> dict[str, li
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
-class _Progress(TrainerCallback):
+class _ReportLoss(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" in logs:
             say_passing(f"warm start: step {state.global_step}/{state.max_steps} · loss {logs['loss']:.3f}")

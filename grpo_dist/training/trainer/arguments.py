@@ -48,7 +48,7 @@ def _batch(run: Run) -> dict[str, Any]:
 
 def _vllm(run: Run) -> dict[str, Any]:
     plan, rollout = run.plan, run.config.rollout
-    if plan.backend != "vllm":
+    if not plan.uses_vllm:
         return {}
     return {
         "use_vllm": True,

@@ -24,6 +24,7 @@ from grpo_dist.progress import say, say_passing
 from grpo_dist.run import metrics
 from grpo_dist.run.control import note_stop, stop_requested
 from grpo_dist.run.directory import ATTEMPT_VARIABLE, RunDirectory
+from grpo_dist.text import two_decimals
 
 PATIENCE = 3
 """Consecutive logged steps before a warning."""
@@ -159,7 +160,7 @@ class StepRecorder(TrainerCallback):
         left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
         return (
             f"step {state.global_step}/{state.max_steps}"
-            f" · reward {_number(logs.get('reward'))} ± {_number(logs.get('reward_std'))}"
+            f" · reward {two_decimals(logs.get('reward'))} ± {two_decimals(logs.get('reward_std'))}"
             f" · clipped {_percent(logs.get('completions/clipped_ratio'))}"
             f" · {logs['perf/tokens_per_second']:,.0f} tokens/s"
             f" · {timedelta(seconds=round(left))} left"
@@ -169,10 +170,6 @@ class StepRecorder(TrainerCallback):
 def _windows(step: int, args: TrainingArguments) -> int:
     """Number of generations started by the end of a step."""
     return ceil(step / args.num_iterations)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

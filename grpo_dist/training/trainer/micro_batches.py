@@ -52,7 +52,7 @@ class TightMicroBatches(GRPOTrainer):
             return batches
         size = self._micro_batches_of_a_step(len(batches))
         steps = [batches[first : first + size] for first in range(0, len(batches), size)]
-        return [cut(batch, self.pad_to_multiple_of or 1) for step in steps for batch in by_length(step)]
+        return [trim_padding(batch, self.pad_to_multiple_of or 1) for step in steps for batch in by_length(step)]
 
     def _micro_batches_of_a_step(self, generated: int) -> int:
         """How many consecutive micro-batches may exchange completions."""
@@ -78,7 +78,7 @@ def by_length(batches: list[Batch]) -> list[Batch]:
     return split_tensor_dict({name: x[order] if x.ndim else x for name, x in whole.items()}, len(batches))
 
 
-def cut(batch: Batch, multiple: int) -> Batch:
+def trim_padding(batch: Batch, multiple: int) -> Batch:
     """Without the columns that are padding in all rows: left of prompts, right of completions.
 
     Args:

@@ -146,8 +146,7 @@ def _bounded(build: type[VLLMGeneration], *arguments: Any, max_num_seqs: int | N
 
 def _generation_of(run: Run) -> type[VLLMGeneration]:
     """The class that replaces TRL's; imported only when needed, because it imports the engine."""
-    mode = run.plan.topology.mode
-    if mode == "transformers":
+    if not run.plan.uses_vllm:
         return VLLMGeneration
     if is_unsloth(run):
         from grpo_dist.training.rollouts.merged import SharedRollouts
@@ -157,7 +156,7 @@ def _generation_of(run: Run) -> type[VLLMGeneration]:
         from grpo_dist.training.rollouts.merged import MergedRollouts
 
         return MergedRollouts
-    if mode == "colocate":
+    if run.plan.topology.colocated:
         from grpo_dist.training.rollouts.colocate import ColocatedRollouts
 
         return ColocatedRollouts

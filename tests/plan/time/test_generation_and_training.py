@@ -185,7 +185,7 @@ class TestStep:
 
     def test_merged_weights_generate_faster_and_travel_slower(self):
         apart = layout(nodes=2, trainer_gpus=8, rollout_gpus=8, inter=link("10gbe"))
-        adapter, merged = (step_time(workload(), replace(apart, sync=sync)) for sync in ("adapter", "merged"))
+        adapter, merged = (step_time(workload(), replace(apart, syncs_adapter=alone)) for alone in (True, False))
         assert merged.part("generation") < adapter.part("generation")
         assert merged.part("policy sync") > 10 * adapter.part("policy sync")
 
@@ -196,7 +196,7 @@ class TestStep:
         assert found == pytest.approx(expected, rel=0.01)
 
     def test_generation_in_the_training_processes(self):
-        found = step_time(workload(scoring_forwards=0), layout(backend="transformers"))
+        found = step_time(workload(scoring_forwards=0), layout(uses_vllm=False))
         assert found.part("policy sync") == 0
         assert found.part("generation") > 5 * step_time(workload(), layout()).part("generation")
 
