@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -87,9 +88,11 @@ mean_completion_option = click.option(
 )
 
 
-def without_plugins() -> None:
-    """Stop pydantic from searching all installed packages for plugins, which takes a tenth of the time of a plan."""
+def start_quickly() -> None:
+    """For a command that mostly imports: pydantic searches no installed package for plugins, a tenth of the time of a
+    plan, and garbage is collected a hundred times less often, a twentieth of it."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(70_000)
 
 
 def at_a_terminal() -> bool:

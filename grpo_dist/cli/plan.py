@@ -13,8 +13,8 @@ from grpo_dist.cli.options import (
     measured,
     nodes_option,
     overrides_option,
+    start_quickly,
     with_nodes,
-    without_plugins,
 )
 
 
@@ -41,7 +41,7 @@ def plan(
 
     What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
     """
-    without_plugins()
+    start_quickly()
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
     from grpo_dist.plan.checks import check_files

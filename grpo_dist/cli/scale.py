@@ -14,7 +14,7 @@ from grpo_dist.cli.options import (
     mean_completion_option,
     measured,
     overrides_option,
-    without_plugins,
+    start_quickly,
 )
 
 
@@ -68,7 +68,7 @@ def scale(
     """
     if keep == "group" and groups:
         raise click.UsageError("--keep group keeps the group as configured; leave --num-generations out")
-    without_plugins()
+    start_quickly()
     from grpo_dist.config import load_config
     from grpo_dist.plan.scale import hours_of, sizes
     from grpo_dist.plan.scale import rows as rows_of

@@ -70,6 +70,7 @@ LINKS: dict[str, Link] = {
         Link("nvlink3", 300e9, 0.6e-6),
         Link("nvlink4", 450e9, 0.6e-6),
         Link("nvlink5", 900e9, 0.6e-6),
+        Link("nvlink-400", 200e9, 0.6e-6),
         Link("pcie3", 15.75e9, 1.0e-6),
         Link("pcie4", 31.5e9, 1.0e-6),
         Link("pcie5", 63.0e9, 1.0e-6),
@@ -83,9 +84,9 @@ LINKS: dict[str, Link] = {
         Link("shared-memory", 10e9, 1.0e-6),
     )
 }
-"""NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets). PCIe: 16 lanes × 8, 16, 32 GT/s × 128/130.
-InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. Latencies: hwLatencies (tree, LL) of NCCL's
-src/graph/tuning.cc. `shared-memory` is between CPU processes (our own figures)."""
+"""NVLink: half of 600, 900 and 1800 GB/s (A100, H100, B200 data sheets), and of the 400 of A800 and H800. PCIe:
+16 lanes × 8, 16, 32 GT/s × 128/130. InfiniBand HDR 200, NDR 400 Gb/s a port; Ethernet by its number in Gb/s. Latencies:
+hwLatencies (tree, LL) of NCCL's src/graph/tuning.cc. `shared-memory` is between CPU processes (our own figures)."""
 
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
@@ -100,11 +101,19 @@ GPUS: dict[str, Gpu] = {
         Gpu("l4", _gib(22.0), 121e12, 300e9, "pcie4", "bfloat16", "NVIDIA L4 data sheet"),
         Gpu("l40", _gib(44.3), 181e12, 864e9, "pcie4", "bfloat16", "NVIDIA L40 data sheet"),
         Gpu("l40s", _gib(44.3), 362.05e12, 864e9, "pcie4", "bfloat16", "NVIDIA L40S data sheet"),
+        Gpu("l20", _gib(44.3), 119.5e12, 864e9, "pcie4", "bfloat16", "NVIDIA L20 data sheet"),
+        Gpu("a30", _gib(23.5), 165e12, 933e9, "pcie4", "bfloat16", "NVIDIA A30 data sheet"),
+        Gpu("rtx-5090", _gib(31.3), 209.5e12, 1792e9, "pcie5", "bfloat16", "NVIDIA Blackwell white paper, appendix A"),
         Gpu("rtx-4090", _gib(23.6), 165.2e12, 1008e9, "pcie4", "bfloat16", "NVIDIA Ada white paper, appendix A"),
         Gpu("a100-40gb", _gib(39.3), 312e12, 1555e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
         Gpu("a100-80gb", _gib(79.1), 312e12, 2039e9, "nvlink3", "bfloat16", "NVIDIA A100 data sheet, SXM4"),
         Gpu("a100-40gb-pcie", _gib(39.3), 312e12, 1555e9, "pcie4", "bfloat16", "NVIDIA A100 data sheet, PCIe"),
         Gpu("a100-80gb-pcie", _gib(79.1), 312e12, 1935e9, "pcie4", "bfloat16", "NVIDIA A100 data sheet, PCIe"),
+        Gpu("a800", _gib(79.1), 312e12, 2039e9, "nvlink-400", "bfloat16", "NVIDIA A800 data sheet, SXM4"),
+        Gpu("a800-pcie", _gib(79.1), 312e12, 1935e9, "pcie4", "bfloat16", "NVIDIA A800 data sheet, PCIe"),
+        Gpu("h20", _gib(95.0), 148e12, 4.0e12, "nvlink4", "bfloat16", "NVIDIA H20 data sheet"),
+        Gpu("h800", _gib(79.1), 989.4e12, 3.35e12, "nvlink-400", "bfloat16", "NVIDIA H800 data sheet, SXM5"),
+        Gpu("h800-pcie", _gib(79.1), 756e12, 2.0e12, "pcie5", "bfloat16", "NVIDIA H800 data sheet, PCIe"),
         Gpu("h100", _gib(79.1), 989.4e12, 3.35e12, "nvlink4", "bfloat16", "NVIDIA H100 data sheet, SXM5"),
         Gpu("h100-pcie", _gib(79.1), 756e12, 2.0e12, "pcie5", "bfloat16", "NVIDIA H100 data sheet, PCIe"),
         Gpu("h100-nvl", _gib(93.0), 835e12, 3.9e12, "pcie5", "bfloat16", "NVIDIA H100 NVL data sheet"),
@@ -112,6 +121,8 @@ GPUS: dict[str, Gpu] = {
         Gpu("h200", _gib(139.7), 989.4e12, 4.8e12, "nvlink4", "bfloat16", "NVIDIA H200 data sheet, SXM5"),
         Gpu("h200-nvl", _gib(139.7), 835e12, 4.8e12, "pcie5", "bfloat16", "NVIDIA H200 NVL data sheet"),
         Gpu("b200", _gib(178.0), 2.25e15, 8e12, "nvlink5", "bfloat16", "NVIDIA DGX B200 data sheet, per GPU"),
+        Gpu("gb200", _gib(184.0), 2.5e15, 8e12, "nvlink5", "bfloat16", "NVIDIA GB200 NVL72 data sheet, per GPU"),
+        Gpu("b300", _gib(267.7), 2.25e15, 8e12, "nvlink5", "bfloat16", "NVIDIA HGX B300 data sheet, per GPU"),
         Gpu("cpu", _gib(8.0), 100e9, 20e9, "shared-memory", "float32", "rough: two x86 cores with AVX2; override it"),
     )
 }
@@ -125,7 +136,10 @@ ALIASES = {
     "3090": "rtx-3090",
     "a6000": "rtx-a6000",
     "rtxa6000": "rtx-a6000",
+    "rtx5090": "rtx-5090",
+    "5090": "rtx-5090",
     "rtx-6000-ada-generation": "rtx-6000-ada",
+    "l40-s": "l40s",
     "gh200-480gb": "gh200",
     "a100-pcie": "a100-40gb-pcie",
     "a100-pcie-40gb": "a100-40gb-pcie",
@@ -136,16 +150,26 @@ ALIASES = {
 """Short spelling → name. A bare `a100` is the smaller one: a plan for it also runs on the larger. The driver names a
 GH200 by the memory of its CPU, 480 GB."""
 
-_FILLERS = {"nvidia", "tesla", "geforce", "sxm", "sxm2", "sxm4", "sxm5", "sxm6", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+_FILLERS = {"nvidia", "tesla", "geforce", "hbm2", "hbm2e", "hbm3", "hbm3e", "ac"}
+_FILLERS |= {"sxm", "sxm2", "sxm4", "sxm5", "sxm6"}
 
 OTHER_VENDORS = {
-    r"(amd|instinct|radeon|mi[1-9][0-9]{1,2}[ax]?)": "AMD",
-    r"(intel|gaudi[0-9]?|hl|max|arc)": "Intel",
-    r"(tpu|v[2-6][ep]|trillium)": "Google",
-    r"(trainium[0-9]?|inferentia[0-9]?|trn[0-9])": "AWS",
-    r"(ascend|910[abc]?)": "Huawei",
+    r"\b(amd|instinct|radeon|epyc|navi|gfx\d\w*|mi[1-9]\d{1,2}[ax]?)\b|^rx\b": "AMD",
+    r"\b(intel|gaudi\d?|xeon)\b|^(hl|max|arc)\b": "Intel",
+    r"\b(tpu|trillium)\b|^v[2-6][ep]\b": "Google",
+    r"\b(trainium\d?|inferentia\d?)\b|^trn\d\b": "AWS",
+    r"\bascend|^910[abc]?\b": "Huawei",
+    r"\bapple\b|^m[1-9]\b": "Apple",
 }
-"""First word of a name → its vendor, for accelerators without CUDA."""
+"""Words of a name → its vendor, for accelerators without CUDA; those after `^` only at its start."""
+
+_SLICE = re.compile(r"\bmig\b|\b\d+g \d+gb\b|\b\d+[qcab]$")
+"""Part of a GPU: `MIG 3g.40gb`, or a virtual one such as `A40-48Q`."""
+_VARIANT = re.compile(r"\b(titan|quadro|pro|ti|super|laptop|mobile|d)\b")
+_OTHER_CARD = re.compile(
+    r"\b([vpk]\d{2,3}s?|a2|a16|a30x|a100x|l2|t4g|b100|gb\d{2,3}|(rtx ?)?(10|16|20|30|40|50)[5-9]0|a?[245][05]00|8000)\b"
+)
+"""NVIDIA's names of cards that are not in the table, so that they are not taken for misspellings of one that is."""
 
 
 def gpu(name: str, overrides: Mapping[str, Any] | None = None) -> Gpu:
@@ -185,22 +209,41 @@ def link(name: str) -> Link:
 
 def _unknown(name: str) -> UnknownHardware:
     figures = "give its memory, flops and bandwidth (bytes, FLOP/s, bytes/s) under cluster.gpu_overrides"
-    word = re.split(r"[\s_\-:/.]+", name.strip().lower())[0]
-    vendor = next((vendor for pattern, vendor in OTHER_VENDORS.items() if re.fullmatch(pattern, word)), None)
-    if vendor is not None:
+    words = " ".join(_words(name))
+    vendor = next((vendor for pattern, vendor in OTHER_VENDORS.items() if re.search(pattern, words)), None)
+    if vendor is not None and "nvidia" not in words:
         return UnknownHardware(
             f"GPU {name!r} is not in the table: {vendor} makes it, and training here needs an NVIDIA GPU (CUDA, NCCL)",
             otherwise=f"name an NVIDIA GPU, or, to plan all the same, {figures}",
         )
-    near = closest(_canonical(name), list(GPUS))
+    if _SLICE.search(words):
+        return UnknownHardware(f"GPU {name!r} is not in the table: it is only a part of a GPU", otherwise=figures)
     message = f"GPU {name!r} is not in the table of {', '.join(GPUS)}"
-    return UnknownHardware(message, otherwise=figures, near=near)
+    return UnknownHardware(message, otherwise=figures, near=_near(name, words))
+
+
+def _near(name: str, words: str) -> str | None:
+    """The same chip with another memory, or what a misspelling probably means."""
+    if _VARIANT.search(words):
+        return None
+    forms, stated = {"pcie", "nvl"}, set(words.split())
+    for entry in GPUS:
+        chip = {word for word in entry.split("-") if not re.fullmatch(r"\d+gb", word)}
+        if chip <= stated and chip & forms == stated & forms:
+            return entry
+    return None if _OTHER_CARD.search(words) else closest(_canonical(name), list(GPUS))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
 
 def _canonical(name: str) -> str:
     """`nvidia_a100-sxm4-80gb` → `a100-80gb`; memory and form factor are omitted if no two entries differ in them."""
-    words = [word for word in re.split(r"[\s_\-:/.]+", name.strip().lower()) if word and word not in _FILLERS]
+    words = [word for word in _words(name) if word not in _FILLERS]
     joined = "-".join(words)
+    if _SLICE.search(" ".join(words)):
+        return joined
     for candidate in (joined, re.sub(r"-(\d+)gb?(?=-|$)", "", joined)):
         found = ALIASES.get(candidate, candidate)
         for entry in (found, found.removesuffix("-pcie")):

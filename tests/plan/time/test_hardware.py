@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_dist.errors import PlanError
-from grpo_dist.plan.specs.hardware import GPUS, LINKS, gpu, link
+from grpo_dist.plan.specs.hardware import GPUS, LINKS, UnknownHardware, gpu, link
 
 GIB = 2**30
 
@@ -27,6 +27,12 @@ GIB = 2**30
         ("l4", 121, 300, 24),
         ("rtx-a6000", 154.8, 768, 48),
         ("rtx-3090", 71, 936, 24),
+        ("rtx-5090", 209.5, 1792, 32),
+        ("a30", 165, 933, 24),
+        ("h20", 148, 4000, 96),
+        ("h800-pcie", 756, 2000, 80),
+        ("gb200", 2500, 8000, 186),
+        ("b300", 2250, 8000, 288),
     ],
 )
 def test_data_sheet_units(name, tflops, gigabytes_per_second, gibibytes_on_the_box):
@@ -37,8 +43,8 @@ def test_data_sheet_units(name, tflops, gigabytes_per_second, gibibytes_on_the_b
 
 
 def test_ridge_points_are_plausible():
-    """FLOPs per byte at which a GPU turns from bandwidth- to compute-bound: between 70 and 450 for all of them."""
-    ridges = {name: found.flops / found.bandwidth for name, found in GPUS.items() if name != "cpu"}
+    """FLOPs per byte at which a GPU turns from bandwidth- to compute-bound: 70 to 450; an H20 has little compute."""
+    ridges = {name: found.flops / found.bandwidth for name, found in GPUS.items() if name not in ("cpu", "h20")}
     assert all(70 < ridge < 450 for ridge in ridges.values()), ridges
 
 
@@ -79,6 +85,17 @@ def test_every_gpu_names_a_link_and_a_source():
         ("nvidia_l40s", "l40s"),
         ("nvidia_h200", "h200"),
         ("nvidia_b200", "b200"),
+        ("NVIDIA GeForce RTX 5090", "rtx-5090"),
+        ("NVIDIA A30", "a30"),
+        ("NVIDIA L20", "l20"),
+        ("NVIDIA H20", "h20"),
+        ("NVIDIA H800", "h800"),
+        ("NVIDIA H800 PCIe", "h800-pcie"),
+        ("NVIDIA A800-SXM4-80GB", "a800"),
+        ("NVIDIA A800 80GB PCIe", "a800-pcie"),
+        ("NVIDIA GB200", "gb200"),
+        ("NVIDIA B300 SXM6 AC", "b300"),
+        ("NVIDIA-H100-80GB-HBM3", "h100"),
         (" cpu ", "cpu"),
     ],
 )
@@ -92,16 +109,57 @@ def test_spellings_of_slurm_and_drivers(spelling, name):
         ("AMD Instinct MI300X", "AMD makes it"),
         ("mi250", "AMD makes it"),
         ("gaudi3", "Intel makes it"),
+        ("Aqua Vanjaram [Instinct MI300X]", "AMD makes it"),
+        ("Advanced Micro Devices, Inc. [AMD/ATI] Navi 31", "AMD makes it"),
+        ("gfx942", "AMD makes it"),
+        ("Intel(R) Data Center GPU Max 1550", "Intel makes it"),
+        ("Ascend910B", "Huawei makes it"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "not in the table of"),
+        ("nvidia_h100_80gb_hbm3_1g.10gb", "only a part of a GPU"),
+        ("a100_3g.20gb", "only a part of a GPU"),
+        ("MIG 1g.5gb", "only a part of a GPU"),
+        ("NVIDIA A40-48Q", "only a part of a GPU"),
+        ("NVIDIA H20-3e", "not in the table"),
+        ("NVIDIA H100 96GB", "not in the table"),
+        ("NVIDIA GeForce RTX 4090 D", "not in the table"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "not in the table"),
+        ("Tesla V100-SXM2-32GB", "not in the table"),
         ("NVIDIA A100-SXM-64GB", "not in the table"),
         ("NVIDIA GH200 144G HBM3e", "not in the table"),
         ("NVIDIA GeForce RTX 3090 Ti", "not in the table"),
-        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "not in the table"),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "only a part of a GPU"),
         ("Quadro RTX 6000", "not in the table"),
     ],
 )
 def test_no_gpu_is_taken_for_another(name, message):
     with pytest.raises(PlanError, match=message):
         gpu(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("H10O", "h100"),
+        ("HGX H100", "h100"),
+        ("gpu:h100:4", "h100"),
+        ("NVIDIA H100 96GB", "h100"),
+        ("H100 NVLink", "h100"),
+        ("NVIDIA H100 PCIe 96GB", "h100-pcie"),
+        ("NVIDIA A100-SXM-64GB", "a100-40gb"),
+        ("NVIDIA GeForce RTX 4090 48GB", "rtx-4090"),
+        ("Tesla V100-PCIE-16GB", None),
+        ("NVIDIA GeForce RTX 2080 Ti", None),
+        ("NVIDIA GeForce RTX 3080", None),
+        ("NVIDIA RTX A5000", None),
+        ("NVIDIA GB300", None),
+        ("NVIDIA A16", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ],
+)
+def test_another_gpu_is_no_misspelling(name, near):
+    with pytest.raises(UnknownHardware) as raised:
+        gpu(name)
+    assert raised.value.near == near
 
 
 def test_t4_computes_in_float16():
