@@ -15,10 +15,10 @@ demo: $(VENV)/ready
 	@$(BIN)/grpo-dist run configs/tiny-cpu.yaml --resume
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not heavy" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not heavy" -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from program import SETTINGS, TRACKED, Program
+from program import TRACKED, Program, six_steps
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +17,6 @@ def embedded_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "model"
     build(path, 11, lambda _: None, _steps=120)
     return path
-
-
-def six_steps(directory: Path, model: Path) -> Program:
-    config = directory / "six steps.yaml"
-    config.write_text(yaml.safe_dump({"model": {"name_or_path": str(model), "dtype": "float32"}, **SETTINGS}))
-    return Program(directory, config)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from grpo_dist.config import load_config
 from grpo_dist.plan import plan_run
 from grpo_dist.render import render_files
@@ -70,6 +72,12 @@ class Program:
     def metrics(self, run: str) -> list[dict[str, Any]]:
         path = self.cwd / run / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def six_steps(directory: Path, model: Path) -> Program:
+    config = directory / "six steps.yaml"
+    config.write_text(yaml.safe_dump({"model": {"name_or_path": str(model), "dtype": "float32"}, **SETTINGS}))
+    return Program(directory, config)
 
 
 def processes_in(directory: Path) -> list[int]:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from program import Program
+from program import Program, six_steps
 
 from grpo_dist.config import load_config
 from grpo_dist.inference.registry import lock_of
@@ -36,8 +36,15 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines(keepends=True)
 
 
-def test_cut_off_anywhere_it_ends_with_the_same_file(program):
-    asked = json.loads(program(*arguments(program, "whole.jsonl"), "--json").stdout)
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory, embedded_model) -> tuple[Program, dict]:
+    """All problems in `whole.jsonl`, and what was told of them."""
+    program = six_steps(tmp_path_factory.mktemp("filtered"), embedded_model)
+    return program, json.loads(program(*arguments(program, "whole.jsonl"), "--json").stdout)
+
+
+def test_cut_off_anywhere_it_ends_with_the_same_file(filtered):
+    program, asked = filtered
     whole = program.cwd / "whole.jsonl"
     rows = [json.loads(line) for line in lines(whole)]
     assert len(rows) == asked["kept"] == PROBLEMS
@@ -72,9 +79,9 @@ def test_cut_off_anywhere_it_ends_with_the_same_file(program):
     assert 0 < fewer["kept"] == PROBLEMS - fewer["histogram"][0]
 
 
-def test_the_filtered_file_can_be_trained_on(program):
-    found = json.loads(program(*arguments(program, "kept.parquet"), "--json").stdout)
-    overrides = [part for setting in found["settings"] for part in ("--set", setting)]
+def test_the_filtered_file_can_be_trained_on(filtered):
+    program, asked = filtered
+    overrides = [part for setting in asked["settings"] for part in ("--set", setting)]
     short = ("--set", "grpo.max_steps=1", "--set", "evaluation.enabled=false")
     program("run", str(program.config), *overrides, *short, "--output", "run")
     assert (program.cwd / "run" / "adapter").is_dir()
