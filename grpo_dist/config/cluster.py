@@ -27,7 +27,7 @@ def as_minutes(value: Any) -> Any:
     return str(value) if type(value) is int and value > 0 else value
 
 
-TimeLimit = Annotated[str, BeforeValidator(as_minutes), Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")]
+TimeLimit = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$"), BeforeValidator(as_minutes)]
 
 
 class TimeoutSection(Section):

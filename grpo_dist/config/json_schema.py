@@ -9,141 +9,80 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
-from grpo_dist.config.base import Name, Positive, is_section, members
+from grpo_dist.config.base import is_section
 from grpo_dist.config.cluster import as_minutes
 from grpo_dist.config.grpo import GrpoSection
-from grpo_dist.config.sections import FunctionOrName, RunConfig, Tracker, as_function, as_functions, as_trackers
+from grpo_dist.config.sections import RunConfig, as_function, as_functions, as_trackers
 from grpo_dist.config.trl_fields import PASSED_ON
 
 Schema = dict[str, Any]
 
-SHORTHANDS: dict[Any, Any] = {
-    as_function: Name,
-    as_minutes: Positive,
-    as_functions: FunctionOrName,
-    as_trackers: Tracker | Literal["none"] | None,
+NAME = {"type": "string", "minLength": 1}
+SHORTHANDS: dict[Callable[..., Any], Callable[[Schema], list[Schema]]] = {
+    as_function: lambda _function: [NAME],
+    as_minutes: lambda _text: [{"type": "integer", "minimum": 1}],
+    as_functions: lambda several: several["items"]["anyOf"],
+    as_trackers: lambda several: [several["items"], {"const": "none"}, {"type": "null"}],
 }
-"""Validator that expands a shorthand → the annotation of the shorthand."""
-
-BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}
+"""Validator that expands a shorthand → from the schema of what it expands to, those of its shorthands."""
 
 
 def json_schema() -> Schema:
     """The schema as plain data; one definition per section, each setting with its documentation."""
-    sections = dict.fromkeys(_sections(RunConfig))
+    schema = RunConfig.model_json_schema(ref_template="#/definitions/{model}", schema_generator=_Generator)
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Configuration of grpo-dist",
-        "definitions": {section.__name__: _section(section) for section in sections if section is not RunConfig},
-        **_section(RunConfig),
+        "definitions": schema.pop("$defs"),
+        **schema,
         "type": "object",
     }
 
 
-def _sections(section: Any) -> Iterator[Any]:
-    """A section and all those below it."""
-    yield section
-    for field in section.model_fields.values():
-        for kind in _named(field.annotation):
-            yield from _sections(kind)
+class _Generator(GenerateJsonSchema):
+    """Pydantic's schema, with the shorthands, the documentation under each field, and TRL's fields."""
+
+    def function_before_schema(self, schema: Any) -> Schema:
+        expanded = super().function_before_schema(schema)
+        shorthands = SHORTHANDS.get(schema["function"]["function"])
+        return {"anyOf": [expanded, *shorthands(expanded)]} if shorthands else expanded
+
+    def model_schema(self, schema: Any) -> Schema:
+        """A group of settings; left empty it means its defaults, if it has one for each setting."""
+        section, found = schema["cls"], super().model_schema(schema)
+        texts = documentation(section)
+        fields = {name: _documented(field, texts.get(name)) for name, field in found["properties"].items()}
+        found["properties"] = fields | (_passed_on() if section is GrpoSection else {})
+        del found["title"]
+        return found | {
+            "type": "object" if found.get("required") else ["object", "null"],
+            "additionalProperties": False,
+        }
+
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        return False
 
 
-def _named(annotation: Any) -> Iterator[Any]:
-    """The section classes in an annotation."""
-    for kind, _ in members(annotation):
-        if is_section(kind):
-            yield kind
-        else:
-            for inner in get_args(kind):
-                yield from _named(inner) if get_origin(kind) in (tuple, list) else ()
-
-
-def _section(section: Any) -> Schema:
-    """A group of settings; left empty it means its defaults, if it has one for each setting."""
-    required = [name for name, field in section.model_fields.items() if field.is_required()]
-    return {
-        "description": inspect.cleandoc(section.__doc__),
-        "type": "object" if required else ["object", "null"],
-        "properties": {**_fields(section), **(_passed_on() if section is GrpoSection else {})},
-        "additionalProperties": False,
-        **({"required": required} if required else {}),
-    }
-
-
-def _fields(section: Any) -> dict[str, Schema]:
-    texts = documentation(section)
-    return {name: _field(field, texts.get(name)) for name, field in section.model_fields.items()}
-
-
-def _field(field: FieldInfo, text: str | None) -> Schema:
-    default = None if field.is_required() else field.get_default(call_default_factory=True)
-    return _documented(_value(field.annotation, field.metadata), text, default)
+def _documented(schema: Schema, text: str | None) -> Schema:
+    """A setting with its documentation, and its default if that is a plain value."""
+    if not isinstance(schema.get("default"), (bool, int, float, str)):
+        schema.pop("default", None)
+    if "$ref" in schema and text:
+        schema = {"allOf": [schema]}  # draft 7 ignores what is beside a reference
+    return schema | ({"description": text} if text else {})
 
 
 def _passed_on() -> dict[str, Schema]:
-    return {
-        name: _documented(_value(kind), "TRL's `GRPOConfig` field, passed on unchanged.")
-        for name, kind in PASSED_ON.items()
-    }
-
-
-def _documented(schema: Schema, text: str | None, default: Any = None) -> Schema:
-    """A setting with its documentation, and its default if that is a plain value."""
-    if "$ref" in schema and text:
-        schema = {"allOf": [schema]}  # draft 7 ignores whatever is beside a reference
-    plain = to_jsonable_python(default)
-    return {
-        **schema,
-        **({"description": text} if text else {}),
-        **({"default": plain} if isinstance(plain, (bool, int, float, str)) else {}),
-    }
-
-
-def _value(annotation: Any, notes: Sequence[Any] = ()) -> Schema:
-    """The schema of a setting with that annotation."""
-    choices = [choice for kind, constraints in members(annotation, notes) for choice in _choices(kind, constraints)]
-    unique = [choice for i, choice in enumerate(choices) if choice not in choices[:i]]
-    return unique[0] if len(unique) == 1 else {"anyOf": unique}
-
-
-def _choices(kind: Any, notes: Sequence[Any]) -> Iterator[Schema]:
-    """A member of a union, and the shorthands for it."""
-    yield _member(kind, notes)
-    for note in notes:
-        if shorthand := SHORTHANDS.get(getattr(note, "func", None)):
-            for of, constraints in members(shorthand):
-                yield from _choices(of, constraints)
-
-
-def _member(kind: Any, notes: Sequence[Any]) -> Schema:
-    if is_section(kind):
-        return {"$ref": f"#/definitions/{kind.__name__}"}
-    origin = get_origin(kind) or kind
-    if origin is Literal:
-        return {"enum": list(get_args(kind))}
-    if origin in (tuple, list):
-        return {"type": "array", "items": _value(get_args(kind)[0]), **_limits(notes, "minItems")}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _value(get_args(kind)[1])}
-    if kind in (int, float, str):
-        return {"type": TYPES[kind], **_limits(notes, "minLength")}
-    return {"type": TYPES[kind]} if kind in TYPES else {}
-
-
-def _limits(notes: Sequence[Any], length: str) -> Mapping[str, Any]:
-    """Bounds, pattern and least length among the constraints of a member."""
-    names = {**BOUNDS, "min_length": length, "pattern": "pattern"}
-    return {names[key]: value for note in notes for key in names if (value := getattr(note, key, None)) is not None}
+    text = "TRL's `GRPOConfig` field, passed on unchanged."
+    return {name: TypeAdapter(kind).json_schema() | {"description": text} for name, kind in PASSED_ON.items()}
 
 
 def documentation(section: Any) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 TYPES = {
     "object": dict,
@@ -27,9 +27,9 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
     return Draft7Validator(schema).is_valid(value)
 
 
-def by_hand(root: dict[str, Any], schema: dict[str, Any], value: Any) -> bool:
+def by_hand(root: dict[str, Any], schema: dict[str, Any] | Literal[True], value: Any) -> bool:
     """A keyword this does not know is an error, so that nothing passes unchecked."""
-    return all(_holds(root, schema, keyword, value) for keyword in schema if keyword not in NOTES)
+    return schema is True or all(_holds(root, schema, keyword, value) for keyword in schema if keyword not in NOTES)
 
 
 def _holds(root: dict[str, Any], schema: dict[str, Any], keyword: str, value: Any) -> bool:
@@ -41,6 +41,8 @@ def _holds(root: dict[str, Any], schema: dict[str, Any], keyword: str, value: An
             return any(by_hand(root, one, value) for one in stated)
         case "allOf":
             return all(by_hand(root, one, value) for one in stated)
+        case "const":
+            return value == stated and type(value) is type(stated)
         case "enum":
             return any(value == one and type(value) is type(one) for one in stated)
         case "type":
@@ -66,6 +68,8 @@ def _object(root: dict[str, Any], schema: dict[str, Any], keyword: str, value: d
         case "additionalProperties":
             others = [value[key] for key in value if key not in properties]
             return not others if schema[keyword] is False else all(by_hand(root, schema[keyword], o) for o in others)
+        case "propertyNames":
+            return all(by_hand(root, schema[keyword], key) for key in value)
         case "required":
             return all(key in value for key in schema[keyword])
     return _known(keyword)
@@ -104,6 +108,15 @@ def _number(stated: Any, keyword: str, value: float) -> bool:
 
 def _known(keyword: str) -> bool:
     """Rules for another kind of value hold."""
-    rules = {"properties", "additionalProperties", "required", "items", "minItems", "minLength", "pattern"}
+    rules = {
+        "properties",
+        "additionalProperties",
+        "propertyNames",
+        "required",
+        "items",
+        "minItems",
+        "minLength",
+        "pattern",
+    }
     assert keyword in rules | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}, keyword
     return True
