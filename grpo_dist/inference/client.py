@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,8 @@ class Sampled:
     token_ids: list[int]
     logprobs: list[float]
     clipped: bool
+    server: str = field(default="", compare=False)
+    """Name of the server that sampled it; empty for an engine of this process."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -254,7 +254,7 @@ class Pool:
                 for task in await recovery.wait(running):
                     index, replica = running.pop(task)
                     try:
-                        results[index] = task.result()
+                        results[index] = [replace(one, server=replica.name) for one in task.result()]
                     except ReplicaFailed as failure:
                         waiting.appendleft(index)
                         recovery.start(replica, failure)

@@ -92,7 +92,9 @@ def test_what_breaks_off_is_done_by_another_and_nothing_twice(tmp_path, servers,
     running[0].break_off = 10**6
     clients = pool(tmp_path, timeouts=SHORT)
     clients.load(policy)
-    assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
+    results = clients.generate(PROMPTS, policy, SAMPLING)
+    assert ids(results) == expected()
+    assert {one.server for group in results for one in group} == {"1"}
     assert answered(running[1:]) == [prompt.seed for prompt in PROMPTS]
 
 

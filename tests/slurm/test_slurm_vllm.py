@@ -58,6 +58,9 @@ def test_a_job_with_a_rollout_node_learns_from_groups_that_span_the_nodes_whatev
     assert figures["base"]["greedy_accuracy"] <= 0.70
     assert figures["trained"]["greedy_accuracy"] >= 0.95
     assert figures["difference"]["low"] > 0
+    answered_by = json.loads((job.run / "comparison.json").read_text())["answered_by"]
+    assert answered_by.keys() <= {"server 0", "server 1"}
+    assert sum(answered_by.values()) == 2 * 2 * figures["problems"]
     assert not list((job.run / "replicas").glob("*.json"))
     assert cluster.leaks() == ""
 

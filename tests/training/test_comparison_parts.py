@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
 
+from grpo_dist.config import RunConfig
+from grpo_dist.data.json_cells import dataset_of
+from grpo_dist.plan import plan_run
 from grpo_dist.plan.topology import Topology
+from grpo_dist.run.directory import RunDirectory
+from grpo_dist.training.common.process import Run
+from grpo_dist.training.models import comparison_parts
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
 from grpo_dist.training.models.generate import Completion, Sampling
+from grpo_dist.training.stages.compare import compare_models
 
 HOW = Sampling(2, 16, temperature=1.0)
+EMBEDDED = {"model": {"name_or_path": "embedded"}, "data": {"name_or_path": "embedded"}}
 
 
 @dataclass
@@ -31,6 +42,45 @@ class Parrot:
 
 def prompts(count: int) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": str(number)}] for number in range(count)]
+
+
+@dataclass
+class Worker:
+    """Answers with the number of its process."""
+
+    name: str
+
+    def answer(self, prompts: Sequence[list[dict[str, str]]], how: Sampling) -> Iterator[list[Completion]]:
+        for _ in prompts:
+            yield [Completion(str(os.getpid()), 3, clipped=False)] * how.num_samples
+
+
+def test_the_engines_of_all_training_processes_answer(tmp_path, monkeypatch):
+    """The compare stage of a colocated run, in processes of their own; only the engines are stand-ins."""
+    cpu = {"gpus_per_node": 0}
+    machines = {"cluster": cpu, "distributed": {"num_processes": 3}}
+    sections = {**machines, "rollout": {"backend": "vllm"}, "grpo": {"prompts_per_step": 9}}
+    evaluation = {"num_problems": 7, "num_samples": 2}
+    config = RunConfig.model_validate({**EMBEDDED, **sections, "evaluation": evaluation})
+    run = Run(RunDirectory(tmp_path), config, plan_run(config))
+    rows = {"prompt": prompts(7), "answer": [str(number) for number in range(7)]}
+    dataset_of(rows).to_parquet(run.directory.heldout_data)
+    monkeypatch.setattr(comparison_parts, "engine_models", lambda _: (Worker("base model"), Worker("trained model")))
+
+    def rank(number: int) -> None:
+        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "3"}
+        compare_models(run)
+
+    processes = [get_context("fork").Process(target=rank, args=(number,)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    found = json.loads(run.directory.comparison.read_text())
+    assert found["answered_by"] == {"process 0": 3 * 2 * 3, "process 1": 2 * 2 * 3, "process 2": 2 * 2 * 3}
+    workers = [problem["trained"]["greedy"] for problem in found["per_problem"]]
+    assert workers == [str(processes[place % 3].pid) for place in range(7)]
 
 
 @pytest.mark.parametrize("problems", [1, 3, 7, 8])
@@ -77,16 +127,12 @@ def launched(monkeypatch, rank: int, local: int, processes: int, **topology) -> 
 
 
 def test_each_process_sees_its_own_gpu_and_no_other_process(monkeypatch):
-    import os
-
     assert launched(monkeypatch, 6, 2, 8) == Part(6, 8)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
 
 
 def test_an_engine_over_two_gpus_is_one_process_with_both(monkeypatch):
-    import os
-
     engines = {"tensor_parallel_size": 2, "mode": "colocate"}
     assert launched(monkeypatch, 6, 2, 8, **engines) == Part(3, 4)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"

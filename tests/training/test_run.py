@@ -179,5 +179,8 @@ def test_all_processes_of_a_run_compare(program):
     settings = [part for override in overrides for part in ("--set", override)]
     program("run", str(program.config), *settings, "--output", "shared")
     run = program.cwd / "shared"
-    assert len(json.loads((run / "comparison.json").read_text())["per_problem"]) == 7
+    compared = json.loads((run / "comparison.json").read_text())
+    assert len(compared["per_problem"]) == 7
+    each = 2 * (1 + compared["k"])
+    assert compared["answered_by"] == {"process 0": 4 * each, "process 1": 3 * each}
     assert not (run / ".comparison").exists()

@@ -158,6 +158,9 @@ def test_two_processes_on_two_servers_keep_their_key_and_leave_nothing(tmp_path,
             assert not any(key.encode() in visible for key in keys)
     assert process.returncode == 0
     assert program.report("runs/tiny-cpu")["problems"] == PROBLEMS
+    answered_by = json.loads((run / "comparison.json").read_text())["answered_by"]
+    assert sorted(answered_by) == ["server 0", "server 1"]
+    assert sum(answered_by.values()) == 2 * 2 * PROBLEMS
     assert [line["perf/policy_version"] for line in metrics(run)] == list(range(STEPS_ON_TWO))
     assert max(gaps(run)) < GAP
 

@@ -89,7 +89,7 @@ class Shared:
     def _answered(self, prompts: Sequence[list[Message]], how: Sampling) -> list[list[dict[str, object]]]:
         groups, shown = [], time.monotonic()
         for group in self.own.answer(prompts, how):
-            groups.append([asdict(one) for one in group])
+            groups.append([asdict(replace(one, by=f"process {self.part.index}")) for one in group])
             if self.part.index == 0 and time.monotonic() - shown > PROGRESS_SECONDS:
                 shown = time.monotonic()
                 say_passing(f"comparing: {self.name}, {len(groups)} of {len(prompts)} problems in each process")

@@ -34,6 +34,8 @@ class Completion:
     text: str
     tokens: int
     clipped: bool
+    by: str = "process 0"
+    """The process or server that generated it."""
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ class ServedModel:
 
     def _completion(self, sampled: Sampled) -> Completion:
         text = self.renderer.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
-        return Completion(text, len(sampled.token_ids), sampled.clipped)
+        done = Completion(text, len(sampled.token_ids), sampled.clipped)
+        return replace(done, by=f"server {sampled.server}") if sampled.server else done
 
 
 def served_models(run: Run, pool: Pool) -> tuple[ServedModel, ServedModel]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 
 import torch
 from datasets import Dataset
@@ -44,6 +45,7 @@ def compare_models(run: Run) -> None:
             **compare(contest.problems, base, trained, contest.paired),
             "scorer": evaluation.scorer.name,
             "seconds": {"base": base_seconds, "trained": trained_seconds},
+            "answered_by": dict(sorted(contest.answered_by.items())),
         },
     )
     shutil.rmtree(run.directory.comparison_parts, ignore_errors=True)
@@ -81,6 +83,7 @@ class ModelComparison:
         self.config, self.rows = config, rows
         self.judge = Grader(config.evaluation)
         self.problems = [ComparedProblem(_question(row["prompt"]), str(row.get("answer", "–"))) for row in rows]
+        self.answered_by: Counter[str] = Counter()
         self.paired = Paired(config.evaluation.confidence, tuple(problem_key(row["prompt"]) for row in rows))
 
     def answers(self, answerer: Answerer) -> tuple[list[Answered], float]:
@@ -107,6 +110,7 @@ class ModelComparison:
         prompts, done, shown = list(self.rows["prompt"]), [], time.monotonic()
         for group in answerer.answer(prompts, how):
             done.append(group)
+            self.answered_by.update(one.by for one in group)
             if time.monotonic() - shown > PROGRESS_SECONDS or len(done) == len(prompts):
                 say_passing(f"comparing: {answerer.name}, {what}, {len(done)} of {len(prompts)} problems")
                 shown = time.monotonic()
