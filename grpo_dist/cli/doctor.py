@@ -30,6 +30,7 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
     stated, plan, refused = None, None, []
     if config is not None:
         from grpo_dist.config import load_config
+        from grpo_dist.data.early import check_early
         from grpo_dist.errors import ConfigError
         from grpo_dist.launch.checks import check_reward_settings
         from grpo_dist.plan import plan_run
@@ -37,6 +38,7 @@ def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> Non
         stated = load_config(config, overrides)
         try:
             check_reward_settings(stated)
+            check_early(stated, elsewhere=stated.cluster.nodes > 1)
             plan = plan_run(stated)
         except ConfigError as error:
             refused = [Finding("plan", "error", error.message, error.hint)]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grpo_dist.cli.options import Directory
+
 if TYPE_CHECKING:
     from grpo_dist.config import RunConfig
     from grpo_dist.export.push import ExportRequest
@@ -23,7 +25,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(FORMS), required=True, help="What to make; see above.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the merged weights.  [default: that of the training]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="Where.  [default: RUN/exports/FORM]")
+@click.option("--output", type=Directory(), metavar="DIR", help="Where.  [default: RUN/exports/FORM]")
 @click.option("--push", "repository", metavar="OWNER/NAME", help="Upload it; a repository made for it is private.")
 def export(run: Path, to: str, dtype: str | None, output: Path | None, repository: str | None) -> None:
     """Make files of a trained model, for others.

@@ -56,6 +56,22 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Directory(click.Path):
+    """A directory to write to. Runs are locked, renamed and synced, which only a file system can do."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(path_type=Path, **how)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(
+                f"{value} is no directory of a file system; write to one, and copy the results there afterwards",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 def with_nodes(overrides: tuple[str, ...], nodes: int | None) -> tuple[str, ...]:
     """The overrides, followed by that of --nodes."""
     return overrides if nodes is None else (*overrides, f"cluster.nodes={nodes}")

@@ -44,10 +44,15 @@ def plan(
     start_quickly()
     from grpo_dist.config import load_config
     from grpo_dist.plan import plan_run
-    from grpo_dist.plan.checks import check_files
+    from grpo_dist.plan.named_files import check_adapter, check_files, names_local_files
 
     run_config = load_config(config, with_nodes(overrides, nodes))
     check_files(run_config)
+    check_adapter(run_config)
+    if names_local_files(run_config):
+        from grpo_dist.data.early import check_early
+
+        check_early(run_config, elsewhere=run_config.cluster.nodes > 1)
     planned = plan_run(run_config, measured(calibrate, mean_completion))
     if as_json:
         click.echo(planned.to_json(), nl=False)

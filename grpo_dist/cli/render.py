@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import overrides_option
+from grpo_dist.cli.options import Directory, overrides_option
 
 
 @click.command()
 @click.argument("config")
 @overrides_option
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where to write.")
+@click.option("--output", type=Directory(file_okay=False), metavar="DIR", help="Where to write.")
 @click.option(
     "--script",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -7,15 +7,13 @@ from typing import Any
 
 import click
 
-from grpo_dist.cli.options import overrides_option
+from grpo_dist.cli.options import Directory, overrides_option
 
 
 @click.command()
 @click.argument("config")
 @overrides_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]"
-)
+@click.option("--output", type=Directory(), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]")
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
 @click.option("--debug", is_flag=True, help="Try it on this machine first, scaled down to what there is.")
 @click.option("--json", "as_json", is_flag=True, help="With --debug: print JSON instead of tables.")

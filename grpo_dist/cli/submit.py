@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from grpo_dist.cli.options import nodes_option, overrides_option, with_nodes
+from grpo_dist.cli.options import Directory, nodes_option, overrides_option, with_nodes
 
 
 @click.command()
 @click.argument("config")
 @nodes_option
 @overrides_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]"
-)
+@click.option("--output", type=Directory(), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]")
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
 @click.option("--dry-run", is_flag=True, help="Print the job script; make and submit nothing.")
 @click.option("--test-only", is_flag=True, help="Ask Slurm when and where it would start; make and submit nothing.")
@@ -39,7 +37,9 @@ def submit(
     from grpo_dist.slurm import client
     from grpo_dist.slurm.submit import planned, submit_run
 
-    what = planned(load_config(config, with_nodes(overrides, nodes), load_site()))
+    path = output or Path("runs") / Path(config).stem
+    begun = RunDirectory(path).prepared.exists()
+    what = planned(load_config(config, with_nodes(overrides, nodes), load_site()), begun=begun)
     for warning in what.warnings:
         click.echo(f"warning: {warning}", err=True)
     if dry_run:
@@ -48,7 +48,6 @@ def submit(
     if test_only:
         click.echo(client.test_only(what.script))
         return
-    path = output or Path("runs") / Path(config).stem
     job_id = submit_run(RunDirectory(path.absolute()), what, resume=resume)
     click.echo(job_id)
     if why := client.never_starts(what.script):

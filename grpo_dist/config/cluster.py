@@ -12,22 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from grpo_dist.config.base import Conflict, Fraction, Name, NonNegative, Positive, Section
+from grpo_dist.config.base import Conflict, Fraction, Name, NonNegative, Positive, Section, TimeLimit
 
 Auto = Literal["auto"]
 Above0 = Annotated[float, Field(gt=0)]
 Nodes = Annotated[int, Field(ge=1, le=10_000)]
 Processes = Annotated[int, Field(ge=1, le=100_000)]
-
-
-def as_minutes(value: Any) -> Any:
-    """A whole number is one of minutes, as for sbatch; it is text after `--time=`, and a number in YAML."""
-    return str(value) if type(value) is int and value > 0 else value
-
-
-TimeLimit = Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$"), BeforeValidator(as_minutes)]
 
 
 class TimeoutSection(Section):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
-from grpo_dist.config.base import Conflict, NonNegative, Positive, Section, accept
+from grpo_dist.config.base import Conflict, NonNegative, Positive, Section, TimeLimit, accept, seconds_of
 from grpo_dist.config.trl_fields import (
     OWN_IN_BOTH,
     OWNED,
@@ -32,7 +32,7 @@ SCHEDULER_ARGUMENTS = {
 LEAST_TEMPERATURE = 0.01
 """vLLM 0.31 samples at this temperature if asked for one between it and 0 (`SamplingParams`, `_MAX_TEMP`)."""
 
-OURS = frozenset({"prompts_per_step", "max_num_gen_batches"})
+OURS = frozenset({"prompts_per_step", "max_num_gen_batches", "max_time"})
 """Fields of `GrpoSection` that `GRPOConfig` does not have."""
 
 
@@ -75,6 +75,9 @@ class GrpoSection(Section):
     """Optimizer steps; overrides num_train_epochs when positive."""
     num_train_epochs: float = Field(default=1.0, gt=0)
     """Passes over the training problems."""
+    max_time: TimeLimit | None = None
+    """Training ends with the first step that is done after this time, counted over all attempts, and the adapter is
+    compared as it is then. Minutes, hours:minutes:seconds, or days-hours:minutes:seconds."""
     learning_rate: float = Field(default=5e-6, ge=0)
     """Peak learning rate."""
     lr_scheduler_type: SchedulerName = "linear"
@@ -131,6 +134,11 @@ class GrpoSection(Section):
         """The fields for TRL's `GRPOConfig`, as configured."""
         return self.model_dump(exclude=OURS)
 
+    @property
+    def project(self) -> str | None:
+        """The name of the trackers' project, if it is stated."""
+        return self._extra("project")
+
     @model_validator(mode="before")
     @classmethod
     def _name_extras(cls, values: Any) -> Any:
@@ -152,6 +160,8 @@ class GrpoSection(Section):
     def _schedule_conflicts(self) -> Iterator[Conflict]:
         if self.max_steps == 0:
             yield ("max_steps",), "0 steps train nothing; state how many, or -1 for as many as num_train_epochs gives"
+        if self.max_time is not None and not seconds_of(self.max_time):
+            yield ("max_time",), "no time trains nothing; set for example max_time: 02:00:00, or leave it out"
         needed = SCHEDULER_ARGUMENTS.get(self.lr_scheduler_type, ())
         if needed and not any(name in (self._extra("lr_scheduler_kwargs") or {}) for name in needed):
             example = f"{needed[0]}: {0.1 if len(needed) == 2 else 10}"

@@ -17,8 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from grpo_dist.config.base import is_section
-from grpo_dist.config.cluster import as_minutes
+from grpo_dist.config.base import as_minutes, is_section
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.sections import RunConfig, as_function, as_functions, as_trackers
 from grpo_dist.config.trl_fields import PASSED_ON

@@ -182,6 +182,7 @@ def local_paths(config: RunConfig) -> list[str]:
     functions = [*stated.rewards.functions, stated.evaluation.scorer]
     found = [
         stated.model.name_or_path,
+        stated.model.adapter or "",
         *(_place(source.name_or_path) for source in sources),
         *(text for text in (stated.data.system_prompt, stated.data.chat_template) if text and _exists(text)),
         # A function's file may import what lies beside it.
@@ -205,6 +206,8 @@ def _cluster(section: ClusterSection) -> ClusterSection:
 
 
 def _model(section: ModelSection) -> ModelSection:
+    if section.adapter is not None:
+        section = section.model_copy(update={"adapter": _absolute(section.adapter)})
     name = section.name_or_path
     local = name not in PRESETS and (_looks_local(name) or _exists(name))
     return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section

@@ -85,6 +85,19 @@ ELSEWHERE = {
     "torch_dtype": "model.dtype",
     "max_seq_length": "model.max_length",
     "load_in_16bit": "model.dtype",
+    **dict.fromkeys(
+        (
+            "adapter_name_or_path",
+            "adapter_path",
+            "init_adapter",
+            "lora_model_dir",
+            "lora_path",
+            "peft_model_path",
+            "resume_from_adapter",
+        ),
+        "model.adapter",
+    ),
+    **dict.fromkeys(("max_hours", "max_minutes", "max_runtime", "max_seconds", "time_limit"), "grpo.max_time"),
     "lora_r": "lora.r",
     "lora_rank": "lora.r",
     "rank": "lora.r",
@@ -124,6 +137,14 @@ ELSEWHERE = {
 """Names used elsewhere → the equivalent setting here."""
 
 ONLY_ADAPTERS = "only adapters (LoRA) are trained, never all weights"
+CALLBACKS = (
+    "callbacks of yours are not called; remove it (a reward function sees each step's completions, metrics.jsonl "
+    "grows by a line a step, and tracking sends them on)"
+)
+STORED = (
+    "weights are loaded as they are stored; name a model that bitsandbytes has stored in 4 bit, or set "
+    "model.model_init_kwargs={quantization_config: {load_in_4bit: true}}"
+)
 WITHOUT = {
     **dict.fromkeys(
         (
@@ -139,7 +160,6 @@ WITHOUT = {
             "train_type",
             "training_type",
             "tuner_type",
-            "adapter",
         ),
         f"{ONLY_ADAPTERS}; remove it (for an adapter that learns more set lora.r)",
     ),
@@ -152,8 +172,8 @@ WITHOUT = {
     "alpha_pattern": "vLLM serves adapters of one scale; set lora.lora_alpha",
     "logging_dir": OWNED["output_dir"],
     "overwrite_output_dir": OWNED["output_dir"],
-    "load_in_4bit": "the recipe trains in 16 bit; set model.dtype",
-    "load_in_8bit": "the recipe trains in 16 bit; set model.dtype",
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), STORED),
+    **dict.fromkeys(("callbacks", "trainer_callbacks"), CALLBACKS),
     "no_cuda": OWNED["use_cpu"],
     "evaluation_strategy": OWNED["eval_strategy"],
 }
@@ -239,7 +259,7 @@ EXAMPLES = {
 ADAPTER: tuple[DottedPath, ...] = (("lora", "r"), ("lora", "lora_alpha"), ("lora", "target_modules"))
 """Settings without meaning when there is no adapter."""
 
-FORMS = {"time": "time: 24:00:00"}
+FORMS = {"time": "time: 24:00:00", "max_time": "max_time: 02:00:00"}
 """Name of a setting with a special format → an example line."""
 
 WITH_COLONS = "; put each setting on a line of its own, with a space after its colon"

@@ -170,6 +170,13 @@ OWN_ARGUMENTS = {
 """`from_pretrained` arguments that are settings of this package."""
 
 
+BITS = dict.fromkeys(
+    ("load_in_4bit", "load_in_8bit"),
+    "not an argument of from_pretrained; write model_init_kwargs: {quantization_config: {load_in_4bit: true}}",
+)
+"""Spellings of bitsandbytes that `from_pretrained` took before Transformers 5."""
+
+
 class ModelSection(Section):
     """Which causal language model is trained, and how it is loaded."""
 
@@ -185,6 +192,9 @@ class ModelSection(Section):
     """Run Python code that comes with the model repository. Off unless you have read that code."""
     max_length: Positive | None = None
     """Context length for prompt plus completion, in tokens; default: the model's `max_position_embeddings`."""
+    adapter: Name | None = None
+    """Continue training this adapter instead of a new one: the directory of a LoRA adapter, or a run, a checkpoint or
+    an export of this program. It must fit `lora:` and this model. In the comparison, base is the model without it."""
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `from_pretrained`. `env:NAME` stands for that variable of the environment, for secrets."""
     backend: Literal["auto", "unsloth", "trl"] = "auto"
@@ -205,6 +215,8 @@ class ModelSection(Section):
         for name in self.model_init_kwargs:
             if name in OWN_ARGUMENTS:
                 yield ("model_init_kwargs", name), OWN_ARGUMENTS[name]
+            elif name in BITS:
+                yield ("model_init_kwargs", name), BITS[name]
 
 
 def _is_attention(name: str) -> bool:
@@ -355,6 +367,11 @@ class EvaluationSection(Section):
             yield ("temperature",), "nothing is sampled with evaluation.num_samples 0; remove it, or set num_samples: 8"
 
 
+READ_BY = {
+    "project": ("trackio", "wandb"),
+    **dict.fromkeys(("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), ("trackio",)),
+}
+"""Field of `GRPOConfig` → the trackers that read it."""
 Tracker = Literal["trackio", "tensorboard", "wandb"]
 
 
@@ -385,6 +402,10 @@ class RunConfig(Section):
     def conflicts(self) -> Iterator[Conflict]:
         if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:
             yield ("model", "dtype"), "float16 needs a GPU; set float32 or bfloat16, or cluster.gpus_per_node=1"
+        if self.rollout.uses_vllm and "quantization_config" in self.model.model_init_kwargs:
+            what = "vLLM would sample from the weights as they are stored; set rollout.backend: transformers, or name "
+            yield ("model", "model_init_kwargs"), f"{what}a model that is stored that way in model.name_or_path"
+        yield from self._ineffective()
         yield from self._generation_conflicts()
         room, completion = self.model.max_length, self.grpo.max_completion_length
         prompt = self.data.max_prompt_length or 1
@@ -392,6 +413,18 @@ class RunConfig(Section):
             longest = f"data.max_prompt_length {prompt}" if prompt > 1 else "any prompt"
             both = f"{longest} and grpo.max_completion_length {completion}"
             yield ("model", "max_length"), f"{room} tokens do not hold {both}; set at least {prompt + completion}"
+
+    def _ineffective(self) -> Iterator[Conflict]:
+        """Settings that nothing would read."""
+        extra = self.grpo.model_extra or {}
+        for name, value in extra.items():
+            readers = READ_BY.get(name, ())
+            if value and readers and not set(readers) & set(self.tracking):
+                what = f"nothing reads it without {' or '.join(readers)}; set tracking: [{readers[0]}], or remove it"
+                yield ("grpo", name), what
+        if extra.get("chat_template_kwargs") and self.data.chat_template == RECIPE:
+            what = "the template `recipe` reads no arguments; set data.chat_template: tokenizer, or remove them"
+            yield ("grpo", "chat_template_kwargs"), what
 
     def _generation_conflicts(self) -> Iterator[Conflict]:
         """Names unknown to the generating backend: vLLM refuses them in the first step, Transformers never does."""

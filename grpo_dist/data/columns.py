@@ -56,7 +56,7 @@ def with_nested(dataset: Dataset, paths: Iterable[str]) -> Dataset:
         column, inner = _split(dataset, path)
         if column is None:
             continue
-        values = [_at(cell, inner) for cell in dataset[column][:]]
+        values = [cell_at(cell, inner) for cell in dataset[column][:]]
         if any(value is not None for value in values):
             dataset = concatenate_datasets([dataset, from_rows({path: value} for value in values)], axis=1)
     return dataset
@@ -90,7 +90,8 @@ def _split(dataset: Dataset, path: str) -> tuple[str | None, list[str]]:
     return None, []
 
 
-def _at(value: Any, path: list[str]) -> Any:
+def cell_at(value: Any, path: list[str]) -> Any:
+    """What a path leads to inside a value; None if it leads nowhere."""
     for part in path:
         value = _opened(value)
         if isinstance(value, dict):

@@ -32,12 +32,7 @@ def load_from_hub(source: SourceSection, split: str) -> Dataset:
     Raises:
         DataError: no such data set, configuration, revision or split; gated; or not reachable and not in the cache.
     """
-    if not HUB_ID.fullmatch(source.name_or_path):
-        raise DataError(
-            f"{place(source)}.name_or_path: {source.name_or_path!r} is neither a path that exists nor a data set id",
-            hint=_did_you_mean(source)
-            or "an id reads owner/name; a local file ends in .jsonl, .json, .csv or .parquet",
-        )
+    check_id(source)
     import datasets
 
     obstacle = _obstacle(source)
@@ -51,6 +46,16 @@ def load_from_hub(source: SourceSection, split: str) -> Dataset:
             )
         except Exception as error:
             raise _explain(source, error, obstacle) from error
+
+
+def check_id(source: SourceSection) -> None:
+    """Raise DataError when the name can be no id of a data set."""
+    if not HUB_ID.fullmatch(source.name_or_path):
+        raise DataError(
+            f"{place(source)}.name_or_path: {source.name_or_path!r} is neither a path that exists nor a data set id",
+            hint=_did_you_mean(source)
+            or "an id reads owner/name; a local file ends in .jsonl, .json, .csv or .parquet",
+        )
 
 
 def _obstacle(source: SourceSection) -> str | None:

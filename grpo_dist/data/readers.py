@@ -17,6 +17,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -84,6 +85,8 @@ def find_files(source: SourceSection) -> Splits:
         DataError: the path does not exist, holds no data file, or files of several formats.
     """
     path = Path(source.name_or_path).expanduser()
+    if source.config is not None and not path.is_dir() and (path.exists() or _is_pattern(source.name_or_path)):
+        raise missing_config(source, [])
     if path.is_dir():
         splits = _in_directory(source, path)
     elif path.exists():
@@ -287,6 +290,29 @@ def _rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: nested too deeply to be rows") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint="copy or download the file again") from error
+
+
+def first_rows_of(path: Path, number: int) -> list[Row]:
+    """At most so many rows from the start of a file; of Parquet the names of its columns, with None for each value.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if format_of(path) == "parquet":
+        return [dict.fromkeys(_parquet_columns(path))]
+    return list(islice(_rows(path), number))
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    """Names of the columns; dotted paths into those of objects."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as Parquet: {error}", hint="copy or download the file again") from error
+    return list(dict.fromkeys([*file.schema_arrow.names, *(column.path for column in file.schema)]))
 
 
 def _undecodable_line(path: Path) -> int:

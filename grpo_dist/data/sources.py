@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_dist.config.base import EMBEDDED
-from grpo_dist.config.sections import SourceSection
+from grpo_dist.config.sections import DataSection, SourceSection
 from grpo_dist.data.hub import load_from_hub
 from grpo_dist.data.json_cells import read_exactly
 from grpo_dist.data.readers import find_files, is_local, read_files
@@ -48,15 +48,22 @@ def check_splits(source: SourceSection, spec: str, names: Mapping[str, object]) 
     """Raise DataError when a requested split does not exist."""
     for name in split_names(spec):
         if name not in names:
-            raise missing_split(source, name, list(names))
+            raise missing_split(source, name, list(names), spec)
 
 
-def missing_split(source: SourceSection, name: str, names: list[str]) -> DataError:
-    """The error that lists the available splits."""
-    guess = closest(name, names) or names[0]
+def missing_split(source: SourceSection, name: str, names: list[str], spec: str) -> DataError:
+    """The error that lists the available splits.
+
+    Args:
+        spec: the setting that names it, `split` or `eval_split`.
+    """
+    held_out = isinstance(source, DataSection) and spec == source.eval_split
+    setting = f"{place(source)}.{'eval_split' if held_out else 'split'}"
+    others = [one for one in names if not (held_out and one in split_names(source.split))]
+    guess = closest(name, others) or (None if held_out else names[0])
     return DataError(
-        f"{place(source)}.split: {source.name_or_path} has no split {name!r}; there is: {listing(names)}",
-        hint=set_option(f"{place(source)}.split", guess),
+        f"{setting}: {source.name_or_path} has no split {name!r}; there is: {listing(names)}",
+        hint=set_option(setting, guess) if guess else f"--set {setting}=null holds out a fraction of the problems",
     )
 
 
@@ -104,9 +111,14 @@ def _local_splits(source: SourceSection, split: str) -> dict[str, Dataset]:
     return {name: read_files(files[name]) for name in split_names(split)}
 
 
+def is_saved_to_disk(folder: Path) -> bool:
+    """Whether `save_to_disk` has written the folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
 def _saved_to_disk(folder: Path) -> dict[str, Dataset] | None:
     """Splits of a folder written by `save_to_disk`; None for any other path."""
-    if not ((folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()):
+    if not is_saved_to_disk(folder):
         return None
     from datasets import DatasetDict, load_from_disk
 

@@ -9,21 +9,28 @@ from importlib.util import find_spec
 from grpo_dist.config import RunConfig
 from grpo_dist.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.errors import ConfigError, LaunchError
-from grpo_dist.plan.checks import check_files
+from grpo_dist.plan.named_files import check_adapter, check_files
+from grpo_dist.plan.specs.architecture import bitsandbytes
 from grpo_dist.rewards import REWARD_SETS, REWARDS
 from grpo_dist.rewards.names import check_reward_names
 
 TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "datasets")
 
 
-def check_reward_settings(config: RunConfig) -> None:
-    """Check names and arguments of built-in rewards, and files; the user's own are imported by the run.
+def check_reward_settings(config: RunConfig, *, begun: bool = False) -> None:
+    """Check names and arguments of built-in rewards, files and the adapter to continue; the user's own functions are
+    imported by the run.
+
+    Args:
+        begun: the run has copied its adapter already, which need not be there any more.
 
     Raises:
-        PlanError: a file is missing.
+        PlanError: a file is missing, or the adapter cannot be continued.
         ConfigError: a name or argument is wrong; the message lists all of them.
     """
     check_files(config)
+    if not begun:
+        check_adapter(config)
     configured = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
     problems = [f"{where}: {what}" for where, functions in configured.items() for what in check_reward_names(functions)]
     if problems:
@@ -32,14 +39,20 @@ def check_reward_settings(config: RunConfig) -> None:
 
 
 def check_backend(config: RunConfig) -> None:
-    """Check that Unsloth is installed in a supported version, if model.backend asks for it.
+    """Check that Unsloth and bitsandbytes are installed, if the model asks for them.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: one is not, or not in a supported version.
     """
     on_cpu = config.cluster.gpus_per_node == 0
     if config.model.requires_unsloth and (missing := unsloth_missing(on_cpu=on_cpu)):
         raise ConfigError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
+    quantized = config.model.model_init_kwargs.get("quantization_config") or {}
+    if bitsandbytes(quantized) and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.model_init_kwargs: quantization_config needs bitsandbytes, which is not installed",
+            hint="pip install bitsandbytes",
+        )
 
 
 def check_packages(trackers: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
 from grpo_dist.config.load import listed_differences
+from grpo_dist.data.early import check_early
 from grpo_dist.errors import LaunchError, RewardError, RolloutError, RunDirectoryError
 from grpo_dist.evaluation.pass_rates import PassRate, Record
 from grpo_dist.findings import Finding, any_error
@@ -51,6 +52,7 @@ def pass_rates(config: RunConfig, work: RunDirectory, terminal: Terminal, *, com
     plan = plan_run(config)
     check_local(plan, command)
     check_reward_settings(config)
+    check_early(config)
     check_packages(())
     if work.exists():
         _check_same(config, work)
@@ -142,6 +144,7 @@ def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
     """
     plan = plan_run(config)
     check_reward_settings(config)
+    check_early(config)
     check_packages(())
     with tempfile.TemporaryDirectory(prefix="grpo-dist-rewards-") as scratch:
         run = RunDirectory(Path(scratch) / "run")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_dist.config import RunConfig
+from grpo_dist.data.early import check_early
 from grpo_dist.errors import OF_NO_USE, LaunchError, PlanError, RolloutsGone, RunDirectoryError
 from grpo_dist.inference.registry import is_served
 from grpo_dist.launch.checks import check_backend, check_packages, check_reward_settings
@@ -46,7 +47,9 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     """
     run, plan = RunDirectory(path.absolute()), plan_run(config)
     check_local(plan, "run")
-    check_reward_settings(config)
+    check_reward_settings(config, begun=run.warm_start.exists())
+    if not run.prepared.exists():
+        check_early(config)
     check_packages(config.tracking)
     check_backend(config)
     if run.exists() and not resume:
@@ -66,7 +69,7 @@ def execute(run: RunDirectory, plan: LaunchPlan, config: RunConfig, terminal: Te
         Interrupted: a signal ended it; what is done is kept and `--resume` continues.
         Stopped: it saved and stopped because of `grpo-dist checkpoint`.
     """
-    env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ)}
+    env = {**os.environ, **QUIET, **tracker_environment(config.tracking, run, os.environ, config.grpo.project)}
     allocator = allocator_environment(config, plan.topology, env)
     retry = "run the same command with --resume"
     all_stages, forked = stages(run, plan, config), can_fork(plan, config)

@@ -8,12 +8,13 @@ import shutil
 from hashlib import sha256
 
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
+from grpo_dist.config.base import seconds_of
 from grpo_dist.config.load import Difference, listed_differences
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.plan.launch import read_plan
 from grpo_dist.render.files import RENDERED, render_files
-from grpo_dist.run.checkpoints import newest_complete, step_of
+from grpo_dist.run.checkpoints import newest_complete, newest_sealed, step_of, trained_seconds
 from grpo_dist.run.directory import (
     CONFIG_FILE,
     DIGEST_FILE,
@@ -24,37 +25,41 @@ from grpo_dist.run.directory import (
     write_atomically,
 )
 
-STEPS = "grpo.max_steps"
+STEPS, EPOCHS, TIME = "grpo.max_steps", "grpo.num_train_epochs", "grpo.max_time"
+LENGTHS = (STEPS, EPOCHS)
 EXTENSIBLE_SCHEDULERS = ("constant", "constant_with_warmup", "inverse_sqrt")
 """Schedulers whose learning rate at a step does not depend on the number of steps."""
-STATE_FILE = "trainer_state.json"
 
 
 def check_longer(before: RunConfig, now: RunConfig, run: RunDirectory) -> None:
-    """Check that the run can continue as if it had been started with the new number of steps.
+    """Check that the run can continue as if it had been started with the new number of steps or epochs.
 
     Raises:
         RunDirectoryError: it cannot.
     """
-    scheduler, steps, planned = now.grpo.lr_scheduler_type, now.grpo.max_steps, planned_steps(before, run)
+    scheduler, planned = now.grpo.lr_scheduler_type, planned_steps(before, run)
+    setting = STEPS if now.grpo.max_steps > 0 or before.grpo.max_steps > 0 else EPOCHS
+    steps = now.grpo.max_steps if setting == STEPS else planned_steps(now, run)
     start_over = f"start another run of {steps} steps with --output DIR"
-    if steps < 1 or (planned is not None and steps < planned):
+    if steps is None or steps < 1 or (planned is not None and steps < planned):
         done = "as many as its epochs have" if planned is None else planned
         raise RunDirectoryError(
-            f"{run.path}: {STEPS} is {steps}, and the run has {done}: a run can be made longer, not shorter",
+            f"{run.path}: {setting}: {steps or 'unknown'} steps, and the run has {done}: it can be made longer, not "
+            f"shorter",
             hint=f"--set {STEPS}={(planned or 100) + 100}",
         )
     if scheduler not in EXTENSIBLE_SCHEDULERS:
         raise RunDirectoryError(
-            f"{run.path}: {STEPS}: with grpo.lr_scheduler_type {scheduler} the learning rate follows from the number "
+            f"{run.path}: {setting}: with grpo.lr_scheduler_type {scheduler} the learning rate follows from the number "
             f"of steps, so those that are done are not those of a run of {steps}",
-            hint=f"{start_over}; only {', '.join(EXTENSIBLE_SCHEDULERS)} can be made longer",
+            hint=f"{start_over} (--set model.adapter={shlex.quote(str(run.path))} begins it with what this one has "
+            f"learnt); only {', '.join(EXTENSIBLE_SCHEDULERS)} can be made longer",
         )
     warmups = [_warmup(one, of) for one, of in ((before, planned), (now, steps))]
     if scheduler != "constant" and warmups[0] != warmups[1]:
         done = "fewer" if warmups[0] is None else warmups[0]
         raise RunDirectoryError(
-            f"{run.path}: {STEPS}: grpo.warmup_steps {now.grpo.warmup_steps:g} is a fraction of all steps, "
+            f"{run.path}: {setting}: grpo.warmup_steps {now.grpo.warmup_steps:g} is a fraction of all steps, "
             f"{warmups[1]} of {steps}, and this run has warmed up in {done}",
             hint=f"{start_over}, or continue this one with its own warm-up: --set grpo.warmup_steps={warmups[0]}"
             if warmups[0]
@@ -63,13 +68,32 @@ def check_longer(before: RunConfig, now: RunConfig, run: RunDirectory) -> None:
 
 
 def planned_steps(config: RunConfig, run: RunDirectory) -> int | None:
-    """Optimizer steps the run was started for; None if they depend on epochs and no checkpoint exists yet."""
+    """Optimizer steps of the run with this configuration; None if they depend on epochs and no data is prepared."""
     if config.grpo.max_steps > 0:
         return config.grpo.max_steps
-    checkpoint = newest_complete(run.checkpoints)
-    if checkpoint is None:
+    try:
+        problems = int(read_json(run.prepared)["train"])
+    except (RunDirectoryError, KeyError, TypeError, ValueError):
         return None
-    return int(read_json(checkpoint / STATE_FILE)["max_steps"])
+    # TRL 1.16 leaves out what fills no whole step (`RepeatSampler`).
+    per_epoch = max(1, problems // config.grpo.prompts_per_step * config.grpo.num_iterations)
+    return math.ceil(config.grpo.num_train_epochs * per_epoch)
+
+
+def asks_for_more(config: RunConfig, run: RunDirectory) -> bool:
+    """Whether the configuration differs from that of the run in how long it trains."""
+    before = load_config(run.started if run.started.exists() else run.config)
+    return any(name in (*LENGTHS, TIME) for name, _, _ in config_differences(before, config))
+
+
+def _has_more_time(before: RunConfig, now: RunConfig, run: RunDirectory) -> bool:
+    """Whether grpo.max_time ended the run, and the new one lets it go on."""
+    checkpoint, limit = newest_sealed(run.checkpoints), now.grpo.max_time
+    if before.grpo.max_time == limit or checkpoint is None or not run.adapter.exists():
+        return False
+    steps = planned_steps(now, run)
+    unfinished = steps is None or step_of(checkpoint) < steps
+    return unfinished and (limit is None or trained_seconds(checkpoint) < seconds_of(limit))
 
 
 def archive_results(run: RunDirectory) -> None:
@@ -187,9 +211,9 @@ def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -
         check_as_started(run)
     before = load_config(run.started if run.started.exists() else run.config)
     differences = [found for found in config_differences(before, config) if not _may_change(found)]
-    longer = any(name == STEPS for name, _, _ in differences)
+    longer = any(name in LENGTHS for name, _, _ in differences)
     # The same warm-up may be given as a fraction of the earlier steps, and now as a number of steps.
-    others = [found for found in differences if found[0] not in ((STEPS, "grpo.warmup_steps") if longer else ())]
+    others = [found for found in differences if found[0] not in ((*LENGTHS, "grpo.warmup_steps") if longer else ())]
     if longer and not others:
         check_longer(before, config, run)
     elif differences:
@@ -198,11 +222,11 @@ def _check_same_run(config: RunConfig, run: RunDirectory, resume_command: str) -
             f"{run.path}: the run was started with another configuration:\n{listed}",
             hint=f"resume with what it was started with ({resume_command}), or start another run with --output DIR",
         )
-    return longer
+    return longer or _has_more_time(before, config, run)
 
 
 def _may_change(difference: Difference) -> bool:
-    return difference[0].startswith((*MACHINE_SETTINGS, *SERVER_SETTINGS))
+    return difference[0] == TIME or difference[0].startswith((*MACHINE_SETTINGS, *SERVER_SETTINGS))
 
 
 def _check_process_count(plan: LaunchPlan, run: RunDirectory) -> None:

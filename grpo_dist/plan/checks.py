@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.sections import RECIPE, TOKENIZER
+from grpo_dist.config.base import seconds_of
 from grpo_dist.errors import PlanError
 from grpo_dist.plan.batch import Alternative, BatchPlan, PlanRefusal
 from grpo_dist.plan.inputs import PlanInputs, quantization_of
@@ -43,6 +42,9 @@ def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
             f"Unsloth trains in one process, and {where.num_processes} are planned",
             (TRL, alone),
         )
+    if "quantization_config" in config.model.model_init_kwargs:
+        what = "Unsloth loads weights as they are stored, and model.model_init_kwargs asks for quantized ones"
+        return Obstacle(what, (TRL, Alternative({"model.model_init_kwargs": {}})))
     if where.serves:
         return Obstacle(
             "Unsloth generates in the training process, and rollout.mode is server",
@@ -54,22 +56,6 @@ def obstacle(config: RunConfig, where: Topology) -> Obstacle | None:
             (TRL, Alternative({"rollout.backend": "transformers"})),
         )
     return None
-
-
-def check_files(config: RunConfig) -> None:
-    """Refuse a configuration that names files of the user which are not there, seen from the current directory.
-
-    Raises:
-        PlanError: some are missing; the message lists all of them.
-    """
-    functions = [("rewards.functions", one.name) for one in config.rewards.functions]
-    functions.append(("evaluation.scorer", config.evaluation.scorer.name))
-    named = [(where, name.rpartition(":")[0]) for where, name in functions if ".py:" in name]
-    if config.data.chat_template not in (RECIPE, TOKENIZER):
-        named.append(("data.chat_template", config.data.chat_template))
-    paths = [(where, Path(file).expanduser()) for where, file in named]
-    if missing := [f"{where}: there is no file {path.absolute()}" for where, path in paths if not path.is_file()]:
-        raise PlanError("\n".join(missing), hint="give paths relative to the directory you type the command in")
 
 
 TOKEN_MODES = ("token_truncate", "token_mask")
@@ -253,20 +239,6 @@ def _of_the_launch(config: RunConfig, where: Topology, batch: BatchPlan) -> Iter
             f"{batch.gradient_accumulation_steps} micro-batches of {batch.per_device_train_batch_size}",
             _set("grpo.optim", plain),
         )
-
-
-def seconds_of(limit: str) -> int:
-    """Slurm's `--time`: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes or
-    days-hours:minutes:seconds."""
-    days, dash, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    if dash:
-        hours, minutes, seconds = (*parts, 0, 0)[:3]
-    elif len(parts) == 3:
-        hours, minutes, seconds = parts
-    else:
-        hours, (minutes, seconds) = 0, (*parts, 0)[:2]
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 START_UP_SECONDS = 60

@@ -179,6 +179,7 @@ def _model(config: RunConfig, machine: DebugMachine, trial: _Trial, small_model:
             f"a small model of its family stands in, random weights behind the real tokenizer: {trial.stands_in}",
         )
         yield _Wish("model.revision", None, "the small model has none")
+        yield _Wish("model.adapter", None, "it fits the large model alone")
         yield _Wish("model.model_init_kwargs", {}, "they are the large model's")
         yield _Wish("rewards.preflight_samples", 0, "random weights have nothing to say")
     if machine.gpu is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.base import seconds_of
 from grpo_dist.plan.batch import largest_divisor
 from grpo_dist.plan.checks import corrects_sampling, extra
 from grpo_dist.plan.does_not_fit import engine_does_not_fit, trainer_does_not_fit
@@ -88,7 +89,8 @@ def time_as_json(basis: PlanInputs, time: StepTime, comparison: dict[str, Any] |
     steps = stated if stated > 0 else None
     gpus = cluster.nodes * cluster.gpus_per_node
     gpu_hours = gpus * time.seconds / 3600 if gpus else None
-    hours = None if steps is None else steps * time.seconds / 3600
+    limit = inf if (most := basis.config.grpo.max_time) is None else seconds_of(most)
+    hours = None if steps is None else min(steps * time.seconds, limit) / 3600
     after = comparison["hours"] if comparison else 0.0
     ours = basis.assumptions()
     theirs = (one for one in time.assumptions() if "tokens" not in one.name)
@@ -97,7 +99,7 @@ def time_as_json(basis: PlanInputs, time: StepTime, comparison: dict[str, Any] |
         "steps": steps,
         "hours": hours,
         "gpu_hours_per_step": gpu_hours,
-        "gpu_hours": steps * gpu_hours if steps and gpu_hours is not None else None,
+        "gpu_hours": gpus * hours if hours is not None and gpus else None,
         "comparison": comparison,
         "run_hours": None if hours is None else hours + after,
         "run_gpu_hours": None if hours is None or not gpus else gpus * (hours + after),

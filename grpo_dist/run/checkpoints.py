@@ -18,7 +18,7 @@ from typing import Literal
 from grpo_dist.errors import ModelError
 from grpo_dist.run.directory import RunDirectory, write_json
 
-SEAL = "complete.json"
+SEAL, TRAINED = "complete.json", "trained.json"
 
 
 def seal(checkpoint: Path) -> None:
@@ -42,6 +42,20 @@ def damage(checkpoint: Path) -> str | None:
     except (OSError, ValueError, RecursionError):
         return f"its {SEAL} cannot be read"
     return f"{', '.join(changed)}: not what was saved" if changed else None
+
+
+def note_trained(checkpoint: Path, seconds: float) -> None:
+    """Record how long the run had trained, over all attempts, when the checkpoint was saved; before its seal."""
+    write_json(checkpoint / TRAINED, {"seconds": round(seconds, 3)})
+
+
+def trained_seconds(checkpoint: Path | None) -> float:
+    """How long the run had trained; 0 if it was not recorded, as in earlier versions."""
+    try:
+        found = json.loads((checkpoint / TRAINED).read_text(encoding="utf-8")) if checkpoint else {}
+        return float(found.get("seconds", 0.0))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 0.0
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -156,6 +170,17 @@ def find_model(path: Path) -> ModelSource:
         return ModelSource(path.name, "model", _recorded_run(path), str(path))
     found = "there is no such directory" if not path.exists() else "neither a run, nor a checkpoint, nor a model"
     raise ModelError(f"{path}: {found}", hint=_nearby_runs(path))
+
+
+def find_adapter(path: Path) -> ModelSource:
+    """As `find_model`, but the directory `adapter` of a run counts as that run.
+
+    Raises:
+        As `find_model`.
+    """
+    path = path.absolute()
+    of_run = path.name == "adapter" and RunDirectory(path.parent).exists()
+    return find_model(path.parent if of_run else path)
 
 
 def checkpoints_of(run: Path) -> list[ModelSource]:

@@ -98,7 +98,7 @@ class RunDirectory:
 
     @property
     def warm_start(self) -> Path:
-        """The adapter after the supervised warm start."""
+        """The adapter GRPO starts with, if not a new one: that of `model.adapter`, after the supervised warm start."""
         return self.path / "warm_start"
 
     @property

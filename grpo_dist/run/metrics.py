@@ -49,10 +49,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+PROJECT = "grpo-dist"
+"""Of the trackers, if `grpo.project` does not name one."""
 WANDB_HOST = "api.wandb.ai"
 
 
-def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Mapping[str, str]) -> dict[str, str]:
+def tracker_environment(
+    trackers: Sequence[str], run: RunDirectory, environ: Mapping[str, str], project: str | None = None
+) -> dict[str, str]:
     """Variables that make the trackers write to the run directory; those the user has set are kept.
 
     Without a key Weights & Biases works offline, rather than ask a job for one. A resumed run continues its record.
@@ -61,13 +65,14 @@ def tracker_environment(trackers: Sequence[str], run: RunDirectory, environ: Map
         "TRACKIO_DIR": str(run.path / "trackio"),
         "TENSORBOARD_LOGGING_DIR": str(run.path / "tensorboard"),
         "WANDB_DIR": str(run.path),
-        "WANDB_PROJECT": "grpo-dist",
+        "WANDB_PROJECT": project or PROJECT,
         "WANDB_RUN_ID": sha256(str(run.path).encode()).hexdigest()[:16],
         "WANDB_RESUME": "allow",
     }
     if "wandb" in trackers and not has_wandb_key(environ):
         variables["WANDB_MODE"] = "offline"
-    return {name: value for name, value in variables.items() if name not in environ}
+    stated = {"WANDB_PROJECT"} if project else set()
+    return {name: value for name, value in variables.items() if name not in environ or name in stated}
 
 
 def has_wandb_key(environ: Mapping[str, str]) -> bool:

@@ -109,7 +109,7 @@ def open_attempt(
     with _refusal_recorded(run, allocation, fields):
         run_config, plan = plan_for(config, overrides, allocation)
         _check_time(run_config, plan, fields)
-        check_reward_settings(run_config)
+        check_reward_settings(run_config, begun=run.warm_start.exists())
         check_packages(run_config.tracking)
         create_or_resume(run_config, plan, run, resume_command=shlex.join(submission(run)))
     with run.locked(_owner(allocation)):

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.load import local_paths
+from grpo_dist.data.early import check_early
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_reward_settings
-from grpo_dist.launch.open import WRITTEN, create_or_resume, started_files
+from grpo_dist.launch.open import WRITTEN, asks_for_more, create_or_resume, started_files
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
 from grpo_dist.render.files import render_files
@@ -47,15 +48,20 @@ class PlannedRun:
         return warnings + [f"{path} is not on this machine; every node of the job needs it" for path in new]
 
 
-def planned(config: RunConfig) -> PlannedRun:
+def planned(config: RunConfig, *, begun: bool = False) -> PlannedRun:
     """Plan and render a run without any effects.
+
+    Args:
+        begun: as in `check_reward_settings`.
 
     Raises:
         ConfigError: the configuration cannot run, or not as a job.
     """
     plan = plan_run(config)
     check_one_step(config, plan.time and plan.time["seconds_per_step"])
-    check_reward_settings(config)
+    check_reward_settings(config, begun=begun)
+    if not begun:
+        check_early(config, elsewhere=True)
     files = render_files(config, plan)
     if JOB_FILE not in files:
         raise PlanError(
@@ -75,7 +81,7 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
     """
     check_mounts(run, what)
     if run.exists():
-        _check_open(run, resume=resume)
+        _check_open(run, what.config, resume=resume)
         with submit_lock(run), _files_restored_on_failure(run):
             _check_not_queued(run)
             create_or_resume(what.config, what.plan, run, resume_command=_resume_command(run))
@@ -106,10 +112,11 @@ def _queue(run: RunDirectory) -> str:
     return job_id
 
 
-def _check_open(run: RunDirectory, *, resume: bool) -> None:
-    """Check that the existing run is not finished, and that it is to be resumed."""
+def _check_open(run: RunDirectory, config: RunConfig, *, resume: bool) -> None:
+    """Check that the existing run is not finished, or is made longer, and that it is to be resumed."""
     where = shlex.quote(str(run.path))
-    if run.report.exists() and run.adapter.exists():
+    ended = run.report.exists() and run.adapter.exists()
+    if ended and not (resume and asks_for_more(config, run)):
         raise RunDirectoryError(f"{run.path}: this run has ended", hint=f"grpo-dist report {where}")
     if not resume:
         _check_not_queued(run)

@@ -197,7 +197,7 @@ class TaskCommands:
         plan = read_plan(self.run)
         several = plan.topology.trainer_nodes > 1
         machine = Machine(place.rank, place.main_address, place.main_port) if several else None
-        env = {**os.environ, **QUIET, **tracker_environment(config.tracking, self.run, os.environ)}
+        env = {**os.environ, **QUIET, **tracker_environment(config.tracking, self.run, os.environ, config.grpo.project)}
         env |= {name: value for name, value in OFFLINE.items() if name not in os.environ}
         env |= self._network(plan, place) | {ATTEMPT_VARIABLE: str(self.attempt)}
         if name == "serve":

@@ -521,6 +521,39 @@ FILES = {
         "x.yaml:3: full_finetuning: not a setting here: only adapters (LoRA) are trained, never all weights; "
         "remove it (for an adapter that learns more set lora.r)",
     ),
+    "callbacks": (
+        GOOD + "grpo: {callbacks: [mine.py:Watch]}\n",
+        "x.yaml:3: grpo.callbacks: not a setting here: callbacks of yours are not called; remove it (a reward function "
+        "sees each step's completions, metrics.jsonl grows by a line a step, and tracking sends them on)",
+    ),
+    "a project without a tracker that has projects": (
+        GOOD + "tracking: tensorboard\ngrpo: {project: mine}\n",
+        "x.yaml:4: grpo.project: nothing reads it without trackio or wandb; set tracking: [trackio], or remove it",
+    ),
+    "arguments of a template without any": (
+        GOOD + "grpo: {chat_template_kwargs: {enable_thinking: false}}\n",
+        "x.yaml:3: grpo.chat_template_kwargs: the template `recipe` reads no arguments; "
+        "set data.chat_template: tokenizer, or remove them",
+    ),
+    "bits as before Transformers 5": (
+        "model: {name_or_path: embedded, model_init_kwargs: {load_in_8bit: true}}\n" + GOOD.splitlines()[1],
+        "x.yaml:1: model.model_init_kwargs.load_in_8bit: not an argument of from_pretrained; "
+        "write model_init_kwargs: {quantization_config: {load_in_4bit: true}}",
+    ),
+    "another weight for the engine than for training": (
+        "model: {name_or_path: a/b, model_init_kwargs: {quantization_config: {load_in_4bit: true}}}\n"
+        "data: {name_or_path: a/b}\nrollout: {backend: vllm}\n",
+        "x.yaml:1: model.model_init_kwargs: vLLM would sample from the weights as they are stored; "
+        "set rollout.backend: transformers, or name a model that is stored that way in model.name_or_path",
+    ),
+    "an adapter under lora": (
+        GOOD + "lora: {adapter: runs/a}\n",
+        "x.yaml:3: lora.adapter: unknown setting; did you mean model.adapter?",
+    ),
+    "no time to train": (
+        GOOD + "grpo: {max_time: 0}\n",
+        "x.yaml:3: grpo.max_time: must be text or null, not 0; put it in quotes: '0'",
+    ),
     "workers": (
         GOOD + "grpo: {dataloader_persistent_workers: true}\n",
         "x.yaml:3: grpo.dataloader_persistent_workers: needs worker processes; "

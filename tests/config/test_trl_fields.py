@@ -21,7 +21,7 @@ from grpo_dist.config.trl_fields import (
     SchedulerName,
 )
 
-NOT_TRL = {"prompts_per_step", "max_num_gen_batches"}
+NOT_TRL = {"prompts_per_step", "max_num_gen_batches", "max_time"}
 EXPLICIT = set(GrpoSection.model_fields) - NOT_TRL
 
 

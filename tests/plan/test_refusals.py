@@ -106,7 +106,7 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         "quantised weights in parts",
         {
             "cluster": NODE,
-            "model_section": {"model_init_kwargs": {"load_in_4bit": True}},
+            "model_section": {"model_init_kwargs": {"quantization_config": {"load_in_4bit": True}}},
             "distributed": {"strategy": "zero3"},
         },
         r"strategy: zero3 shards weights, and those of .* are 4bit ones",

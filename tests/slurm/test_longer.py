@@ -8,9 +8,9 @@ import pytest
 
 from grpo_dist.config import load_config
 from grpo_dist.errors import RunDirectoryError
-from grpo_dist.launch.open import create_or_resume
+from grpo_dist.launch.open import create_or_resume, planned_steps
 from grpo_dist.plan import plan_run
-from grpo_dist.run.checkpoints import seal
+from grpo_dist.run.checkpoints import note_trained, seal
 from grpo_dist.run.directory import RunDirectory
 
 TEXT = """
@@ -38,6 +38,7 @@ def finish(run: RunDirectory, step: int, max_steps: int) -> None:
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": max_steps}))
     seal(checkpoint)
+    (run.path / "prepared.json").write_text(json.dumps({"train": 2 * max_steps + 1}))
     run.adapter.mkdir()
     (run.adapter / "adapter_model.safetensors").write_text("weights")
     for path in (run.comparison, run.report, run.metrics):
@@ -96,6 +97,29 @@ def test_a_run_that_is_not_finished_is_made_longer_too(opened):
     opened("grpo.lr_scheduler_type=constant", "grpo.max_steps=9")
     assert load_config(run.config).grpo.max_steps == 9
     assert not run.finished.exists()
+
+
+def test_epochs_are_raised_as_steps_are(opened):
+    stated = ("grpo.lr_scheduler_type=constant_with_warmup", "grpo.warmup_steps=1")
+    finish(opened(*stated, "grpo.num_train_epochs=1"), 6, 6)
+    run = opened(*stated, "grpo.num_train_epochs=2.5")
+    assert not run.adapter.exists() and (run.finished / "step-6").is_dir()
+    assert planned_steps(load_config(run.config), run) == 15
+    with pytest.raises(RunDirectoryError, match=r"num_train_epochs: 6 steps, and the run has 15: .* not shorter"):
+        opened(*stated, "grpo.num_train_epochs=1")
+
+
+@pytest.mark.parametrize(("now", "goes_on"), [("null", True), ("20", True), ("05:00", False), ("00:30", False)])
+def test_a_run_ended_by_its_time_goes_on_with_more_of_it(opened, now, goes_on):
+    stated = ("grpo.max_steps=9", "grpo.lr_scheduler_type=linear")
+    run = opened(*stated, "grpo.max_time=10")
+    finish(run, 6, 9)
+    (run.checkpoints / "checkpoint-6" / "complete.json").unlink()
+    note_trained(run.checkpoints / "checkpoint-6", 603.25)
+    seal(run.checkpoints / "checkpoint-6")
+    opened(*stated, f"grpo.max_time={now}")
+    assert run.adapter.exists() is not goes_on
+    assert (run.finished / "step-6").exists() is goes_on
 
 
 def test_another_difference_beside_the_steps_is_refused(opened):

@@ -16,6 +16,7 @@ from grpo_dist.config import RunConfig
 from grpo_dist.data.messages import Messages
 from grpo_dist.errors import DataError
 from grpo_dist.plan.checks import extra
+from grpo_dist.plan.named_files import not_read, unread_arguments
 from grpo_dist.training.common.process import Run
 
 USUAL_PADS = (
@@ -134,7 +135,7 @@ def renderer_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prompt
     """The renderer of a configuration, for a tokenizer that has the run's chat template.
 
     Raises:
-        DataError: an argument is one that the renderer sets itself.
+        DataError: an argument is one that the renderer sets itself, or that the template does not read.
     """
     arguments = extra(config, "chat_template_kwargs") or {}
     for name in arguments:
@@ -143,6 +144,8 @@ def renderer_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prompt
                 f"grpo.chat_template_kwargs: {name!r} is an argument of the tokenizer, not of the chat template",
                 hint="remove it; what the template reads by name goes here, e.g. enable_thinking",
             )
+    if unread := unread_arguments(str(tokenizer.chat_template or ""), arguments):
+        raise DataError(not_read(unread), hint="correct its spelling, or remove it")
     return PromptRenderer(tokenizer, arguments)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,10 +37,11 @@ from grpo_dist.rewards.preflight.cases import (
 from grpo_dist.rewards.preflight.checks import findings
 from grpo_dist.rewards.preflight.forms import FORMS, PROGRAMS, Form, prefilled_tag, stated_form, unnamed
 from grpo_dist.rewards.preflight.trial import SAME, RewardResult, Scored, Trial, judged, totals, undecided
+from grpo_dist.run.checkpoints import find_adapter
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.generate import generate, settings
-from grpo_dist.training.models.load import load_model
+from grpo_dist.training.models.load import load_adapter, load_model
 from grpo_dist.training.models.prompts import renderer_of
 from grpo_dist.training.rewards.trial import RewardRunner
 
@@ -109,7 +111,7 @@ class Preflight:
     def _trial(self, form: Form, tried: Sequence[RewardResult], cases: Sequence[Case], cut: float) -> Trial:
         sampled = any(case.name == SAMPLED for case in cases)
         config = self.run.config
-        taught = config.warm_start is not None or config.model.name_or_path == EMBEDDED
+        taught = config.warm_start or config.model.adapter or config.model.name_or_path == EMBEDDED
         return Trial(
             functions=tuple(tried),
             form=form,
@@ -250,7 +252,10 @@ class Preflight:
         if count == 0:
             return [], 0.0
         say_passing(f"rewards: sampling {config.grpo.num_generations} completions of {count} problems")
-        model = load_model(self.run).to(self.run.plan.topology.device).eval()
+        model = load_model(self.run)
+        if config.model.adapter is not None:
+            model = load_adapter(model, Path(find_adapter(Path(config.model.adapter)).path))
+        model = model.to(self.run.plan.topology.device).eval()
         how = settings(
             model,
             self.tokenizer,

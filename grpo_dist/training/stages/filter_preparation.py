@@ -26,6 +26,7 @@ from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.world import check_device
 from grpo_dist.training.stages.preparation import (
     check_columns,
+    first_adapter,
     keep_tokenizer,
     looked_at,
     note_prepared,
@@ -33,7 +34,6 @@ from grpo_dist.training.stages.preparation import (
     planned_data,
     planned_model,
     reads,
-    start_warm,
 )
 
 
@@ -66,8 +66,8 @@ def prepare(run: Run, backend: Backend | None) -> None:
     held = _held_out(run, prepared)
     prepared = looked_at(run, tokenizer, _without(prepared, held) if config.data.eval_split else prepared)
     prepared.train.to_parquet(directory.train_data)
-    if config.warm_start and not directory.warm_start.exists():
-        prepared = noted(prepared, start_warm(run, tokenizer, held))
+    if not directory.warm_start.exists():
+        prepared = noted(prepared, first_adapter(run, tokenizer, held))
     note_prepared(run, tokenizer, prepared)
 
 

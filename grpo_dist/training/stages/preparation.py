@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -25,11 +27,18 @@ from grpo_dist.plan.inputs import longest_completion
 from grpo_dist.progress import say, say_passing
 from grpo_dist.rewards.load import LoadedReward, load_rewards, parameters_of
 from grpo_dist.rewards.names import is_users
-from grpo_dist.run.directory import write_json
+from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS, find_adapter
+from grpo_dist.run.directory import read_json, write_json
 from grpo_dist.training.common.backend import Backend
 from grpo_dist.training.common.environment import note_environment
 from grpo_dist.training.common.process import Run
-from grpo_dist.training.models.load import context_length, declared_generation, load_tokenizer, vocabulary
+from grpo_dist.training.models.load import (
+    context_length,
+    declared_generation,
+    load_tokenizer,
+    model_path,
+    vocabulary,
+)
 from grpo_dist.training.models.prompt_check import as_note, check_prompts
 from grpo_dist.training.models.prompts import begins_with_bos, end_tokens, renderer_in, renderer_of, settle_pad
 from grpo_dist.training.rewards.preflight import try_rewards
@@ -45,8 +54,8 @@ def prepare(run: Run, backend: Backend) -> None:
     tokenizer = keep_tokenizer(run)
     prepared = data(run, tokenizer)
     _try_rewards(run, tokenizer, prepared)
-    if config.warm_start and not directory.warm_start.exists():
-        prepared = noted(prepared, start_warm(run, tokenizer, prepared.held))
+    if not directory.warm_start.exists():
+        prepared = noted(prepared, first_adapter(run, tokenizer, prepared.held))
     note_prepared(run, tokenizer, prepared)
 
 
@@ -215,12 +224,47 @@ def noted(prepared: Prepared, tally: Tally) -> Prepared:
     return replace(prepared, notes=(*prepared.notes, *tally.notes), counts={**prepared.counts, **tally.counts})
 
 
-def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> Tally:
-    """The supervised warm start of the configuration, whose adapter is saved in the run directory, and its report.
+def first_adapter(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> Tally:
+    """The adapter GRPO starts with, saved in the run directory, and what there is to report.
+
+    Without `model.adapter` and `warm_start` there is none.
 
     Args:
         held: problems that must not be trained on.
     """
+    config = run.config
+    given = copy_adapter(run) if config.model.adapter else None
+    if config.warm_start:
+        tally = _start_warm(run, tokenizer, held, given)
+    else:
+        tally = Tally()
+        if given is not None:
+            given.rename(run.directory.warm_start)
+    if given is not None:
+        tally.notes.insert(0, f"training continues the adapter of {config.model.adapter}")
+        say(tally.notes[0])
+        shutil.rmtree(given, ignore_errors=True)
+    return tally
+
+
+def copy_adapter(run: Run) -> Path:
+    """A copy of `model.adapter` in the run directory, which states the model and the dropout of this run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    source, copy = Path(find_adapter(Path(run.config.model.adapter)).path), run.directory.path / ".given_adapter"
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    shutil.copy2(source / ADAPTER_WEIGHTS, copy / ADAPTER_WEIGHTS)
+    stated = read_json(source / ADAPTER_CONFIG)
+    ours = {"base_model_name_or_path": model_path(run), "lora_dropout": run.config.lora.lora_dropout}
+    write_json(copy / ADAPTER_CONFIG, {**stated, **ours, "revision": run.config.model.revision})
+    return copy
+
+
+def _start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems, given: Path | None) -> Tally:
+    """The supervised warm start, of a given adapter or a new one."""
     from grpo_dist.training.stages.warm_start import warm_start  # imports TRL, which takes seconds
 
     config, renderer = run.config, renderer_of(run.config, tokenizer)
@@ -231,5 +275,5 @@ def start_warm(run: Run, tokenizer: PreTrainedTokenizerBase, held: Problems) -> 
     examples = warm_start_examples(config.warm_start, add_system, tally, prefilled=prefilled, held=held)
     for note in tally.notes:
         say(note)
-    warm_start(run, renderer, examples)
+    warm_start(run, renderer, examples, given)
     return tally

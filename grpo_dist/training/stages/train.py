@@ -18,16 +18,24 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from grpo_dist.data.json_cells import read_problems
 from grpo_dist.errors import ModelError
+from grpo_dist.launch.open import planned_steps
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import load_rewards
 from grpo_dist.run import metrics
-from grpo_dist.run.checkpoints import damaged_after, discard_after, newest_complete, newest_first, step_of
+from grpo_dist.run.checkpoints import (
+    damaged_after,
+    discard_after,
+    newest_complete,
+    newest_first,
+    step_of,
+    trained_seconds,
+)
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.world import check_world, keep_to_gloo
 from grpo_dist.training.models.trainable import trainable
 from grpo_dist.training.rewards.watch import RewardWatch
 from grpo_dist.training.trainer.arguments import grpo_arguments
-from grpo_dist.training.trainer.callbacks import Heartbeat, StepRecorder, StopWhenAsked, note_stopped
+from grpo_dist.training.trainer.callbacks import Clock, Heartbeat, StepRecorder, StopWhenAsked, is_over, note_stopped
 from grpo_dist.training.trainer.divergence import check_sound
 from grpo_dist.training.trainer.trainer import Trainer
 
@@ -42,9 +50,11 @@ def train(run: Run) -> None:
         checkpoint = _train_from(run, checkpoint)
     if not PartialState().is_main_process:
         return
-    if checkpoint is None or not _is_last(checkpoint, run):
+    if checkpoint is None or not _is_last(checkpoint, run, trained=True):
         note_stopped(0 if checkpoint is None else step_of(checkpoint))
         return
+    if is_over(trained_seconds(checkpoint), run.config.grpo.max_time):
+        say(f"grpo.max_time is over: training ends after step {step_of(checkpoint)}; a later --resume may raise it")
     _keep_adapter(checkpoint, run.directory.adapter)
     shutil.rmtree(run.directory.policies, ignore_errors=True)
 
@@ -54,7 +64,7 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     if checkpoint is not None:
         with _loading(checkpoint):
             check_sound(checkpoint)
-    trainer = _trainer(run)
+    trainer = _trainer(run, Clock(trained_seconds(checkpoint), run.config.grpo.max_time))
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
         for damaged, wrong in damaged_after(run.directory.checkpoints, done):
@@ -92,7 +102,7 @@ def _loading(checkpoint: Path | None) -> Iterator[None]:
         ) from None
 
 
-def _trainer(run: Run) -> Trainer:
+def _trainer(run: Run, clock: Clock) -> Trainer:
     rewards = load_rewards(run.config.rewards.functions)
     # Before the model: under ZeRO-3 it makes each process load only its own shard.
     arguments = grpo_arguments(run, [reward.weight for reward in rewards])
@@ -105,13 +115,14 @@ def _trainer(run: Run) -> Trainer:
         train_dataset=read_problems(run.directory.train_data),
         processing_class=AutoTokenizer.from_pretrained(run.directory.tokenizer),
         max_num_gen_batches=run.config.grpo.max_num_gen_batches,
+        clock=clock,
     )
     trainer.remove_callback(PrinterCallback)
     # First, so that the trackers behind it receive what it adds: Transformers 5.17 calls them in the order of this
     # list, and has no public way to put one in front.
     trainer.callback_handler.callbacks.insert(0, StepRecorder(run.directory.metrics))
     trainer.add_callback(Heartbeat(run.directory.heartbeat))
-    trainer.add_callback(StopWhenAsked(run.directory))
+    trainer.add_callback(StopWhenAsked(run.directory, clock))
     return trainer
 
 
@@ -134,9 +145,16 @@ def _ends_window(checkpoint: Path, run: Run) -> bool:
     return step_of(checkpoint) % run.config.grpo.num_iterations == 0
 
 
-def _is_last(checkpoint: Path, run: Run) -> bool:
-    state, stated = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)), run.config.grpo.max_steps
-    return state.global_step >= (stated if stated > 0 else state.max_steps)
+def _is_last(checkpoint: Path, run: Run, *, trained: bool = False) -> bool:
+    """Whether nothing is left to train: the steps are done, or the time is over.
+
+    Args:
+        trained: this attempt has trained, so the checkpoint knows the number of steps. One of an earlier attempt may
+            have been to end sooner.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    steps = (None if trained else planned_steps(run.config, run.directory)) or state.max_steps
+    return state.global_step >= steps or is_over(trained_seconds(checkpoint), run.config.grpo.max_time)
 
 
 def _keep_adapter(checkpoint: Path, adapter: Path) -> None:

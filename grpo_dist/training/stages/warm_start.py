@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -19,8 +20,10 @@ from grpo_dist.training.models.trainable import trainable
 from grpo_dist.training.trainer.arguments import precision
 
 
-def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, Any]]) -> None:
-    """Train a new adapter on `examples` (prompt: messages, completion: text) and save it in the run directory.
+def warm_start(
+    run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, Any]], given: Path | None = None
+) -> None:
+    """Train a new adapter, or the given one, on `examples` (prompt: messages, completion: text), and save it.
 
     Raises:
         DataError: no example is short enough.
@@ -41,7 +44,7 @@ def warm_start(run: Run, renderer: PromptRenderer, examples: Sequence[dict[str, 
     work = run.directory.path / ".warm_start"
     shutil.rmtree(work, ignore_errors=True)  # left by an attempt that was interrupted
     trainer = SFTTrainer(
-        **trainable(run),
+        **trainable(run, given),
         args=_arguments(run, str(work)),
         train_dataset=rows.select_columns(["input_ids", "completion_mask"]),
         processing_class=renderer.tokenizer,

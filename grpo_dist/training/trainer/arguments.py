@@ -6,6 +6,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from grpo_dist.run.metrics import PROJECT
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.unsloth_arguments import build
 
@@ -15,7 +16,7 @@ def grpo_arguments(run: Run, reward_weights: list[float]) -> GRPOConfig:
     config, plan = run.config, run.plan
     return build(
         GRPOConfig,
-        **{"project": "grpo-dist", **config.grpo.trl_fields(), "save_steps": plan.save_steps},
+        **{"project": PROJECT, **config.grpo.trl_fields(), "save_steps": plan.save_steps},
         **_batch(run),
         **_vllm(run),
         **precision(config.model.dtype),

@@ -20,6 +20,7 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from grpo_dist.config.base import seconds_of
 from grpo_dist.progress import say, say_passing
 from grpo_dist.run import metrics
 from grpo_dist.run.control import note_stop, stop_requested
@@ -176,14 +177,45 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f} %"
 
 
+class Clock(TrainerCallback):
+    """Seconds from the start of training, those of earlier attempts included; loading and waiting between attempts are
+    not.
+
+    Args:
+        before: seconds of the earlier attempts.
+        limit: `grpo.max_time`.
+    """
+
+    def __init__(self, before: float, limit: str | None) -> None:
+        self.before, self.limit = before, limit
+        self.began: float | None = None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + (0.0 if self.began is None else time.monotonic() - self.began)
+
+    @property
+    def over(self) -> bool:
+        """Whether the time of the run is over."""
+        return is_over(self.seconds, self.limit)
+
+
+def is_over(seconds: float, limit: str | None) -> bool:
+    """Whether a run has trained for as long as `grpo.max_time` allows."""
+    return limit is not None and seconds >= seconds_of(limit)
+
+
 class StopWhenAsked(TrainerCallback):
-    """The main process checks for the stop request at the end of each step and tells the others at once.
+    """The main process checks clock and stop request at the end of each step and tells the others at once.
 
     Not inside a generation window, from which a run cannot be resumed.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
+    def __init__(self, run: RunDirectory, clock: Clock) -> None:
+        self.run, self.clock = run, clock
         self.state = PartialState()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -192,7 +224,7 @@ class StopWhenAsked(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def _all_stop(self) -> bool:
-        asked = self.state.is_main_process and stop_requested(self.run) is not None
+        asked = self.state.is_main_process and (self.clock.over or stop_requested(self.run) is not None)
         if self.state.num_processes == 1:
             return asked
         told = torch.tensor([asked], dtype=torch.int32, device=self.state.device)

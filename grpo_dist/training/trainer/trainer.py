@@ -23,11 +23,12 @@ from trl.trainer.utils import RepeatSampler
 
 from grpo_dist.errors import RolloutsGone
 from grpo_dist.plan.inputs import MOST_SEQUENCES
-from grpo_dist.run.checkpoints import is_complete, seal
+from grpo_dist.run.checkpoints import is_complete, note_trained, seal
 from grpo_dist.training.common.backend import is_unsloth
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.rewards.silent import HearsSilence
 from grpo_dist.training.rollouts.base import replaced
+from grpo_dist.training.trainer.callbacks import Clock
 from grpo_dist.training.trainer.deferred_scoring import DeferredScoring
 from grpo_dist.training.trainer.divergence import StopsWhenDiverged
 from grpo_dist.training.trainer.dynamic_sampling import DynamicSampling
@@ -174,7 +175,16 @@ class Trainer(
     DeferredScoring,
     PlannedRollouts,
 ):
-    """`GRPOTrainer` whose checkpoints are under `checkpoints/` and are sealed once every process has written."""
+    """`GRPOTrainer` whose checkpoints are under `checkpoints/` and are sealed once every process has written.
+
+    Args:
+        clock: how long the run has trained.
+    """
+
+    def __init__(self, *arguments: Any, clock: Clock, **keywords: Any) -> None:
+        self.clock = clock
+        super().__init__(*arguments, **keywords)
+        self.add_callback(clock)
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         # TRL 1.16 generates inside this method. If the error comes from elsewhere, nothing is saved before the run
@@ -208,5 +218,7 @@ class Trainer(
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            seal(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+            checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            note_trained(checkpoint, self.clock.seconds)
+            seal(checkpoint)
         self.accelerator.wait_for_everyone()
