@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from grpo_dist.findings import Finding, any_error
 from grpo_dist.launch.checks import check_backend, check_packages, check_reward_settings
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import run_stages
-from grpo_dist.launch.stages import QUIET, Stage, launch_command, stages
+from grpo_dist.launch.stages import QUIET, Stage, launch_command, stage_command, stages
 from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.debug import Debug, DebugMachine, scaled_down
 from grpo_dist.progress import Terminal
@@ -254,9 +253,8 @@ def _check_free(run: RunDirectory) -> None:
 def _stages(run: RunDirectory, made: Debug) -> list[Stage]:
     found = stages(run, made.plan, made.config)
     if made.small:
-        argv = (sys.executable, "-m", "grpo_dist.training.stages.small_model", str(run.path))
-        found.insert(0, Stage("small-model", argv, run.model, alone=True, generates=False))
-    argv = launch_command("grpo_dist.training.stages.longest_batch", run, made.plan)
+        found.insert(0, Stage("small-model", stage_command("small-model", run), run.model, alone=True, generates=False))
+    argv = launch_command("longest-batch", run, made.plan)
     return [*found, Stage("longest-batch", argv, run.longest_batch, alone=True, generates=False)]
 
 

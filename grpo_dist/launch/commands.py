@@ -21,7 +21,7 @@ from grpo_dist.launch.checks import check_packages, check_reward_settings
 from grpo_dist.launch.forks import can_fork
 from grpo_dist.launch.local import check_local, run_stages
 from grpo_dist.launch.process import run_process
-from grpo_dist.launch.stages import QUIET, Stage
+from grpo_dist.launch.stages import QUIET, Stage, stage_command
 from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.files import render_files
@@ -86,12 +86,9 @@ def few_pass_rates(config: RunConfig, samples: int, problems: int, terminal: Ter
 
 
 def _stages(work: RunDirectory) -> list[Stage]:
-    python, where = sys.executable, str(work.path)
-    prepare = (python, "-m", "grpo_dist.training.stages.filter_prepare", where)
-    sample = (python, "-m", "grpo_dist.training.stages.filter_sample", where)
     return [
-        Stage("prepare", prepare, work.prepared, alone=True, generates=False),
-        Stage("sample", sample, work.sampled, alone=True, generates=True),
+        Stage("prepare", stage_command("filter-prepare", work), work.prepared, alone=True, generates=False),
+        Stage("sample", stage_command("filter-sample", work), work.sampled, alone=True, generates=True),
     ]
 
 
@@ -150,8 +147,7 @@ def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
         run = RunDirectory(Path(scratch) / "run")
         run.create(render_files(config, plan))
         log = Path(scratch) / "log"
-        argv = (sys.executable, "-m", "grpo_dist.training.stages.rewards", str(run.path))
-        outcome = run_process(argv, env={**os.environ, **QUIET}, log=log, terminal=terminal)
+        outcome = run_process(stage_command("rewards", run), env={**os.environ, **QUIET}, log=log, terminal=terminal)
         if outcome.code or not run.rewards_preflight.exists():
             raise RewardError(outcome.reason or log.read_text(errors="replace")[-LOG_CHARS:])
         return json.loads(run.rewards_preflight.read_text(encoding="utf-8"))

@@ -67,7 +67,7 @@ def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
     if missing := [path.name for path in required if not path.exists()]:
         raise RunDirectoryError(
             f"{path}: the run is not prepared: {' and '.join(missing)} missing",
-            hint=f"python -m grpo_dist.training.stages.prepare {path}",
+            hint=f"python -m grpo_dist.training prepare {path}",
         )
     return config, read_plan(run)
 

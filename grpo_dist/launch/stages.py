@@ -18,6 +18,8 @@ from grpo_dist.plan.topology import visible_gpus
 from grpo_dist.render.accelerate import launch_arguments
 from grpo_dist.run.directory import RunDirectory
 
+TRAINING = "grpo_dist.training"
+"""The program of the stages; its arguments are the name of a stage and the run directory."""
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 """No warnings about forked tokenizers, and log lines in order."""
 
@@ -46,32 +48,28 @@ class Machine:
 
 def stages(run: RunDirectory, plan: LaunchPlan, config: RunConfig, machine: Machine | None = None) -> list[Stage]:
     """The stages in order. `machine` is needed if several nodes train."""
-    python, where = sys.executable, str(run.path)
     found = [
-        Stage(
-            "prepare",
-            (python, "-m", "grpo_dist.training.stages.prepare", where),
-            run.prepared,
-            alone=True,
-            generates=False,
-        ),
-        Stage(
-            "train", launch_command("grpo_dist.training", run, plan, machine), run.adapter, alone=False, generates=True
-        ),
+        Stage("prepare", stage_command("prepare", run), run.prepared, alone=True, generates=False),
+        Stage("train", launch_command("train", run, plan, machine), run.adapter, alone=False, generates=True),
     ]
     if config.evaluation.enabled:
-        module, shared = "grpo_dist.training.stages.compare", comparing_processes(config, plan.topology) > 1
-        argv = launch_command(module, run, plan, machine) if shared else (python, "-m", module, where)
+        shared = comparing_processes(config, plan.topology) > 1
+        argv = launch_command("compare", run, plan, machine) if shared else stage_command("compare", run)
         found.append(Stage("compare", argv, run.comparison, alone=not shared, generates=True))
     return found
 
 
-def launch_command(module: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
-    """The `accelerate launch` command that runs the module in all training processes of this machine."""
+def stage_command(stage: str, run: RunDirectory) -> tuple[str, ...]:
+    """The command that runs a stage in one process."""
+    return (sys.executable, "-m", TRAINING, stage, str(run.path))
+
+
+def launch_command(stage: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
+    """The `accelerate launch` command that runs a stage in all training processes of this machine."""
     where = str(run.path)
     # `all` visible GPUs: Slurm may number them differently from the configuration file.
     options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
-    return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", module, where)
+    return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", TRAINING, stage, where)
 
 
 def _rendezvous(machine: Machine | None) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def test_a_directory_without_a_run_is_refused_with_what_to_type(tmp_path):
 def test_a_run_that_is_not_prepared_is_refused_with_what_to_type(run):
     found = invoke("serve", run, code=2)
     assert "tokenizer and model missing" in found.output
-    assert "grpo_dist.training.stages.prepare" in found.output
+    assert "grpo_dist.training prepare" in found.output
 
 
 def test_a_node_without_servers_is_refused(run):

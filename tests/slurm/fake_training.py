@@ -18,13 +18,13 @@ def main(arguments: list[str]) -> int:
     if "serve" in arguments:
         node, path = arguments[arguments.index("--node") + 1], arguments[arguments.index("serve") + 1]
         os.execv(sys.executable, [sys.executable, RANKS, "serve", node, path])
-    if "grpo_dist.training.stages.prepare" in arguments:
+    if "prepare" in arguments:
         run.prepared.write_text("{}")
         return 0
     if "report" in arguments:
         run.report.write_text("")
         return 0
-    if "grpo_dist.training.stages.compare" in arguments:
+    if "compare" in arguments:
         time.sleep(3600)
     return launch(arguments, run)
 

@@ -44,7 +44,7 @@ def real(cluster, tmp_path_factory):
     environment = {"PATH": f"{binaries}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     submit = Submit(cluster, home, base, environment)
     template = submit.render("template")
-    prepare = [sys.executable, "-m", "grpo_dist.training.stages.prepare", str(template)]
+    prepare = [sys.executable, "-m", "grpo_dist.training", "prepare", str(template)]
     env = {**os.environ, **environment, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu"}
     subprocess.run(prepare, env=env, check=True, capture_output=True, timeout=240)
 

@@ -1,4 +1,4 @@
-"""`… fixed_completions.py RUN`: the train stage with a first step's completions that follow from prompt and place.
+"""`… fixed_completions.py train RUN`: the train stage with a first step's completions that follow from prompt and place.
 
 Only generation is replaced; prompts, rewards, advantages, loss, backward pass and update are the trainer's own. From
 the second step on generation is too.
@@ -48,4 +48,4 @@ def _train(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(_train)
+    main({"train": _train})

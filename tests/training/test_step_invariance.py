@@ -118,7 +118,7 @@ def execute(unprepared) -> Iterator[Callable[..., None]]:
 @pytest.fixture(scope="module")
 def prepared(model, unprepared, execute) -> Path:
     """A run directory up to the training stage, with an adapter whose every tensor gets a gradient."""
-    execute(sys.executable, "-m", "grpo_dist.training.stages.prepare", str(unprepared))
+    execute(sys.executable, "-m", "grpo_dist.training", "prepare", str(unprepared))
     random_adapter(model, RunDirectory(unprepared).warm_start)
     return unprepared
 
@@ -133,7 +133,9 @@ def step(prepared, configured, execute, tmp_path_factory) -> Callable[[int, str]
         for name, text in render_files(config, plan).items():
             (run.path / name).write_text(text)
         launch = (sys.executable, "-m", "accelerate.commands.launch", *launch_arguments(plan, str(run.path)))
-        execute(*launch, str(STAGE), str(run.path))  # training holds the world it finds itself in against the plan
+        execute(
+            *launch, str(STAGE), "train", str(run.path)
+        )  # training holds the world it finds itself in against the plan
         [line] = run.metrics.read_text().splitlines()
         logged = json.loads(line)
         return Step(plan.batch, logged["loss"], logged["grad_norm"], subtracted(run))

@@ -116,12 +116,12 @@ def trained(tmp_path_factory, request) -> dict[str, Trained]:
         run, files, log = RunDirectory(where / backend), render_files(config, plan_run(config)), ""
         if backend == "unsloth":
             run.create(files)
-            log = execute("-m", "grpo_dist.training.stages.prepare", str(run.path))
+            log = execute("-m", "grpo_dist.training", "prepare", str(run.path))
             shutil.copytree(run.path, where / "trl")
         else:
             run.config.write_text(files["config.yaml"])
             run.environment.unlink()
-        log += execute(str(STAGE), str(run.path))
+        log += execute(str(STAGE), "train", str(run.path))
         found[backend] = Trained(run, log)
     return found
 
@@ -192,7 +192,7 @@ def test_cut_off_it_goes_on_with_unsloth_and_ends_with_the_same_adapter(trained,
     shutil.copytree(whole.path, cut_off.path)
     shutil.rmtree(cut_off.adapter)
     shutil.rmtree(cut_off.checkpoints / "checkpoint-2")
-    log = execute("-m", "grpo_dist.training", str(cut_off.path))
+    log = execute("-m", "grpo_dist.training", "train", str(cut_off.path))
     assert "resuming after step 1" in log
     assert "no GPU found, training on CPU" in log
     assert same(tensors(cut_off.adapter), tensors(whole.adapter))
@@ -202,6 +202,6 @@ def test_the_warm_start_of_filter_is_that_of_the_run(trained, tmp_path):
     run, work = trained["unsloth"].run, RunDirectory(tmp_path / "work")
     config = load_config(run.config)
     work.create(render_files(config, plan_run(config)))
-    log = execute("-m", "grpo_dist.training.stages.filter_prepare", str(work.path))
+    log = execute("-m", "grpo_dist.training", "filter-prepare", str(work.path))
     assert "back end: Unsloth: model.backend is unsloth" in log
     assert same(tensors(work.warm_start), tensors(run.warm_start))

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,10 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> Run:
     return Run(directory, config, read_plan(directory))
 
 
-def main(stage: Callable[[Run], None]) -> None:
-    """Run one stage for the run directory named in argv; exit with one clear message on a known error."""
-    as_process(lambda: stage(_with_its_threads(open_run(Path(sys.argv[1])))))
+def main(stages: Mapping[str, Callable[[Run], None]]) -> None:
+    """Run the stage of the run directory that argv names; exit with one clear message on a known error."""
+    _, stage, run = sys.argv
+    as_process(lambda: stages[stage](_with_its_threads(open_run(Path(run)))))
 
 
 def _with_its_threads(run: Run) -> Run:

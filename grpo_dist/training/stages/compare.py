@@ -16,7 +16,7 @@ from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, c
 from grpo_dist.plan.comparison import generates_on_engines
 from grpo_dist.progress import say_passing
 from grpo_dist.run.directory import write_json
-from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
 from grpo_dist.training.models.generate import Answerer, Completion, Grader, LocalModel, Sampling, greedy, sampled
 from grpo_dist.training.models.load import load_adapter, load_model
@@ -120,7 +120,3 @@ class ModelComparison:
 def _question(prompt: list[dict[str, str]]) -> str:
     """The last user message: what the problem asks."""
     return next(message["content"] for message in reversed(prompt) if message["role"] == "user")
-
-
-if __name__ == "__main__":
-    main(compare_models)

@@ -15,7 +15,7 @@ from grpo_dist.evaluation.pass_rates import PassRate, Record
 from grpo_dist.progress import say_passing
 from grpo_dist.report.numbers import duration
 from grpo_dist.run.directory import write_json
-from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.generate import Completion, Grader, LocalModel, Message, sampled
 from grpo_dist.training.models.load import load_adapter, load_model
 from grpo_dist.training.models.prompts import renderer_in
@@ -100,7 +100,3 @@ class _ServedSampler:
     def answers(self, prompts: Sequence[list[Message]], start: int) -> list[list[Completion]]:
         seed = self.model.seed + start * self.how.num_samples
         return list(replace(self.model, seed=seed).answer(prompts, self.how))
-
-
-if __name__ == "__main__":
-    main(sample)

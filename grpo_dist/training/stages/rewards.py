@@ -5,7 +5,7 @@ from __future__ import annotations
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.progress import say_passing
 from grpo_dist.rewards.load import load_rewards
-from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.common.process import Run
 
 
 def rewards(run: Run) -> None:
@@ -33,7 +33,3 @@ def _make_model(run: Run, *, trained: bool) -> None:
         build(run.directory.model, run.config.grpo.seed, say_passing)
     else:
         build_untrained(run.directory.model)
-
-
-if __name__ == "__main__":
-    main(rewards)

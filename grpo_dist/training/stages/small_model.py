@@ -14,7 +14,7 @@ from grpo_dist.plan.debug import small
 from grpo_dist.plan.specs import architecture_of
 from grpo_dist.progress import say
 from grpo_dist.text import first_line
-from grpo_dist.training.common.process import Run, main
+from grpo_dist.training.common.process import Run
 
 NOT_OF_TRANSFORMERS = ("model_type", "qk_norm", "output_bias", "fused_projections", "norms_per_layer", "float32_norms")
 """Fields of an `Architecture` that the model class determines by itself."""
@@ -50,7 +50,3 @@ def _tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
             f"model.name_or_path: the tokenizer of {name!r} cannot be loaded: {reason}",
             hint="grpo-dist prefetch CONFIG where there is a network, or --set model.name_or_path=PATH",
         ) from error
-
-
-if __name__ == "__main__":
-    main(make)
