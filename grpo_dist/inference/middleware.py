@@ -20,20 +20,27 @@ import asyncio
 import hmac
 import json
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from grpo_dist.inference.adapters import AdapterRefused, AdapterStore
 from grpo_dist.inference.engine import Engine
 from grpo_dist.inference.server import ADAPTERS_VARIABLE, INCARNATION_VARIABLE, KEY_VARIABLE
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PREFIX = ["", "grpo-dist"]
 LONGEST_JSON = 16 * 2**20
 """Bytes; a prompt of a million tokens takes 8."""
+NO_KEY = "this server asks for its run's key: Authorization: Bearer KEY"
 
 
 class RolloutMiddleware:
@@ -43,98 +50,103 @@ class RolloutMiddleware:
     `scope["app"]`, with the engine in its `state`. If either changes, no server becomes ready.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.authorization = f"Bearer {os.environ[KEY_VARIABLE]}".encode()
         self.store = AdapterStore(Path(os.environ[ADAPTERS_VARIABLE]))
         self.incarnation = int(os.environ.get(INCARNATION_VARIABLE, "0"))
         self.engine: Engine | None = None
+        self.routes = Starlette(
+            routes=[
+                Route("/grpo-dist/status", self._status),
+                Route("/grpo-dist/adapters/{name}/{file}", self._write, methods=["PUT"]),
+                Route("/grpo-dist/adapters/{name}", self._load, methods=["POST"]),
+                Route("/grpo-dist/adapters/{name}", self._unload, methods=["DELETE"]),
+                Route("/grpo-dist/generate", self._generate, methods=["POST"]),
+            ],
+            exception_handlers={AdapterRefused: _refused, HTTPException: _no_route},
+        )
+        self.routes.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and _matches(scope, "GET", "/health")):
+        if scope["type"] == "lifespan" or _is_health(scope):
             return await self.app(scope, receive, send)
         if not self._has_key(scope):
-            return await _send_error(scope, send, 401, "this server asks for its run's key: Authorization: Bearer KEY")
+            return await _unauthorized(scope)(scope, receive, send)
         if scope["type"] != "http" or scope["path"].split("/")[:2] != PREFIX:
             return await self.app(scope, receive, send)
-        try:
-            await self._answer(scope, receive, send)
-        except AdapterRefused as refused:
-            await _send_error(scope, send, refused.status, str(refused))
-        except _ClientDisconnected:
-            return
-
-    def _has_key(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self.authorization)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.engine is None:
             self.engine = Engine(scope["app"].state, self.incarnation)
-        match scope["method"], scope["path"].split("/")[2:]:
-            case "GET", ["status"]:
-                answer = self.engine.status()
-            case "PUT", ["adapters", name, file]:
-                digest = dict(scope["headers"]).get(b"x-sha256", b"").decode("ascii", "replace")
-                chunks = _chunks(receive, self.engine.largest_adapter)
-                answer = {"path": str(await self.store.write(name, file, digest, chunks))}
-            case "POST", ["adapters", name]:
-                body = await _json(receive)
-                where = str(self.store.directory(name)) if body.get("path") is None else str(body["path"])
-                await self.engine.load(name, where, float(body.get("wait_seconds", 0.0)))
-                answer = {"path": where}
-            case "DELETE", ["adapters", name]:
-                await self.engine.unload(name)
-                await self.store.remove(name)
-                answer = {}
-            case "POST", ["generate"]:
-                return await self._generate(await _json(receive), receive, send)
-            case method, _:
-                raise AdapterRefused(404, f"no such route: {method} {scope['path']}")
-        await _send_json(send, 200, answer)
+        await self.routes({**scope}, receive, send)  # a copy: Starlette puts itself into scope["app"]
 
-    async def _generate(self, body: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Stream the frames. A failure after the first frame breaks the connection in the middle of the answer."""
+    def _has_key(self, scope: Scope) -> bool:
+        given = Headers(scope=scope).getlist("authorization")
+        return len(given) == 1 and hmac.compare_digest(given[0].encode("latin-1"), self.authorization)
+
+    async def _status(self, _request: Request) -> Response:
+        return JSONResponse(self.engine.status())
+
+    async def _write(self, request: Request) -> Response:
+        chunks = _chunks(request, self.engine.largest_adapter)
+        digest = request.headers.get("x-sha256", "")
+        return JSONResponse({"path": str(await self.store.write(**request.path_params, digest=digest, chunks=chunks))})
+
+    async def _load(self, request: Request) -> Response:
+        name, body = request.path_params["name"], await _json(request)
+        where = str(self.store.directory(name)) if body.get("path") is None else str(body["path"])
+        await self.engine.load(name, where, float(body.get("wait_seconds", 0.0)))
+        return JSONResponse({"path": where})
+
+    async def _unload(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await self.engine.unload(name)
+        await self.store.remove(name)
+        return JSONResponse({})
+
+    async def _generate(self, request: Request) -> Response:
+        body = await _json(request)
+        if "prompt_token_ids" not in body:
+            raise AdapterRefused(400, "prompt_token_ids is missing")
         frames = self.engine.generate(
             body.get("adapter"),
-            _field(body, "prompt_token_ids"),
+            body["prompt_token_ids"],
             n=int(body.get("n", 1)),
             seed=body.get("seed"),
             sampling=dict(body.get("sampling", {})),
         )
+        return _Frames(frames, media_type="application/octet-stream")
 
-        async def stream() -> None:
-            started = False
-            try:
-                async for data in frames:
-                    if not started:
-                        await _send_start(send, 200, b"application/octet-stream")
-                        started = True
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-            except AdapterRefused as refused:
+
+class _Frames(StreamingResponse):
+    """Starlette's, but it begins with the first frame, so that a refusal before it is an error in words, and generation
+    is cancelled as soon as the client disconnects. A failure later breaks the connection in the middle of the answer.
+    """
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await _while_connected(self.stream_response(send), receive)
+
+    async def stream_response(self, send: Send) -> None:
+        started = False
+        try:
+            async for data in self.body_iterator:
                 if not started:
-                    raise
-                raise RuntimeError(f"broken off: {refused}") from refused
-            finally:
-                await frames.aclose()
-            await send({"type": "http.response.body", "body": b""})
-
-        await _while_connected(stream(), receive)
-
-
-class _ClientDisconnected(Exception):
-    """The client has gone away."""
+                    start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                    await send(start)
+                    started = True
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            await self.body_iterator.aclose()
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _while_connected(work: Awaitable[Any], receive: Receive) -> Any:
-    """The result of the work, which is cancelled, in the engine too, when the client disconnects."""
+async def _while_connected(work: Awaitable[None], receive: Receive) -> None:
+    """Do the work, which is cancelled, in the engine too, when the client disconnects."""
     task = asyncio.ensure_future(work)
     disconnected = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
-            return task.result()
-        raise _ClientDisconnected
+            task.result()
     finally:
         for one in (task, disconnected):
             one.cancel()
@@ -146,37 +158,42 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _matches(scope: Scope, method: str, path: str) -> bool:
-    return scope["method"] == method and scope["path"] == path
+def _is_health(scope: Scope) -> bool:
+    return scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", "/health")
 
 
-def _field(body: dict[str, Any], name: str) -> Any:
-    if name not in body:
-        raise AdapterRefused(400, f"{name} is missing")
-    return body[name]
+def _unauthorized(scope: Scope) -> ASGIApp:
+    if scope["type"] == "websocket":
+        return WebSocketClose(code=1008, reason=NO_KEY)
+    return JSONResponse({"error": NO_KEY}, 401)
 
 
-async def _chunks(receive: Receive, limit: int) -> Any:
+async def _refused(_request: Request, refused: AdapterRefused) -> Response:
+    return JSONResponse({"error": str(refused)}, refused.status)
+
+
+async def _no_route(request: Request, _error: HTTPException) -> Response:
+    return JSONResponse({"error": f"no such route: {request.method} {request.url.path}"}, 404)
+
+
+async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body of a request in pieces, at most `limit` bytes together.
 
     Raises:
         AdapterRefused: the client disconnected before the end, or the body is longer.
     """
     left = limit
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise AdapterRefused(400, "the request ended before its body did")
-        chunk = message.get("body", b"")
-        if (left := left - len(chunk)) < 0:
-            raise AdapterRefused(413, f"the request is longer than {limit:,} bytes, the most that is taken here")
-        yield chunk
-        if not message.get("more_body"):
-            return
+    try:
+        async for chunk in request.stream():
+            if (left := left - len(chunk)) < 0:
+                raise AdapterRefused(413, f"the request is longer than {limit:,} bytes, the most that is taken here")
+            yield chunk
+    except ClientDisconnect:
+        raise AdapterRefused(400, "the request ended before its body did") from None
 
 
-async def _json(receive: Receive) -> dict[str, Any]:
-    text = b"".join([chunk async for chunk in _chunks(receive, LONGEST_JSON)])
+async def _json(request: Request) -> dict[str, Any]:
+    text = b"".join([chunk async for chunk in _chunks(request, LONGEST_JSON)])
     try:
         body = json.loads(text)
     except ValueError as error:
@@ -186,18 +203,3 @@ async def _json(receive: Receive) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise AdapterRefused(400, "the request is no JSON object")
     return body
-
-
-async def _send_error(scope: Scope, send: Send, status: int, reason: str) -> None:
-    if scope["type"] == "websocket":
-        return await send({"type": "websocket.close", "code": 1008, "reason": reason})
-    await _send_json(send, status, {"error": reason})
-
-
-async def _send_json(send: Send, status: int, answer: dict[str, Any]) -> None:
-    await _send_start(send, status, b"application/json")
-    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
-
-
-async def _send_start(send: Send, status: int, content_type: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type)]})

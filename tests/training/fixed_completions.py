@@ -1,4 +1,4 @@
-"""`… fixed_completions.py train RUN`: the train stage with a first step's completions that follow from prompt and place.
+"""`… fixed_completions.py train RUN`: the train stage; a first step's completions follow from prompt and place.
 
 Only generation is replaced; prompts, rewards, advantages, loss, backward pass and update are the trainer's own. From
 the second step on generation is too.

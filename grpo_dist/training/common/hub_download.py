@@ -7,18 +7,17 @@ builds the rest of its cache entry.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import httpx
+from filelock import FileLock
 from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
@@ -59,20 +58,13 @@ def download(file: HubFile, arrived: Arrived) -> Path:
     if not blob.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{meta.etag}.part"
-        with _alone(folder / f".{meta.etag}.lock"):
+        with FileLock(folder / f".{meta.etag}.lock"):
             if not blob.exists():
                 _fetch(url, part, meta.size, arrived)
                 _check(part, meta.etag, file)
                 os.replace(part, blob)
     arrived(file.size)
     return Path(hf_hub_download(file.repo, file.path, repo_type=file.kind, revision=file.revision))
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with open(lock, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(url: str, part: Path, size: int | None, arrived: Arrived) -> None:
