@@ -11,11 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, model_vali
 from pydantic_core import PydanticCustomError
 
 from grpo_dist.config.base import Conflict, NonNegative, Positive, Section, TimeLimit, accept, seconds_of
+from grpo_dist.config.generation_fields import OWN_IN_BOTH, SHORTEST
 from grpo_dist.config.trl_fields import (
-    OWN_IN_BOTH,
     OWNED,
     PASSED_ON,
-    SHORTEST,
     CorrectionMode,
     LossType,
     OptimizerName,

@@ -13,9 +13,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
+from grpo_dist.config.generation_fields import OWN_IN_BOTH, TAKEN, unknown_to
 from grpo_dist.config.grpo import LEAST_TEMPERATURE, GrpoSection
-from grpo_dist.config.trl_fields import FORMS_OF_SAME, NAMES, OWN_IN_BOTH, SAME, TAKEN, OptimizerName, SchedulerName
-from grpo_dist.text import closest
+from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
 
 
 @dataclass(frozen=True)
@@ -431,25 +431,9 @@ class RunConfig(Section):
         backend = self.rollout.backend
         for name in self.generation_kwargs:
             if name not in TAKEN[backend] and name not in OWN_IN_BOTH:
-                yield ("grpo", "generation_kwargs", name), _unknown_to(backend, name)
+                yield ("grpo", "generation_kwargs", name), unknown_to(backend, name)
 
     @property
     def generation_kwargs(self) -> dict[str, Any]:
         """Generation settings beside the fields of `grpo:`, as the generating backend names them."""
         return (self.grpo.model_extra or {}).get("generation_kwargs") or {}
-
-
-def _unknown_to(backend: str, name: str) -> str:
-    same = {**SAME, **{theirs: ours for ours, theirs in SAME.items()}}.get(name)
-    other = next((other for other, names in TAKEN.items() if name in names), None)
-    if same in TAKEN[backend]:
-        form = f" and takes {FORMS_OF_SAME[same]}" if same in FORMS_OF_SAME else ""
-        return f"{NAMES[backend]}, which generates here, calls it {same}{form}; write that"
-    if other is not None:
-        only = f"{NAMES[other]} has it, and {NAMES[backend]} generates here"
-        return f"{only}; remove it, or set rollout.backend: {other}"
-    close = closest(name, (*TAKEN[backend], *OWN_IN_BOTH))
-    if close in OWN_IN_BOTH:
-        return f"{NAMES[backend]} has no such setting; if {close} is meant: {OWN_IN_BOTH[close]}"
-    hint = f"did you mean {close}?" if close else f"it has {', '.join(sorted(TAKEN[backend]))}"
-    return f"{NAMES[backend]} has no such setting; {hint}"

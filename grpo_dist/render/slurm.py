@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from grpo_dist.config import RunConfig
 from grpo_dist.config.cluster import ClusterSection, ContainerSection
-from grpo_dist.config.load import local_paths, with_absolute_paths
+from grpo_dist.config.local_paths import local_paths, with_absolute_paths
 from grpo_dist.errors import PlanError
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.run.directory import CONFIG_FILE

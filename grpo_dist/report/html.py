@@ -1,15 +1,12 @@
 """The report as one self-contained HTML page: no script, no font, no picture, no network.
 
-Prepares words and numbers for the template, with long texts shortened so that the page stays below 2 MB, and a few
-completions from different stages of training, out of TRL's `completions/completions_*.parquet`.
+Prepares words and numbers for the template. Long texts are shortened so that the page stays below 2 MB.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,117 +22,24 @@ from grpo_dist.report.numbers import (
     data_size,
     duration,
     ends,
-    finite,
     number,
     percent,
     points,
     present,
     smoothing_window,
-    thinned,
 )
 from grpo_dist.report.record import Attempt, Comparison, Flip, Measure, Problem, RunRecord
+from grpo_dist.report.samples import Sample, Samples, read_samples, words
 from grpo_dist.report.summary import generated_by, hardware_summary, summary
 from grpo_dist.run.directory import RunDirectory, write_atomically
 from grpo_dist.text import plural
 
-STEPS_SHOWN = 6
-POLICY = "policy_version"
-"""Optimizer steps of the policy that sampled a completion; logged when vLLM generates."""
-NOT_REWARDS = {"step", "prompt", "completion", "advantage", POLICY}
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One completion; `rewards` maps each function to its unweighted value, None if it gave none; `policy` is the
-    version it was sampled from, None if that was not logged."""
-
-    completion: Any
-    rewards: Mapping[str, float | None]
-    advantage: float | None
-    policy: float | None
-
-
-@dataclass(frozen=True)
-class StepSamples:
-    """For a step's first prompt: the completions with the highest and the lowest advantage, or just one."""
-
-    step: int
-    prompt: Any
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """`missing` says why there are none, and is empty when there are some."""
-
-    steps: tuple[StepSamples, ...] = ()
-    missing: str = ""
-
-
-def read_samples(run: Path) -> Samples:
-    """Samples of some steps, spread evenly from the first to the last that has a file."""
-    files = _files(run / "completions")
-    if not files:
-        return Samples(missing="The run has written no completions (completions/completions_*.parquet).")
-    if find_spec("pyarrow") is None:
-        return Samples(missing="Reading the completions needs pyarrow: pip install pyarrow, and make the report again.")
-    chosen = [files[i] for i in thinned(len(files), STEPS_SHOWN)]
-    steps = tuple(found for step, path in chosen if (found := _read(step, path)))
-    return Samples(steps, "" if steps else "None of the completions files can be read.")
-
-
-def words(content: Any) -> str:
-    """The text of a prompt or completion: a string unchanged, else the text of the last message."""
-    if isinstance(content, (list, tuple)):
-        return words(content[-1]) if content else ""
-    if isinstance(content, Mapping):
-        return words(content.get("content") or content.get("text") or "")
-    return "" if content is None else str(content)
-
-
-def _files(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) in the order of the steps."""
-    named = ((re.fullmatch(r"completions_(\d+)\.parquet", path.name), path) for path in folder.glob("*.parquet"))
-    return sorted((int(match[1]), path) for match, path in named if match)
-
-
-def _read(step: int, path: Path) -> StepSamples | None:
-    """None for a file without rows, or one that a running trainer has not finished writing."""
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException):
-        return None
-    if not rows:
-        return None
-    return StepSamples(step, rows[0].get("prompt"), tuple(_sample(row) for row in _best_and_worst(rows)))
-
-
-def _best_and_worst(rows: list[Row]) -> list[Row]:
-    """Rows of the first prompt's group; one row if all its advantages are equal."""
-    group = [row for row in rows if row.get("prompt") == rows[0].get("prompt")]
-    ordered = sorted(group, key=lambda row: finite(row.get("advantage")) or 0.0, reverse=True)
-    first, last = ordered[0], ordered[-1]
-    return [first] if first.get("advantage") == last.get("advantage") else [first, last]
-
-
-def _sample(row: Row) -> Sample:
-    rewards = {name: finite(value) for name, value in row.items() if name not in NOT_REWARDS and _numeric(value)}
-    return Sample(row.get("completion"), rewards, finite(row.get("advantage")), finite(row.get(POLICY)))
-
-
-def _numeric(value: Any) -> bool:
-    return value is None or isinstance(value, (int, float))
-
-
-LONG, SHORT, LABEL = 1200, 200, 120
-"""Most characters of a completion shown in detail, of one in the list of all problems, and of a prompt there."""
 NONE_RIGHT = (
     "No answer of either model was judged right. If they look right to you, evaluation.scorer ({scorer}) cannot read "
     "them: `grpo-dist compare base RUN --set evaluation.scorer=FILE.py:FUNCTION` judges again with another one."
 )
+LONG, SHORT, LABEL = 1200, 200, 120
+"""Most characters of a completion shown in detail, of one in the list of all problems, and of a prompt there."""
 PROBLEMS_SHOWN = 300
 CONFIG_SHOWN = 20_000
 STATES = {"running-or-stopped": "running or stopped", "trained": "trained", "complete": "complete"}

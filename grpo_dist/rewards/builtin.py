@@ -28,8 +28,8 @@ from functools import lru_cache
 from typing import Any
 
 from grpo_dist.rewards.answers.equal import equal
-from grpo_dist.rewards.answers.expression import squeezed
 from grpo_dist.rewards.answers.parse import readings
+from grpo_dist.rewards.answers.tokens import squeezed
 from grpo_dist.rewards.answers.types import Opaque
 from grpo_dist.rewards.extract import final_answer, only_solution
 from grpo_dist.rewards.latex import balanced, clean

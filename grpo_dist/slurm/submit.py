@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.load import local_paths
+from grpo_dist.config.local_paths import local_paths
 from grpo_dist.data.early import check_early
 from grpo_dist.errors import PlanError, RunDirectoryError
 from grpo_dist.launch.checks import check_reward_settings

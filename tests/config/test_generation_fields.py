@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_dist.config import load_config
-from grpo_dist.config.trl_fields import OWN_IN_BOTH, TAKEN
+from grpo_dist.config.generation_fields import OWN_IN_BOTH, TAKEN
 from grpo_dist.errors import ConfigError
 
 BACKENDS = ("transformers", "vllm")

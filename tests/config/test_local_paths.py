@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grpo_dist.config import RunConfig
-from grpo_dist.config.load import local_paths
+from grpo_dist.config.local_paths import local_paths
 
 
 def test_files_directories_and_the_places_of_patterns_are_named_once(tmp_path, monkeypatch):

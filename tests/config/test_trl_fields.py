@@ -7,10 +7,10 @@ from importlib.util import find_spec
 import pytest
 import trl_introspection as installed
 
+from grpo_dist.config.generation_fields import OWN_IN_BOTH
 from grpo_dist.config.grpo import SCHEDULER_ARGUMENTS, GrpoSection
 from grpo_dist.config.sections import ATTENTION
 from grpo_dist.config.trl_fields import (
-    OWN_IN_BOTH,
     OWNED,
     PASSED_ON,
     CacheName,

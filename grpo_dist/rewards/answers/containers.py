@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from grpo_dist.rewards.answers.expression import Token, parse_expression, split, tokenise
+from grpo_dist.rewards.answers.expression import parse_expression
+from grpo_dist.rewards.answers.tokens import Token, split, tokenise
 from grpo_dist.rewards.answers.types import (
     Answer,
     Expression,

@@ -8,8 +8,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from grpo_dist.rewards.answers.containers import bracketed, gathered, listed, matrix
-from grpo_dist.rewards.answers.expression import Token, is_balanced, parse_expression, split, squeezed, tokenise
+from grpo_dist.rewards.answers.expression import parse_expression
 from grpo_dist.rewards.answers.plain_words import choice, clock_or_date, in_base, is_product, plain_words
+from grpo_dist.rewards.answers.tokens import Token, is_balanced, split, squeezed, tokenise
 from grpo_dist.rewards.answers.types import (
     Answer,
     Choice,

@@ -17,8 +17,8 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.generation_fields import SAME, SAMPLED_ONLY, TRANSFORMERS, VLLM
 from grpo_dist.config.sections import EvaluationSection
-from grpo_dist.config.trl_fields import SAME, SAMPLED_ONLY, TRANSFORMERS, VLLM
 from grpo_dist.plan.checks import extra
 from grpo_dist.progress import say
 from grpo_dist.rewards.load import LoadedReward, load_rewards
