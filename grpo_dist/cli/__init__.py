@@ -19,7 +19,7 @@ COMMANDS = (
 """Names of the commands."""
 FUNCTIONS = {"filter": "filter_problems"}
 """Commands whose function has another name."""
-MODULES = {"init": "config"} | dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
+MODULES = dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
 """Commands whose module has another name."""
 
 

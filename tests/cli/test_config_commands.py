@@ -85,3 +85,62 @@ def test_init_into_nowhere():
     result = run("init", "no/such/directory/grpo.yaml")
     assert result.exit_code == 2
     assert "no/such/directory/grpo.yaml: cannot be written: no such file or directory" in result.output
+
+
+ROWS = {
+    "boxed.jsonl": '{"problem": "1+1?", "solution": "so \\\\boxed{2}"}\n' * 9,
+    "marked.csv": "question,output\n" + '"1+1?","one more #### 2"\n' * 9,
+    "nested.json": '[{"messages": "1+1?", "reward_model": {"ground_truth": "2"}}]',
+    "plain.jsonl": '{"prompt": "1+1?", "answer": 2}\n' * 9,
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "columns", "extractor"),
+    [
+        ("boxed.jsonl", {"prompt": "problem", "answer": "solution"}, "boxed"),
+        ("marked.csv", {"prompt": "question", "answer": "output"}, "gsm8k"),
+        ("nested.json", {"prompt": "messages", "answer": "reward_model.ground_truth"}, "none"),
+        ("plain.jsonl", {}, "none"),
+    ],
+)
+def test_init_reads_columns_and_answers_of_a_file(file, columns, extractor):
+    Path(file).write_text(ROWS[file])
+    result = run("init", "--data", file, "--gpus", "0")
+    assert (result.exit_code, result.stderr) == (0, "")
+    config = load_config("grpo.yaml")
+    assert (config.data.columns, config.data.answer_extractor) == (columns, extractor)
+    assert (config.data.config, config.data.eval_split, config.data.eval_fraction) == (None, None, 0.1)
+    assert (config.cluster.gpus_per_node, config.model.dtype) == (0, "float32")
+    assert run("plan", "grpo.yaml").exit_code == 0
+
+
+def test_init_holds_out_the_test_split_that_is_there():
+    Path("d").mkdir()
+    for name in ("train", "test"):
+        Path(f"d/{name}.jsonl").write_text(ROWS["plain.jsonl"])
+    run("init", "--data", "d", "--model", "Qwen/Qwen3-4B", "--gpus", "2")
+    config = load_config("grpo.yaml")
+    assert (config.data.eval_split, config.data.eval_fraction, config.cluster.gpus_per_node) == ("test", None, 2)
+    assert (config.data.chat_template, config.grpo.model_extra) == (
+        "tokenizer",
+        {"chat_template_kwargs": {"enable_thinking": False}},
+    )
+
+
+@pytest.mark.parametrize(("name", "template"), [("org/x-Base", "recipe"), ("org/x-instruct", "tokenizer")])
+def test_init_takes_the_template_the_model_has(name, template):
+    run("init", "--model", name, "--data", "HuggingFaceH4/MATH-500")
+    config = load_config("grpo.yaml")
+    assert (config.model.name_or_path, config.data.chat_template) == (name, template)
+    assert config.data.columns == {"prompt": "problem"}, "a known data set needs its name alone"
+
+
+def test_init_tells_what_only_the_user_can_say():
+    Path("odd.csv").write_text("q,zz\n1,2\n")
+    result = run("init", "--data", "odd.csv")
+    assert result.exit_code == 0
+    assert "to be settled first: data.columns: " in result.stderr
+    assert run("init", "other.yaml", "--data", "none.csv").exit_code == 2
+    assert run("init", "other.yaml", "--tiny", "--gpus", "1").exit_code == 2
+    assert not Path("other.yaml").exists()
