@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from grpo_dist import __version__
+from grpo_dist.cli.options import Commands
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.masking import hidden
 from grpo_dist.text import printable
@@ -17,14 +18,31 @@ COMMANDS = (
     *("report", "compare", "export"),
 )
 """Names of the commands."""
+ELSEWHERE = {
+    **dict.fromkeys(("train", "launch", "start", "resume", "fit", "grpo"), "run"),
+    **dict.fromkeys(("new", "create", "setup"), "init"),
+    **dict.fromkeys(("ps", "ls", "list", "queue"), "status"),
+    **dict.fromkeys(("stop", "kill"), "cancel"),
+    **dict.fromkeys(("eval", "evaluate", "test", "benchmark"), "compare"),
+    **dict.fromkeys(("merge", "push", "upload", "save"), "export"),
+    **dict.fromkeys(("download", "fetch", "cache"), "prefetch"),
+    **dict.fromkeys(("validate", "check", "dry-run", "estimate"), "plan"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("show", "schema"), "config"),
+    "sbatch": "submit",
+    "reward": "rewards",
+}
+"""Names of other programs → our command."""
 FUNCTIONS = {"filter": "filter_problems"}
 """Commands whose function has another name."""
 MODULES = dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
 """Commands whose module has another name."""
 
 
-class Program(click.Group):
+class Program(Commands):
     """Imports a command's module when the command is used, and turns a GrpoDistError into its message and exit code."""
+
+    elsewhere = ELSEWHERE
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from grpo_dist.cli.options import overrides_option
+from grpo_dist.cli.options import Commands, overrides_option
 
 
-@click.group()
+@click.group(cls=Commands)
 def config() -> None:
     """Show a configuration, or its schema."""
 

@@ -74,7 +74,7 @@ def filter_problems(
         listed = {"file": str(file), "work": str(work.path), **figures, "settings": settings}
         click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
     else:
-        _print(config, run_config, figures, file, settings)
+        _print(_next(config, overrides, settings), run_config, figures, file)
 
 
 def _band(samples: int, low: float | None, high: float | None) -> Band:
@@ -128,10 +128,19 @@ def _write(run_config: RunConfig, work: RunDirectory, found: list[PassRate], ban
     return settings_for(run_config.data, file)
 
 
-def _print(config: str, run_config: RunConfig, figures: dict[str, Any], file: Path, settings: list[str]) -> None:
+def _next(config: str, overrides: tuple[str, ...], settings: list[str]) -> str:
+    """The command that trains on the filtered file, with what was set here."""
+    from grpo_dist.data.filtered import options
+
+    stated = {setting.partition("=")[0].strip(): setting for setting in (*overrides, *settings)}
+    standing = Path("runs") / Path(config).stem
+    elsewhere = f" --output {shlex.quote(f'{standing}-filtered')}" if standing.exists() else ""
+    return f"grpo-dist run {shlex.quote(config)} {options(list(stated.values()))}{elsewhere}"
+
+
+def _print(command: str, run_config: RunConfig, figures: dict[str, Any], file: Path) -> None:
     from rich.table import Table
 
-    from grpo_dist.data.filtered import options
     from grpo_dist.report.numbers import percent
 
     k, total = figures["samples"], figures["problems"]
@@ -153,4 +162,4 @@ def _print(config: str, run_config: RunConfig, figures: dict[str, Any], file: Pa
     )
     if figures["kept"] < run_config.grpo.prompts_per_step:
         click.echo(f"warning  one step takes {run_config.grpo.prompts_per_step} different problems", err=True)
-    click.echo(f"written  {file}\nnext     grpo-dist run {shlex.quote(config)} {options(settings)}")
+    click.echo(f"written  {file}\nnext     {command}")

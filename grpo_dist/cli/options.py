@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,6 +54,24 @@ class Numbers(click.ParamType):
         if wrong:
             self.fail(f"{wrong[0]} is not between {self.least} and {self.most}", param, ctx)
         return numbers
+
+
+class Commands(click.Group):
+    """A group that suggests the command that may be meant."""
+
+    elsewhere: Mapping[str, str] = {}
+    """Names of other programs → ours."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            from grpo_dist.text import closest
+
+            near = self.elsewhere.get(name.lower()) or closest(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {near!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
 
 class Directory(click.Path):

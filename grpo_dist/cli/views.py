@@ -20,6 +20,7 @@ from grpo_dist.data.text import listing
 from grpo_dist.findings import Finding
 from grpo_dist.plan.debug import Debug
 from grpo_dist.report.numbers import MINUS, NOTHING, duration, number, percent, points
+from grpo_dist.report.terminal import print_wide
 from grpo_dist.slurm.status import RunStatus
 from grpo_dist.text import plural
 
@@ -180,12 +181,8 @@ PLAIN = ("RUNNING", "COMPLETED")
 
 def print_status(runs: Sequence[RunStatus], console: Console) -> None:
     """A row for each run, then why some of them wait or failed."""
-    table = Table()
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("run", "state", "nodes") else "right", overflow="fold")
-    for run in runs:
-        table.add_row(Text(str(run.run)), Text(run.state, style=COLOURS.get(run.state, "")), *_cells(run))
-    console.print(table)
+    rows = [[Text(str(run.run)), Text(run.state, style=COLOURS.get(run.state, "")), *_cells(run)] for run in runs]
+    print_wide(COLUMNS, rows, console)
     for run in runs:
         if why := ": ".join(word for word in (run.queue_state, run.reason) if word and word not in PLAIN):
             console.print(Text(f"{run.run}: {run.state}: {why}", style=COLOURS.get(run.state, "")))

@@ -42,7 +42,6 @@ LONG, SHORT, LABEL = 1200, 200, 120
 """Most characters of a completion shown in detail, of one in the list of all problems, and of a prompt there."""
 PROBLEMS_SHOWN = 300
 CONFIG_SHOWN = 20_000
-STATES = {"running-or-stopped": "running or stopped", "trained": "trained", "complete": "complete"}
 
 
 @dataclass(frozen=True)
@@ -316,7 +315,7 @@ def _holes(record: RunRecord) -> dict[str, Any]:
     found = read_samples(record.path)
     return {
         "record": record,
-        "state": STATES[record.state],
+        "state": record.progress,
         "headline": headline(record),
         "facts": facts(record),
         **_comparison(record),

@@ -251,6 +251,7 @@ def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:
 
 
 State = Literal["running-or-stopped", "trained", "complete"]
+Progress = Literal["new", "running", "stopped", "failed", "finished"]
 Metrics = Mapping[str, Any]
 
 
@@ -280,6 +281,18 @@ class RunRecord:
         if self.comparison:
             return "complete"
         return "trained" if self.adapter_saved else "running-or-stopped"
+
+    @property
+    def progress(self) -> Progress:
+        """The state in the words of `grpo-dist status`, as far as the run directory tells."""
+        run = RunDirectory(self.path)
+        if self.comparison or (self.adapter_saved and self.stated("evaluation.enabled") is False):
+            return "finished"
+        if not run.is_idle():
+            return "running"
+        if run.failure.exists():
+            return "failed"
+        return "stopped" if self.metrics or run.attempts() or run.job.exists() else "new"
 
     @property
     def without_comparison(self) -> str:

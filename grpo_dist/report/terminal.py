@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def print_summary(record: RunRecord, console: Console) -> None:
 
 
 def _heading(record: RunRecord) -> Text:
-    return Text.assemble((record.name, "bold"), "  ", (record.state, "green" if record.comparison else "yellow"))
+    colour = "green" if record.progress == "finished" else "yellow"
+    return Text.assemble((record.name, "bold"), "  ", (record.progress, colour))
 
 
 def _facts(record: RunRecord) -> Table:
@@ -119,15 +121,56 @@ def rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def print_several(compared: Sequence[Mapping[str, Any]], console: Console) -> None:
     """A row for each run; the best trained model is highlighted."""
-    table = Table(caption="accuracy: greedy, held-out problems, base → trained; reward: first and last tenth of steps")
     settings = list(compared[0]["settings"])
-    for name in ("run", *settings, "steps", "reward", "tokens/s", "accuracy", "points"):
-        table.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
     best = max((row["trained"]["greedy_accuracy"] or 0.0 for row in compared), default=0.0)
-    for row in compared:
-        won = best > 0 and row["trained"]["greedy_accuracy"] == best
-        table.add_row(*_cells(row, settings), style="bold green" if won else None)
-    console.print(table)
+    styles = ["bold green" if best and row["trained"]["greedy_accuracy"] == best else "" for row in compared]
+    results = ("steps", "reward", "tokens/s", "accuracy", "points")
+    print_wide(("run", *settings, *results), [list(_cells(row, settings)) for row in compared], console, styles)
+    caption = "accuracy: greedy, held-out problems, base → trained; reward: first and last tenth of steps"
+    console.print(Text(caption, style="dim italic"))
+
+
+FRAME, AROUND = 1, 3
+"""Columns that the frame of a table takes: in all, and around each cell."""
+
+
+def print_wide(
+    headings: Sequence[str], cells: Sequence[Sequence[Text]], console: Console, styles: Sequence[str] = ()
+) -> None:
+    """A table whose columns stand below one another, each time beside the first, where the console is too narrow.
+
+    The first column folds, and any that is wider than the console by itself; nothing else is cut.
+    """
+    columns = zip(map(Text, headings), *cells, strict=True)
+    widths = [max(cell.cell_len for cell in column) for column in columns]
+    room = console.width - FRAME
+    key = min(widths[0], max(len(headings[0]), room // 3))
+    widest = room - key - 2 * AROUND
+    for block in _blocks([min(width, widest) + AROUND for width in widths[1:]], room - key - AROUND):
+        table = Table()
+        table.add_column(headings[0], overflow="fold", width=key)
+        for at in block:
+            left = headings[at + 1] in LEFT
+            table.add_column(headings[at + 1], justify="left" if left else "right", overflow="fold", max_width=widest)
+        for row, style in zip_longest(cells, styles):
+            table.add_row(row[0], *(row[at + 1] for at in block), style=style or None)
+        console.print(table)
+
+
+LEFT = ("state", "nodes")
+"""Headings above words."""
+
+
+def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """Which columns stand side by side."""
+    block: list[int] = []
+    for at, width in enumerate(widths):
+        if block and sum(widths[one] for one in block) + width > room:
+            yield block
+            block = []
+        block.append(at)
+    if block:
+        yield block
 
 
 def write_several(compared: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -53,7 +53,13 @@ def find(run: RunDirectory, which: LogFilter) -> Path | None:
         raise RunDirectoryError(
             f"{run.path}: there is no log of {which.stage!r}", hint=f"--stage takes {', '.join([*sorted(logs), JOB])}"
         )
-    return logs.get(which.stage)
+    return logs.get(which.stage) or (None if which.attempt else _earlier(run, which.stage))
+
+
+def _earlier(run: RunDirectory, stage: str) -> Path | None:
+    """The log of a stage that only an earlier attempt ran: the last one that did."""
+    found = [run.logs / f"attempt-{number}" / f"{stage}.log" for number in reversed(_attempts(run))]
+    return next((path for path in found if path.exists()), None)
 
 
 def whole(path: Path) -> Iterator[bytes]:

@@ -87,3 +87,15 @@ def test_what_cannot_be_is_told_before_anything_starts(asked, arguments, words):
 
 def test_several_machines_are_refused(workplace):
     assert "`grpo-dist filter` runs on one" in grpo_dist("--set", "cluster.nodes=2", code=2).stderr
+
+
+def test_the_next_command_repeats_what_was_set(tmp_path, monkeypatch):
+    from grpo_dist.cli.filter import _next
+
+    monkeypatch.chdir(tmp_path)
+    stated = ("model.name_or_path=a b", "data.name_or_path=first.jsonl", "grpo.seed=4")
+    settings = ["data.name_or_path=x.jsonl", "data.config=null"]
+    before = "grpo-dist run my.yaml --set 'model.name_or_path=a b' --set data.name_or_path=x.jsonl --set grpo.seed=4"
+    assert _next("my.yaml", stated, settings) == f"{before} --set data.config=null"
+    (tmp_path / "runs" / "my").mkdir(parents=True)
+    assert _next("my.yaml", (), settings).endswith(" --output runs/my-filtered"), "where the run before it stands"

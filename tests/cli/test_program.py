@@ -114,3 +114,13 @@ def test_python_dash_m_is_the_program():
 
 def test_an_unknown_command_exits_2():
     assert CliRunner().invoke(main, ["lauch"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("pln", "plan"), ("train", "run"), ("RUN", "run"), ("ps", "status"), ("confg", "config"), ("config shwo", "show")],
+)
+def test_a_mistyped_command_is_answered_with_the_one_meant(typed, meant):
+    result = CliRunner().invoke(main, typed.split())
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: No such command {typed.split()[-1]!r}. Did you mean {meant!r}?\n")

@@ -225,3 +225,38 @@ def test_following_a_run_that_has_ended_prints_it_and_returns(slurm, local):
     followed = run("logs", "runs/tiny", "--follow")
     assert followed.stdout == "all\n"
     assert followed.stderr.endswith("runs/tiny: stopped\n")
+
+
+def test_a_stage_that_an_earlier_attempt_ran_is_shown(local):
+    log(local, 1, "prepare", "prepared here\n")
+    log(local, 1, "train", "half of it\n")
+    log(local, 2, "train", "the rest\n")
+    assert run("logs", "runs/tiny", "--stage", "prepare").stdout == "prepared here\n"
+    assert run("logs", "runs/tiny", "--stage", "train").stdout == "the rest\n"
+    assert (
+        "nothing has been written yet"
+        in run("logs", "runs/tiny", "--stage", "prepare", "--attempt", "2", code=2).stderr
+    )
+
+
+def test_status_and_report_have_one_word_for_a_state(local):
+    train(local, 10, 20)
+    log(local, 1, "train", "")
+    for word, mark in (("stopped", None), ("failed", local.failure)):
+        if mark:
+            mark.write_text("{}")
+        assert status()["state"] == word
+        assert f"tiny  {word}" in run("report", "runs/tiny").stdout
+    with local.locked():
+        assert status()["state"] == "running"
+        assert "tiny  running" in run("report", "runs/tiny").stdout
+
+
+def test_the_table_of_states_fits_a_terminal(local, monkeypatch):
+    from grpo_dist.cli import options
+
+    train(local, 10, 20)
+    monkeypatch.setattr(options, "WIDTH_OF_A_FILE", 80)
+    printed = run("status").stdout
+    assert max(map(len, printed.splitlines())) <= 80
+    assert all(figure in printed for figure in ("2/30", "200", "time left"))

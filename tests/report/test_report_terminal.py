@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import synthetic_runs as runs
 from rich.console import Console
+from rich.text import Text
 
 from grpo_dist.report.html import render_html
 from grpo_dist.report.record import read_run
 from grpo_dist.report.summary import summary
-from grpo_dist.report.terminal import print_summary
+from grpo_dist.report.terminal import print_summary, print_wide
 
 HEAVY = {"torch", "trl", "transformers", "peft", "accelerate", "pyarrow", "pandas", "numpy"}
 
@@ -30,7 +31,7 @@ def printed(run: Path, width: int = 80) -> str:
 def test_a_whole_run(tmp_path: Path) -> None:
     text = printed(runs.make_run(tmp_path / "tiny-cpu"))
     for words in (
-        "tiny-cpu  complete", "50 of 50", "greedy accuracy", "55.1%", "49.1% to 61.1%", "96.9%", "+41.8",
+        "tiny-cpu  finished", "50 of 50", "greedy accuracy", "55.1%", "49.1% to 61.1%", "96.9%", "+41.8",
         "+35.9 to +47.8", "mean@8", "+38.0 to +46.0", "pass@8", "+4.0 to +11.0",
         "256 held-out problems, 95% intervals", "lost (greedy)",
     ):  # fmt: skip
@@ -102,7 +103,7 @@ def test_what_correction_leaves_is_said_with_its_lowest(tmp_path: Path) -> None:
 def test_a_run_without_anything_yet(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     text = printed(tmp_path)
-    assert "running-or-stopped" in text
+    assert "  new" in text
     assert "Training has not ended" in text
     assert "greedy accuracy" not in text
 
@@ -123,3 +124,22 @@ def test_importing_the_report_needs_no_training_environment() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "grpo_dist" in loaded
     assert not HEAVY & set(loaded)
+
+
+NUMBERS = ["12,345/20,000", "0.031 → 0.724", "1,234,567", "36.7 % → 50.0 %", "+13.3"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_wide_table_cuts_no_number_and_fits(width: int) -> None:
+    headings = ("run", "grpo.learning_rate", "rewards.functions", "steps", "reward", "tokens/s", "accuracy", "points")
+    runs = ["runs/a", "runs/" + "a-very-long-name-" * 4]
+    rows = [list(map(Text, (run, "1e-05", "x" * 90, *NUMBERS))) for run in runs]
+    stream = io.StringIO()
+    print_wide(headings, rows, Console(file=stream, width=width))
+    printed = stream.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    assert all(printed.count(number) == len(runs) for number in NUMBERS)
+    assert printed.count("x") >= 2 * 90
+    tables = printed.count("┏")
+    assert printed.count("runs/a ") == tables, "each table names the runs"
+    assert tables > 1
