@@ -25,9 +25,11 @@ class Efficiencies:
     """Fraction of memory bandwidth a decode step reaches while it reads weights and KV cache."""
     matmul: float = 0.78
     """Fraction of peak FLOP/s of a large matrix product, in training and prefill."""
+    attention: float = 0.55
+    """The same of attention in training."""
     streaming: float = 0.85
     """Fraction of memory bandwidth that plain copies and elementwise kernels reach."""
-    activation_passes: float = 84.0
+    activation_passes: float = 100.0
     """Times a layer's (hidden + MLP) activations go through memory per pass, outside matrix products."""
     eager_layer_seconds: float = 0.77e-3
     """Least time of one layer run kernel by kernel from Python, without LoRA."""
@@ -73,12 +75,14 @@ class Efficiencies:
 
 
 _QWEN = "Qwen README, LoRA on one A100-80GB"
+_FITTED = "fitted to LoRA runs of the Qwen README, prime-rl and TRL's AsyncGRPO: docs/published.md"
 
 SOURCES = {
     "decode_bandwidth": "Llama-7B on an A100, bf16: PyTorch blog, Accelerating Generative AI II (2023)",
     "matmul": "best shapes reach 0.78 on a B200, 0.80 on an H100, 0.87 on an A100: stas00/ml-engineering, MAMF table",
+    "attention": _FITTED,
     "streaming": "copying memory stays below 0.85: PyTorch blog, Accelerating Generative AI II (2023)",
-    "activation_passes": f"fitted to {_QWEN}: 5.2 s for 8 × 2048 tokens, Qwen-7B",
+    "activation_passes": _FITTED,
     "eager_layer_seconds": "Qwen README, bf16 generation on one A100: 54, 41, 32 tokens/s with 24, 32, 40 layers",
     "eager_lora_layer_seconds": f"{_QWEN}: 1.0 s however short the text, Qwen-1.8B, 24 layers × 3 passes × 8",
     "decode_step_seconds": "our own figure: what asynchronous scheduling leaves of some tenths of a millisecond",

@@ -155,8 +155,9 @@ class _Pass:
     def _layer(self, length: float) -> float:
         """One layer; causal attention sees half the sequence on average."""
         a, gpu, tokens = self.architecture, self.gpu, self.sequences * length
-        per_token = 2 * layer_parameters(a) + attention_flops(a, length / 2)
-        products = tokens * per_token / (gpu.flops * self.efficiencies.matmul)
+        linear = 2 * layer_parameters(a) / self.efficiencies.matmul
+        attention = attention_flops(a, length / 2) / self.efficiencies.attention
+        products = tokens * (linear + attention) / gpu.flops
         width = gpu.dtype_bytes * (a.hidden_size + a.intermediate_size)
         moved = self.efficiencies.activation_passes * width
         if self.eager:
