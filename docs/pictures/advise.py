@@ -1,6 +1,6 @@
 """Draws the decision of `grpo-dist advise` from its table: python docs/pictures/advise.py
 
-Rewrites docs/images/advise.svg and the diagram in docs/advise.md.
+Rewrites docs/images/advise.svg and the table in docs/advise.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from grpo_dist.advice.rules import OUTCOMES, START, STEPS
 
 DOCS = Path(__file__).parent.parent
 PICTURE, PAGE = DOCS / "images" / "advise.svg", DOCS / "advise.md"
-DIAGRAM = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
+TABLE = re.compile(r"(?<=\| question \| answer \| then \|\n\|---\|---\|---\|\n)(?:\|.*\n)+")
 
 Place = tuple[float, float]
 STEP_PLACES: dict[str, Place] = {
@@ -72,19 +72,22 @@ def svg() -> str:
     return "\n".join([head, *parts, "</svg>", ""])
 
 
-def mermaid() -> str:
-    """The same as a Mermaid flowchart."""
-    lines = ["flowchart LR"]
-    lines += [f'  {_id(name)}{{"{step.question}"}}' for name, step in STEPS.items()]
-    lines += [f'  {_id(name)}["{outcome.title}"]' for name, outcome in OUTCOMES.items()]
+def rows() -> str:
+    """The same as the rows of a table; a question that follows is named by its number."""
+    numbers = {name: number for number, name in enumerate(STEPS, 1)}
+    lines = []
     for name, step in STEPS.items():
-        lines += [f"  {_id(name)} -- {answer} --> {_id(branch.to)}" for answer, branch in step.branches.items()]
-    return "\n".join([*lines, ""])
+        question = f"{numbers[name]}. {step.question}"
+        for answer, branch in step.branches.items():
+            then = f"question {numbers[branch.to]}" if branch.to in numbers else f"**{OUTCOMES[branch.to].title}**"
+            lines.append(f"| {question} | {answer} | {then} |\n")
+            question = ""
+    return "".join(lines)
 
 
 def page(text: str) -> str:
-    """The documentation's page with the diagram of the table in it."""
-    return DIAGRAM.sub(mermaid(), text, count=1)
+    """The documentation's page with the rows of the table in it."""
+    return TABLE.sub(rows(), text, count=1)
 
 
 def _edges() -> Iterator[tuple[str, str]]:
@@ -127,10 +130,6 @@ def _words(lines: list[str], x: float, y: float, attributes: str = "") -> str:
         f'<text{attributes} x="{x:g}" y="{first + number * LINE:g}">{escape(line)}</text>'
         for number, line in enumerate(lines)
     )
-
-
-def _id(name: str) -> str:
-    return name.replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import runpy
 import pytest
 from documentation import ROOT
 
+from grpo_dist.cli import COMMANDS
 from grpo_dist.config.messages import all_settings
 from grpo_dist.config.sections import Allowable
 from grpo_dist.errors import GrpoDistError
@@ -21,7 +22,7 @@ def made(monkeypatch):
     return lambda name: runpy.run_path(str(DOCS / "pages" / f"{name}.py"))["page"]()
 
 
-@pytest.mark.parametrize("name", ["configuration", "troubleshooting"])
+@pytest.mark.parametrize("name", ["commands", "configuration", "troubleshooting"])
 def test_the_page_is_that_of_the_program(made, name):
     assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == made(name), "stale: make docs"
 
@@ -34,6 +35,13 @@ def test_the_picture_is_that_of_the_layers():
 def test_every_setting_is_in_the_reference(made):
     page = made("configuration")
     assert [path for path in all_settings() if f"`{path[-1]}`" not in page] == []
+
+
+def test_every_command_and_its_options_are_in_the_reference(made):
+    page = made("commands")
+    for name in COMMANDS:
+        assert f"### {name}" in page, name
+    assert "| `--set A.B=V` | Override one setting; may be repeated. |" in page
 
 
 def test_every_error_and_every_finding_is_explained(made):
