@@ -15,7 +15,7 @@ INTRODUCTION = """# Commands
 
 <!-- Written by `make docs` from the program's own commands; mend it there. -->
 
-Which commands are there, and what do they take? `grpo-dist COMMAND --help` says the same. A `CONFIG` is a
+Which commands are there, and what do they take? `--help` after a command says the same. A `CONFIG` is a
 [configuration](configuration.md), a `RUN` the directory of a run. Results go to standard output, everything else to
 standard error. [Exit codes](troubleshooting.md#exit-codes) are the same for all commands.
 """
