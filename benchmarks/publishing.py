@@ -38,7 +38,7 @@ def publish(name: str, what: str, measured: dict[str, Any], *, packages: tuple[s
 
 
 def say(line: str) -> None:
-    """Progress, for a person."""
+    """Progress, for a reader."""
     print(line, file=sys.stderr, flush=True)
 
 

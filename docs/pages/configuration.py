@@ -20,11 +20,11 @@ from grpo_dist.config.yaml_source import DottedPath
 
 INTRODUCTION = """# Configuration
 
-<!-- Written by `make docs` from grpo_dist/config; mend it there. -->
+<!-- Written by `make docs` from grpo_dist/config; edit it there. -->
 
 A configuration is one YAML file; only `model.name_or_path` and `data.name_or_path` have no default. Relative paths
-count from the directory the command is called from. `--set a.b=v` overrides one setting. What is wrong is told all at
-once, with file, line and the nearest that works.
+count from the directory the command is called from. `--set a.b=v` overrides one setting. All errors are reported
+together, with file, line and the nearest that works.
 
     grpo-dist init my.yaml           # a commented start
     grpo-dist config show my.yaml    # every default written out

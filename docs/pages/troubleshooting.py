@@ -19,7 +19,7 @@ from grpo_dist.training.trainer import callbacks
 
 INTRODUCTION = """# Troubleshooting
 
-<!-- Written by `make docs` from the program's own tables; mend it there. -->
+<!-- Written by `make docs` from the program's own tables; edit it there. -->
 
 Every error says what is wrong and where, and after an arrow (→) what to type. `grpo-dist doctor CONFIG` looks at a
 machine before anything fails, `grpo-dist logs RUN` shows what the processes of a run printed.
@@ -30,7 +30,7 @@ machine before anything fails, `grpo-dist logs RUN` shows what the processes of 
 | --- | --- | --- |
 | 0 | it is done | |
 | 1 | something failed while running | read the last lines; of a job they stand in `failure.json` too |
-| 2 | what was stated is wrong, or cannot run together; nothing was started | type what stands after the arrow |
+| 2 | what was configured is wrong, or cannot run together; nothing was started | type what follows the arrow |
 | 75 | nothing is wrong with the run, it was saved | the same command with `--resume`; a job does it by itself |
 | 128 + n | ended by signal n, e.g. 130 after Ctrl-C | the same command with `--resume` |
 
@@ -44,7 +44,7 @@ SERVER_TEXT = """## A rollout server ends
 
 Told from the last lines of its log, `logs/attempt-N/` in the run directory. A server is started again
 `rollout.max_restarts` times in a row; its work goes to the others meanwhile."""
-TRAINING_TEXT = """## Training goes on and learns nothing
+TRAINING_TEXT = """## Training runs but learns nothing
 
 Told once, when it has stood for {patience} logged steps in a row."""
 PREFLIGHT_TEXT = """## The reward preflight finds something
@@ -103,7 +103,7 @@ def _findings() -> Iterator[tuple[str, str, str]]:
             name, _, what, hint = (_text(argument, module) for argument in call.args)
             yield code(name), what, hint
     for name, case, advice in checks.CHEATS:
-        yield code(name), f"{checks.WHAT[case]}: paid as gold is", advice
+        yield code(name), f"{checks.WHAT[case]}: paid like gold", advice
 
 
 def _calls(module: ModuleType) -> Iterator[ast.Call]:

@@ -111,7 +111,7 @@ STEPS: dict[str, Step] = {
         "reasoning",
         REASONING,
         {
-            "yes": Branch("base", "RFT finds the reasoning itself; labels seldom spell it out.", PREDIBASE),
+            "yes": Branch("base", "RFT finds the reasoning itself; labels rarely spell it out.", PREDIBASE),
             "no": Branch("sft", "There is no reasoning to find, and imitating is simpler.", PREDIBASE),
         },
     ),

@@ -44,7 +44,7 @@ def compare(
       DIR                      an export, or any model or adapter directory
 
     Problems, judge and sampling are those of the first MODEL's run that is known, or of --run; --set changes what
-    stands under data and evaluation in its configuration. The numbers are those of the report: greedy accuracy,
+    is set under data and evaluation in its configuration. The numbers are those of the report: greedy accuracy,
     mean@k and pass@k with intervals, and paired differences.
 
     \b
@@ -95,7 +95,7 @@ def _sources(models: tuple[str, ...], checkpoints: bool, judge: Path | None) -> 
     named = [None if name == BASE else find_model(Path(name)) for name in models]
     run = judge or next((Path(source.run) for source in named if source and source.run), None)
     if None in named and run is None:
-        raise click.UsageError("base of which run? name one beside it, or with --run RUN")
+        raise click.UsageError("base of which run? name one of its models, or with --run RUN")
     sources = disambiguate([source or base_of(run) for source in named])
     if len(sources) < 2:
         raise click.UsageError(f"one model is nothing to compare; for example: grpo-dist compare base {models[0]}")

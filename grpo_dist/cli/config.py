@@ -31,7 +31,7 @@ def show(config: str, overrides: tuple[str, ...]) -> None:
 def schema() -> None:
     """Print the JSON Schema of configurations.
 
-    Editors with a YAML language server complete and check a configuration that lies beside it and starts with the line
+    Editors with a YAML language server complete and check a configuration that is next to it and starts with the line
 
     \b
         # yaml-language-server: $schema=grpo-dist.schema.json

@@ -38,7 +38,7 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
     --to vllm      the same in 16 bits, read by vLLM too where it is installed
 
     All come with tokenizer, chat template and a model card. The files are loaded again and their logprobs held
-    against the trained model's before they get their name; the numbers stand in export.json and on the card.
+    against the trained model's before they get their name; the numbers are in export.json and on the card.
 
     --push takes the token from HF_TOKEN or from `hf auth login`.
     """
@@ -124,9 +124,7 @@ def _exists(request: ExportRequest) -> bool:
             return True
     except (OSError, ValueError, AttributeError):
         pass  # not an export
-    raise RunDirectoryError(
-        f"{place}: something else stands there already", hint="choose another place with --output DIR"
-    )
+    raise RunDirectoryError(f"{place}: something else is there already", hint="choose another place with --output DIR")
 
 
 def _make(request: ExportRequest) -> None:

@@ -48,7 +48,7 @@ def filter_problems(
     it always solves, or never, all completions are worth the same, and GRPO learns nothing from it: by default just
     these are left out. FILE has the rows as they came, with pass_rate and samples.
 
-    Cut off, the same command goes on where it ended, with the same result. The answers stay in FILE.work: another
+    Cut off, the same command continues where it stopped, with the same result. The answers stay in FILE.work: another
     band over the same answers costs nothing.
     """
     from grpo_dist.config import load_config
@@ -66,7 +66,7 @@ def filter_problems(
     try:
         found = pass_rates(run_config, work, Terminal(), command="filter")
     except Interrupted as stop:
-        click.echo(f"stopped by {stop}; the same command goes on where it ended", err=True)
+        click.echo(f"stopped by {stop}; the same command continues where it stopped", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
     figures = overview(found, band)
     settings = _write(run_config, work, found, band, file)
@@ -100,9 +100,7 @@ def _check_output(file: Path, work: RunDirectory) -> None:
     if file.suffix not in SUFFIXES:
         raise click.BadParameter(f"{file}: ends in none of {', '.join(SUFFIXES)}", param_hint="--output")
     if file.exists() and not work.exists():
-        raise RunDirectoryError(
-            f"{file}: something stands there already", hint="choose another place with --output FILE"
-        )
+        raise RunDirectoryError(f"{file}: already exists", hint="choose another place with --output FILE")
 
 
 def _write(run_config: RunConfig, work: RunDirectory, found: list[PassRate], band: Band, file: Path) -> list[str]:

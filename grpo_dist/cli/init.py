@@ -37,7 +37,7 @@ def init(path: Path, model: str | None, data: str | None, gpus: int | None, tiny
 
     With --model, --data and --gpus it is one for them: the columns, the form of the answers and the splits are read
     from local data, the chat template follows from the model. At a terminal, what is not given is asked for.
-    A file that stands there is left alone.
+    An existing file is left alone.
     """
     from importlib import resources
 
@@ -198,7 +198,7 @@ def _write_new(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ConfigError(f"{path}: something stands there already", hint="grpo-dist init OTHER-NAME.yaml") from error
+        raise ConfigError(f"{path}: already exists", hint="grpo-dist init OTHER-NAME.yaml") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"{path}: cannot be written: {reason}", hint="grpo-dist init OTHER-PATH.yaml") from error

@@ -1,4 +1,4 @@
-"""The output of `grpo-dist plan` and `grpo-dist scale` for a person."""
+"""The output of `grpo-dist plan` and `grpo-dist scale` for a reader."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Fetch what CONFIG loads from the Hub.
 
     Model, tokenizer and data sets go into the Hub's cache (HF_HOME), for compute nodes that have no network. Cut off,
-    the same command goes on with the byte where it ended. In the end all of it is loaded with the network off.
+    the same command continues with the byte where it stopped. In the end all of it is loaded with the network off.
 
     Exit 1 when something could not be fetched, or would not load.
     """
@@ -31,7 +31,7 @@ def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     try:
         found = fetch(run_config, Terminal())
     except Interrupted as stop:
-        click.echo(f"stopped by {stop}; the same command goes on where it ended", err=True)
+        click.echo(f"stopped by {stop}; the same command continues where it stopped", err=True)
         raise click.exceptions.Exit(128 + stop.signum) from stop
     if as_json:
         click.echo(json.dumps([finding.to_dict() for finding in found], indent=2, ensure_ascii=False))

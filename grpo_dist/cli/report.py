@@ -23,7 +23,7 @@ def report(runs: tuple[Path, ...], as_json: bool) -> None:
 
     A run that is still going on or was stopped is shown as far as it has come. Writes RUN/report.html too.
 
-    Several runs, or a directory with runs in it, for example a sweep's, are shown beside one another: the settings in
+    Several runs, or a directory with runs in it, for example a sweep's, are shown side by side: the settings in
     which they differ, and what became of each. Of a sweep DIR/report.html is written too.
     """
     from grpo_dist.report.record import is_run, is_sweep, read_run, runs_below

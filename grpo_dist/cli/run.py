@@ -30,7 +30,7 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     if as_json and not debug:
         raise click.UsageError("--json goes with --debug; of a run: grpo-dist report RUN --json")
     if debug and resume:
-        raise click.UsageError("a debug run takes minutes and starts anew each time; leave out --resume")
+        raise click.UsageError("a debug run takes minutes and starts from the beginning each time; leave out --resume")
     if debug:
         return _debug(config, overrides, output, as_json)
     from grpo_dist.config import load_config
@@ -101,7 +101,5 @@ def _result(figures: dict[str, Any]) -> str:
     if figures["problems"] is None:
         reward = figures["reward"]
         return f"reward   {reward['first']:.2f} in the first steps, {reward['last']:.2f} in the last"
-    return "\n".join(
-        f"{name:<8} {figures[name]['greedy_accuracy']:.1%} of {figures['problems']} held-out problems right, greedily"
-        for name in ("base", "trained")
-    )
+    what = f"{figures['problems']} held-out problems correct (greedy decoding)"
+    return "\n".join(f"{name:<8} {figures[name]['greedy_accuracy']:.1%} of {what}" for name in ("base", "trained"))

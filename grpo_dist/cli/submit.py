@@ -51,7 +51,7 @@ def submit(
     job_id = submit_run(RunDirectory(path.absolute()), what, resume=resume)
     click.echo(job_id)
     if why := client.never_starts(what.script):
-        click.echo(f"warning: it is queued, and may wait there for ever: {why}", err=True)
+        click.echo(f"warning: it is queued, and may wait forever: {why}", err=True)
     where = shlex.quote(str(path))
     click.echo(f"run directory: {path}; logs: {path / 'logs'} and {path / f'slurm-{job_id}.out'}", err=True)
     click.echo(f"follow it: grpo-dist logs {where} --follow", err=True)

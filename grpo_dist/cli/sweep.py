@@ -14,7 +14,7 @@ from grpo_dist.cli.options import Directory, nodes_option, overrides_option, wit
 @click.argument("config")
 @overrides_option
 @nodes_option
-@click.option("--output", type=Directory(), metavar="DIR", help="Where the runs lie.  [default: runs/NAME-sweep]")
+@click.option("--output", type=Directory(), metavar="DIR", help="Directory of the runs.  [default: runs/NAME-sweep]")
 @click.option("--throttle", type=click.IntRange(1), metavar="N", help="Most runs at a time; all at once if not given.")
 @click.option("--dry-run", is_flag=True, help="Print the array's script and name the runs; make and submit nothing.")
 def sweep(

@@ -66,7 +66,7 @@ def describe_data(seen: Seen) -> str:
     """The data in one sentence."""
     judged = ", answers that are judged" if seen.judged else ""
     if not seen.labels:
-        where = "" if judged else f" in {listing(seen.columns)}; --answer COLUMN names where they stand"
+        where = "" if judged else f" in {listing(seen.columns)}; --answer COLUMN names the column that has them"
         return f"{seen.rows:,} rows{judged}, no labels found{where}"
     names = {"number": "numbers", "mathematics": "mathematics", "short": "short texts", "text": "long texts"}
     examined = sum(seen.kinds.values())

@@ -193,7 +193,7 @@ class ClusterSection(Section):
     cpus_per_gpu: Positive = 8
     """CPUs requested per GPU."""
     sbatch: tuple[Name, ...] = ()
-    """Further options of sbatch, one each; `--mem=…`, `--gres=gpu:a100:GPUS`, `--output=…` take the place of ours."""
+    """Further options of sbatch, one each; `--mem=…`, `--gres=gpu:a100:GPUS`, `--output=…` replace the script's own."""
     setup: tuple[Name, ...] = ()
     """Shell lines that make the environment ready on a node, e.g. `module load cuda`, `source .venv/bin/activate`."""
     signal_seconds: Annotated[int, Field(ge=60)] = 300
@@ -221,7 +221,7 @@ class SiteSection(Section):
     time: TimeLimit | None = None
     """Slurm's `--time`."""
     sbatch: tuple[Name, ...] = ()
-    """Further options of sbatch, one each; `--mem=…`, `--gres=gpu:a100:GPUS`, `--output=…` take the place of ours."""
+    """Further options of sbatch, one each; `--mem=…`, `--gres=gpu:a100:GPUS`, `--output=…` replace the script's own."""
     modules: tuple[Name, ...] = ()
     """Environment modules to load, in this order."""
     activate: tuple[Name, ...] = ()

@@ -41,7 +41,7 @@ def local_paths(config: RunConfig) -> list[str]:
         stated.model.adapter or "",
         *(_place(source.name_or_path) for source in sources),
         *(text for text in (stated.data.system_prompt, stated.data.chat_template) if text and _exists(text)),
-        # A function's file may import what lies beside it.
+        # A function's file may import its neighbours.
         *(os.path.dirname(function.name.rpartition(":")[0]) for function in functions),
     ]
     return list(dict.fromkeys(path for path in found if path.startswith("/")))

@@ -194,7 +194,7 @@ def unknown_setting(path: DottedPath) -> str:
     if meant:
         return f"unknown setting; did you mean {' or '.join(map(dotted, meant))}?"
     if section_at(path[:-1]) is GrpoSection:
-        return "neither a setting of ours nor a field of TRL's GRPOConfig; check its spelling, or remove it"
+        return "neither a setting of grpo-dist nor a field of TRL's GRPOConfig; check its spelling, or remove it"
     return f"unknown setting; {_listing(path[:-1])}"
 
 

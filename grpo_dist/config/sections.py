@@ -333,7 +333,7 @@ class RewardsSection(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.gold_completion is not None and "{answer}" not in self.gold_completion:
-            yield ("gold_completion",), "says nowhere where the answer stands; write {answer} there"
+            yield ("gold_completion",), "does not say where the answer goes; write {answer} there"
         if not any(function.weight for function in self.functions):
             yield ("functions",), "every function weighs 0, so nothing would be learnt; give one of them a weight"
 

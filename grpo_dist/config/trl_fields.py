@@ -183,7 +183,7 @@ _BATCH = (
 )
 _PROCESSES = "the launcher decides how processes work together; set distributed.num_processes or cluster.gpus_per_node"
 _PRECISION = "follows from the model; set model.dtype"
-_GENERATION = "who generates is stated in rollout.backend; remove it"
+_GENERATION = "rollout.backend says who generates; remove it"
 _EVALUATION = "base and trained model are compared after training; see evaluation.enabled and evaluation.num_problems"
 _BEST = "nothing is evaluated during training, so the last checkpoint counts; remove it"
 _EXPORT = "a run writes to its own directory alone; remove it and upload the adapter afterwards"
@@ -221,7 +221,7 @@ OWNED: dict[str, str] = {
     "fp16_full_eval": _PRECISION,
     "model_init_kwargs": "set model.model_init_kwargs",
     "trust_remote_code": "set model.trust_remote_code",
-    "reward_weights": "a weight stands beside its function; set rewards.functions.0.weight",
+    "reward_weights": "a weight is set with its function; set rewards.functions.0.weight",
     "use_vllm": _GENERATION,
     "vllm_mode": _GENERATION,
     "vllm_model_impl": _GENERATION,

@@ -266,7 +266,7 @@ class _Walk:
     def _guard(self, node: Node, path: DottedPath, outer: tuple[Node, ...]) -> None:
         what = None
         if any(node is one for one in outer):
-            what = "this alias stands inside what it stands for; write the settings out"
+            what = "this alias is inside what it refers to; write the settings out"
         elif len(outer) >= MAX_DEPTH:
             what = TOO_DEEP
         elif len(self.places) >= MAX_VALUES:
@@ -279,8 +279,8 @@ class _Walk:
         for key, value in node.value:
             problem = _key_problem(key, value, flow=bool(node.flow_style))
             if problem is None and key.value in lines:
-                first = f", the first time in line {lines[key.value]}" if lines[key.value] != _line(key) else ""
-                problem = f"stated twice{first}; remove one"
+                first = f", first in line {lines[key.value]}" if lines[key.value] != _line(key) else ""
+                problem = f"set twice{first}; remove one"
             if problem:
                 self._refuse(key, (*path, *_key_name(key)), problem)
                 continue

@@ -1,6 +1,6 @@
 """Looks at local data and reward files before anything is started, without `datasets` and without running a reward.
 
-Everything that is missing is told at once, with settings that mend all of it. What needs all rows, or the Hub, is left
+Everything that is missing is reported at once, with settings that fix it. What needs all rows, or the Hub, is left
 to the preparation.
 """
 
@@ -33,7 +33,7 @@ Setting = str | Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Lack:
-    """Something that is missing, and settings that mend it, if any are likely."""
+    """Something that is missing, and settings that fix it, if any are likely."""
 
     what: str
     settings: Mapping[str, Setting] = field(default_factory=dict)

@@ -19,7 +19,7 @@ def read_exactly() -> None:
     """Make `datasets` read JSON cells with Python's parser, in this process.
 
     Its own rounds floats, refuses small ones and turns integers of more than 64 bits into text. A subclass of `Json`
-    would not last: the features of joined columns are made anew.
+    would not last: the features of joined columns are made again.
     """
     from datasets import Json
 

@@ -222,7 +222,7 @@ def prepare(
     text = system_prompt(section)
     accepts_system = template_accepts_system(model.render)
     if text is not None and not accepts_system:
-        tally.note("the chat template has no system role: the system prompt stands before the first user message")
+        tally.note("the chat template has no system role: the system prompt comes before the first user message")
     add_system = system_adder(text, accepts_system)
     loaded, loaded_heldout = _load(section, hold_out, rows)
     train = to_problems(loaded, section, add_system, need_answers, tally, reads)

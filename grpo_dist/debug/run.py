@@ -95,9 +95,9 @@ def _truncation(config: RunConfig, debug: Debug, share: float) -> Finding:
 def _zero_variance(debug: Debug, share: float) -> Finding:
     name = "zero-variance"
     if debug.small:
-        what = f"not known: with random weights {share:.0%} of groups have all rewards alike"
+        what = f"not known: with random weights {share:.0%} of groups have identical rewards"
         return Finding(name, "warning", what, SAMPLE)
-    what = f"{share:.0%} of groups have all rewards alike and teach nothing"
+    what = f"{share:.0%} of groups have identical rewards and teach nothing"
     return Finding(name, "warning", what, BAND) if share > MOST_EQUAL else Finding(name, "ok", what)
 
 
@@ -116,7 +116,7 @@ def longest_batch_findings(debug: Debug, planned: LaunchPlan, longest: Mapping[s
     )
     peak, planned_bytes = longest["peak_bytes"], _trainer_bytes(debug.plan)
     if peak is None:
-        yield Finding(name, "ok", f"{what}; a CPU cannot tell the memory of a GPU{_cluster_memory(planned)}")
+        yield Finding(name, "ok", f"{what}; a CPU does not show a GPU's memory{_cluster_memory(planned)}")
     elif debug.small or planned_bytes is None:
         yield Finding(
             name, "ok", f"{what}; peak {gib(peak)}, which says nothing of the large model{_cluster_memory(planned)}"
@@ -243,7 +243,7 @@ def _check_free(run: RunDirectory) -> None:
         return
     if not run.debug.exists():
         raise RunDirectoryError(
-            f"{run.path}: a run stands there already, and it is no debug run",
+            f"{run.path}: there is a run already, and it is no debug run",
             hint="choose another place for this one with --output DIR",
         )
     with run.locked():

@@ -185,7 +185,7 @@ def _name() -> Finding:
     except OSError as error:
         return Finding("host-name", "error", f"{name} does not resolve: {error}", f"getent hosts {name}")
     if address.startswith("127."):
-        what = f"{name} is {address} here: other nodes would be told to meet at themselves"
+        what = f"{name} is {address} here: other nodes would look for it on themselves"
         return Finding("host-name", "warning", what, f"take {name} off the {address} line of /etc/hosts")
     return Finding("host-name", "ok", f"{name} is {address}")
 

@@ -90,7 +90,7 @@ def unsloth_missing(*, on_cpu: bool) -> str | None:
     """Why the installed Unsloth cannot train; None if it can. It is not imported."""
     found = installed(UNSLOTH.name)
     if found is None:
-        return f"Unsloth is not installed beside {sys.executable}"
+        return f"Unsloth is not installed for {sys.executable}"
     if not UNSLOTH.covers(found):
         return f"Unsloth {found} is not among the supported versions {UNSLOTH.requirement}"
     if on_cpu and numbers(found) < UNSLOTH_ON_CPU:

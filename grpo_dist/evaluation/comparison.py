@@ -50,7 +50,7 @@ class Paired:
         Wilson's score interval (Wilson 1927, JASA 22:209) on an effective number of problems, which for single
         outcomes is their number. For means of several it follows from the spread between problems, as for clustered
         samples (Korn and Graubard 1998, Survey Methodology 24:193; Dean and Pagano 2015, J. Surv. Stat. Methodol.
-        3:484), and lies between the number of problems and that of all samples.
+        3:484), and is between the number of problems and that of all samples.
         """
         mean = float(np.mean(values))
         return Interval(mean, *_wilson(mean, self._effective(values, samples), self._z))

@@ -143,7 +143,7 @@ class Client:
             while not (await asyncio.wait({task}, timeout=silence))[0]:
                 stalled = (await self.status())["stalled_seconds"]
                 if stalled > self.timeouts.progress:
-                    raise ReplicaFailed(f"its engine has brought forth nothing for {stalled:.0f} s")
+                    raise ReplicaFailed(f"its engine has produced nothing for {stalled:.0f} s")
                 silence = min(silence, STATUS_SECONDS)
             return task.result()
         finally:
@@ -198,7 +198,7 @@ def _hint(reason: str) -> str:
     if "length" in reason or "too long" in reason:
         return "prompt and completion together are too long: lower data.max_prompt_length or grpo.max_completion_length"
     if "NaN" in reason:
-        return "training has diverged: begin anew with a lower grpo.learning_rate or grpo.max_grad_norm"
+        return "training has diverged: start again with a lower grpo.learning_rate or grpo.max_grad_norm"
     return "the server's log has more (logs/attempt-N/replica-*.log in the run directory)"
 
 

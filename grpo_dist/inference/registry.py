@@ -59,7 +59,7 @@ def make_key(directory: Path) -> str:
 
 
 def _key_of_another_node(directory: Path) -> str:
-    """The key, which the other node may be writing just now; one that was never finished is written anew."""
+    """The key, which the other node may be writing just now; one that was never finished is written again."""
     until = time.monotonic() + KEY_SECONDS
     while len(key := read_key(directory)) < 2 * KEY_BYTES:
         if time.monotonic() > until:

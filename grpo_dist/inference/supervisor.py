@@ -61,7 +61,7 @@ CAUSES = (
     PORT_TAKEN,
     KnownError(
         r"(?m)No module named '?vllm'?$|PackageNotFoundError: .*vllm",
-        "vLLM is not installed beside this Python",
+        "vLLM is not installed for this Python",
         "pip install 'grpo-dist[vllm]'",
     ),
     KnownError(
@@ -73,7 +73,7 @@ CAUSES = (
     KnownError(
         r"is less than requested memory for kv",
         "this machine's memory is used by something else",
-        "free some: a replica on CPU takes VLLM_CPU_KVCACHE_SPACE GiB (1 unless set) beside the model",
+        "free some: a replica on CPU takes VLLM_CPU_KVCACHE_SPACE GiB (1 unless set) in addition to the model",
     ),
     KnownError(
         r"OutOfMemoryError|out of memory|less than desired GPU memory utilization|Cannot allocate memory",

@@ -69,6 +69,6 @@ def check_packages(trackers: Sequence[str]) -> None:
         )
     if missing := [name for name in TRAINING_PACKAGES if find_spec(name) is None]:
         raise LaunchError(
-            f"training needs {', '.join(missing)}, not installed beside {sys.executable}",
+            f"training needs {', '.join(missing)}, not installed for {sys.executable}",
             hint="pip install 'grpo-dist[train]'",
         )

@@ -98,7 +98,7 @@ def _check_same(config: RunConfig, work: RunDirectory) -> None:
         listed = listed_differences(differences, "there")
         raise RunDirectoryError(
             f"{work.path}: holds answers of another configuration:\n{listed}",
-            hint="go on with the one it was begun with, choose another --output, or remove that directory",
+            hint="continue with the one it was started with, choose another --output, or remove that directory",
         )
 
 

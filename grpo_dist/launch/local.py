@@ -54,7 +54,7 @@ def open_run(config: RunConfig, path: Path, *, resume: bool) -> tuple[RunDirecto
     check_backend(config)
     if run.exists() and not resume:
         raise RunDirectoryError(
-            f"{path}: a run stands there already",
+            f"{path}: there is a run already",
             hint="continue it with --resume, or start another with --output DIR",
         )
     create_or_resume(config, plan, run, resume_command=f"grpo-dist run {run.config} --output {path} --resume")
@@ -165,7 +165,7 @@ def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str)
     if outcome.code == 0 and stage.result.exists():
         return
     if outcome.code == RolloutsGone.exit_code:
-        raise RolloutsGone(f"the {stage.name} stage stopped, and what is done stands: {outcome.reason}\n  log: {log}")
+        raise RolloutsGone(f"the {stage.name} stage stopped, and what is done is kept: {outcome.reason}\n  log: {log}")
     if outcome.code == 0 and (step := stopped_at(log.parent)) is not None:
         raise Stopped(step)
     ended = ended_by(outcome.code) if outcome.code else f"ended without {stage.result}"
@@ -180,7 +180,7 @@ def _check_outcome(stage: Stage, outcome: ProcessOutcome, log: Path, retry: str)
 
 def _to_mend(running: str) -> str:
     """What to do first, given the reward functions that were running."""
-    return LOOK_INTO_REWARD if running else "mend the cause"
+    return LOOK_INTO_REWARD if running else "fix the cause"
 
 
 def check_local(plan: LaunchPlan, command: str) -> None:

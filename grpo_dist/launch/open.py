@@ -87,7 +87,7 @@ def asks_for_more(config: RunConfig, run: RunDirectory) -> bool:
 
 
 def _has_more_time(before: RunConfig, now: RunConfig, run: RunDirectory) -> bool:
-    """Whether grpo.max_time ended the run, and the new one lets it go on."""
+    """Whether grpo.max_time ended the run, and the new one lets it continue."""
     checkpoint, limit = newest_sealed(run.checkpoints), now.grpo.max_time
     if before.grpo.max_time == limit or checkpoint is None or not run.adapter.exists():
         return False
@@ -238,7 +238,7 @@ def _check_process_count(plan: LaunchPlan, run: RunDirectory) -> None:
     if was == now:
         return
     raise PlanError(
-        f"{run.path}: the optimizer of step {step_of(checkpoint)} lies in {was} parts, one for each process of "
+        f"{run.path}: the optimizer of step {step_of(checkpoint)} is in {was} parts, one for each process of "
         f"distributed.strategy {plan.strategy}; {now} processes cannot take it up",
         hint=f"continue on {before.topology.nodes} nodes × {before.topology.gpus_per_node} GPUs, "
         f"or start a new run with --output DIR",

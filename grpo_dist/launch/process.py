@@ -26,7 +26,7 @@ from grpo_dist.run.directory import RunDirectory
 
 GRACE_SECONDS = 20.0
 IDLE_SECONDS = 10.0
-"""For the last output, once a process has ended; descendants that it left behind may hold the output open for ever."""
+"""For the last output, once a process has ended; descendants that it left behind may hold the output open forever."""
 TICK_SECONDS = 0.5
 
 
@@ -166,7 +166,7 @@ def _lines(process: Started, relay: ProgressRelay, watch: Callable[[Started], No
             yield from (line + b"\n" for line in lines)
         if process.poll() is None:
             watch(process)
-        else:  # whether or not anything is printed: a program that a reward left behind may print for ever
+        else:  # whether or not anything is printed: a program that a reward left behind may print forever
             ended = ended or time.monotonic()
             since = time.monotonic() - ended
     if rest:

@@ -58,7 +58,7 @@ def supervisor_of(path: Path, node: int, host: str, logs: Path, say: Callable[[s
 def _prepared(run: RunDirectory, path: Path) -> tuple[RunConfig, LaunchPlan]:
     if not run.exists() or not run.plan.is_file():
         raise RunDirectoryError(
-            f"{path}: no run stands there (config.yaml and plan.json are missing)",
+            f"{path}: there is no run (config.yaml and plan.json are missing)",
             hint=f"make one: grpo-dist render CONFIG --output {path}",
         )
     config = load_config(run.config)

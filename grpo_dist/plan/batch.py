@@ -81,7 +81,7 @@ class PlanRefusal(PlanError):
     ) -> None:
         super().__init__(
             message,
-            hint=otherwise or "too much is wrong at once for a few settings to mend it: begin with fewer demands",
+            hint=otherwise or "too much is wrong at once for a few settings to fix it: begin with fewer demands",
         )
         self.ways = ways
         self.also = also

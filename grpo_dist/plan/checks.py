@@ -124,7 +124,7 @@ def _of_the_device(basis: PlanInputs) -> Iterator[Contradiction]:
         )
     if on_cpu and config.distributed.strategy == "fsdp2":
         yield Contradiction(
-            "distributed.strategy: Accelerate runs fsdp2 on CPU as plain DDP without a word",
+            "distributed.strategy: Accelerate runs fsdp2 on CPU as plain DDP, and does not say so",
             _set("distributed.strategy", "ddp", "zero2", "zero3"),
         )
     if on_cpu and extra(config, "tf32"):

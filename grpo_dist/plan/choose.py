@@ -115,7 +115,7 @@ def _why(machines: Machines) -> str:
         return f"rollout.nodes: {machines.rollout_nodes} nodes cannot be set apart on CPU; servers share the nodes"
     if stated is not None and gpus and stated > nodes * gpus:
         return (
-            f"distributed.num_processes: {stated} processes stated, but {machines} = {nodes * gpus}; each GPU runs one"
+            f"distributed.num_processes: {stated} processes are set, but {machines} = {nodes * gpus}; each GPU runs one"
         )
     if stated is not None and stated % nodes:
         return f"distributed.num_processes: {stated} processes do not share out evenly over {nodes} nodes"
@@ -145,7 +145,7 @@ def _why_not_apart(machines: Machines) -> str:
     ]
     return (
         f"{machines} cannot be shared out with {', '.join(stated)}: each training node runs the same number of "
-        f"processes, a replica lies on one node, and either whole nodes generate or the same number of GPUs on each"
+        f"processes, a replica is on one node, and either whole nodes generate or the same number of GPUs on each"
     )
 
 
@@ -208,7 +208,7 @@ def _fastest(basis: PlanInputs, machines: Machines, completions: int) -> Chosen:
     if basis.architecture is None:
         total = machines.nodes * machines.gpus_per_node
         split = min(splits(machines, completions), key=lambda split: abs(split.rollout_gpus * USUAL_SHARE - total))
-        why = f"about one GPU in {USUAL_SHARE} generates, for want of the model's shape"
+        why = f"about one GPU in {USUAL_SHARE} generates, because the model's shape is unknown"
         return Chosen(split, f"{_numbers(split)}: {why}", None)
     limit = basis.config.distributed.max_per_device_train_batch_size
     first = _first_that_fits(basis, basis.architecture, machines, limit)

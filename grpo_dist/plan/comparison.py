@@ -95,7 +95,7 @@ def _on_engines(basis: PlanInputs, engine: RolloutSetup, engines: int) -> Compar
     if not max_concurrency(engine):
         raise PlanRefusal(
             f"evaluation.max_completion_length: an engine of the comparison has no room for a text of "
-            f"{engine.max_model_len:,} tokens beside its weights",
+            f"{engine.max_model_len:,} tokens in addition to its weights",
             (Alternative({"evaluation.max_completion_length": None}), *_off()),
         )
     at_once = 4 * RolloutSetup.max_num_seqs

@@ -234,7 +234,7 @@ def _rollouts(config: RunConfig, machine: DebugMachine, trial: _Trial) -> Iterat
 def _without_vllm(machine: DebugMachine) -> str:
     if machine.gpu is None:
         return "a debug run takes vLLM on a GPU only"
-    return f"vLLM does not fit beside training on {machine}" if machine.vllm else "vLLM is not installed here"
+    return f"vLLM does not fit next to training on {machine}" if machine.vllm else "vLLM is not installed here"
 
 
 def _steps(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
@@ -266,7 +266,7 @@ def _optimizer(config: RunConfig, machine: DebugMachine) -> Iterator[_Wish]:
         stated["warm_start.optim"] = config.warm_start.optim
     for setting, optim in stated.items():
         if machine.gpu is None and optim not in OF_PYTORCH:
-            yield _Wish(setting, "adamw_torch", f"{optim} needs a GPU, or a package beside PyTorch")
+            yield _Wish(setting, "adamw_torch", f"{optim} needs a GPU, or a package other than PyTorch")
         elif optim.endswith("layerwise"):
             yield _Wish(setting, optim.removesuffix("_layerwise"), "cannot accumulate gradients")
     for name in ON_GPUS_ONLY if machine.gpu is None else ():

@@ -81,7 +81,7 @@ def _longest_prompt(config: RunConfig, completion: int, positions: int | None) -
         return left, "model.max_length − the longest completion"
     if positions is not None and positions - completion <= LONGEST_PROMPT:
         return max(1, positions - completion), "the model's positions − the longest completion"
-    return LONGEST_PROMPT, "assumed: nothing stated bounds a prompt; set data.max_prompt_length"
+    return LONGEST_PROMPT, "assumed: no setting bounds a prompt; set data.max_prompt_length"
 
 
 Found = TypeVar("Found")

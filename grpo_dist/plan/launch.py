@@ -279,9 +279,9 @@ def read_plan(run: RunDirectory) -> LaunchPlan:
     """The plan of a run.
 
     Raises:
-        RunDirectoryError: plan.json is missing or damaged; resuming the run writes it anew.
+        RunDirectoryError: plan.json is missing or damaged; resuming the run writes it again.
     """
-    way_out = f"grpo-dist run {run.config} --output {run.path} --resume writes it anew"
+    way_out = f"grpo-dist run {run.config} --output {run.path} --resume writes it again"
     found = read_json(run.plan, way_out)
     try:
         return LaunchPlan.from_json(json.dumps(found))

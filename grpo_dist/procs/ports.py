@@ -1,6 +1,6 @@
 """Free ports, for jobs and for rollout servers, and the network interface with an address.
 
-All ports lie in PORTS, below the ephemeral range, so that no outgoing connection takes one between check and use.
+All ports are in PORTS, below the ephemeral range, so that no outgoing connection takes one between check and use.
 """
 
 from __future__ import annotations

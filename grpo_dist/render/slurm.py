@@ -116,7 +116,7 @@ RUNTIMES = {
 
 OPENED = """\
 [ -d "$attempt" ] || {
-  echo "Error: $run lies in the container alone: choose a directory that cluster.container.mounts has" >&2
+  echo "Error: $run exists only in the container: choose a directory that cluster.container.mounts has" >&2
   exit 2
 }
 """

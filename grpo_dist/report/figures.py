@@ -168,7 +168,7 @@ def _correction(log: Log) -> LineChart:
         log.trace("effective sample", summary.EFFECTIVE_SAMPLE),
         log.trace("completions weighed below 0.1", summary.LOW_WEIGHT),
     )
-    note = "What importance-sampling correction leaves: 100 % when all weights are alike."
+    note = "What importance-sampling correction leaves: 100 % when all weights are equal."
     return LineChart("Effective sample", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
 
 

@@ -238,7 +238,7 @@ def _meant(path: Path) -> str:
     names = [run.name for run in beside]
     near = closest(path.name, names)
     question = f"did you mean {path.parent / near}? " if near else ""
-    return f"{question}Runs beside it: {first_few(beside, SHOWN)}"
+    return f"{question}Other runs there: {first_few(beside, SHOWN)}"
 
 
 def _runs_in(folder: Path, *, sweeps: bool = False) -> list[Path]:

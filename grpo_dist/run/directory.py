@@ -348,7 +348,7 @@ def damaged(path: Path, what: str, way_out: str = "") -> RunDirectoryError:
     """The error for a file of a run that cannot be used."""
     there = shlex.quote(str(path))
     return RunDirectoryError(
-        f"{path}: damaged, {what}", hint=way_out or f"move it away (mv {there} {there}.damaged) and go on without it"
+        f"{path}: damaged, {what}", hint=way_out or f"move it away (mv {there} {there}.damaged) and continue without it"
     )
 
 

@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 120.0
 """Slurm's programs themselves retry for a while if slurmctld does not answer."""
 
 KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-NO_SLURM = "log in where Slurm is (or mend PATH); without Slurm, `grpo-dist run CONFIG` trains on this machine"
+NO_SLURM = "log in where Slurm is (or fix PATH); without Slurm, `grpo-dist run CONFIG` trains on this machine"
 NO_CONTROLLER = "slurmctld does not answer: scontrol ping; try again later"
 
 Advice = Callable[[str], str | None]
@@ -47,10 +47,10 @@ def call(program: str, *arguments: str, stdin: str = "", advice: Advice = lambda
     except subprocess.TimeoutExpired as error:
         what = f"{program} has not answered for {TIMEOUT_SECONDS:.0f} s"
         raise SlurmError(
-            what, hint="does slurmctld run? scontrol ping; squeue --me shows whether a job came of it"
+            what, hint="does slurmctld run? scontrol ping; squeue --me shows whether a job was made"
         ) from error
     if done.returncode:
-        words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}, without a word"
+        words = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode} and no message"
         quoted = "\n".join(f"  | {line}" for line in words.splitlines())
         silent = "contact slurm controller" in words.lower()
         raise SlurmError(f"{program} refused:\n{quoted}", hint=NO_CONTROLLER if silent else advice(words))
@@ -83,8 +83,8 @@ ADVICE = {
     "node configuration": "fit cluster.nodes, gpus_per_node, cpus_per_gpu and constraint to the partition: "
     "sinfo --format='%P %D nodes, %c CPUs, %m MB, %G, %f'",
     "memory": "set --mem in cluster.sbatch to what the nodes have: sinfo --format='%P %m MB'",
-    "unrecognized option": "mend cluster.sbatch; sbatch --help lists the options",
-    "invalid option": "mend cluster.sbatch; sbatch --help lists the options",
+    "unrecognized option": "fix cluster.sbatch; sbatch --help lists the options",
+    "invalid option": "fix cluster.sbatch; sbatch --help lists the options",
 }
 """Part of Slurm's error message → what to type; the first match counts."""
 

@@ -148,7 +148,7 @@ def _record_start(run: RunDirectory, attempt: Path, allocation: Allocation, fiel
 def _refusal_recorded(run: RunDirectory, allocation: Allocation, fields: Mapping[str, str]) -> Iterator[None]:
     """Leave an attempt with the reason for `status` and `logs` when a run that exists is refused.
 
-    Not when another job or process has the run: that one is none of ours.
+    Not when another job or process has the run: that one is not this run's.
     """
     try:
         yield
@@ -199,7 +199,7 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
         try:
             outcome = _missing_outcome(run, attempt, code)
         except OSError as error:
-            print(f"{attempt} cannot be written: {error.strerror}; mend that, then submit again", file=sys.stderr)
+            print(f"{attempt} cannot be written: {error.strerror}; fix that, then submit again", file=sys.stderr)
             return FAILED
         print(outcome.why, file=sys.stderr)
     outcome = _explained(run, attempt, outcome)
@@ -219,7 +219,7 @@ def _missing_outcome(run: RunDirectory, attempt: Path, code: int) -> AttemptOutc
         why = f"ended by Slurm: the first node had no time to say more (srun's exit code: {code})"
         outcome = AttemptOutcome(TRY_AGAIN, why, newest_step(run.checkpoints))
     else:
-        why = f"the supervisor of the first node ended without a word (srun's exit code: {code})"
+        why = f"the supervisor of the first node ended without a message (srun's exit code: {code})"
         outcome = AttemptOutcome(TRY_AGAIN if code else FAILED, why, newest_step(run.checkpoints))
         for path in (run.failure, attempt / run.failure.name):
             write_json(path, {"role": "node", "node": 0, "why": why, "cause": None, "hint": None})
@@ -244,7 +244,7 @@ def _explained(run: RunDirectory, attempt: Path, outcome: AttemptOutcome) -> Att
     elif failure["role"] == "node" and (refused := SRUN_REFUSES.search(said)) and not re.search(SRUN_PASSING, said):
         why, hint = (
             f"srun refuses: {refused[0]}",
-            "mend the options of the job: cluster.sbatch, or what sbatch was given",
+            "fix the options of the job: cluster.sbatch, or what sbatch was given",
         )
     else:
         return outcome

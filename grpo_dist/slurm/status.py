@@ -46,7 +46,7 @@ class JobRecord:
     """What the batch script prints goes to this file."""
 
     def is_of(self, job: QueuedJob) -> bool:
-        """Whether this is the job. Slurm may begin its numbers anew, and each cluster has its own."""
+        """Whether this is the job. Slurm may start its numbers again, and each cluster has its own."""
         if job.job_id != self.job_id or (self.cluster and job.cluster and self.cluster != job.cluster):
             return False
         if self.directory and Path(self.directory).resolve() != job.directory.resolve():

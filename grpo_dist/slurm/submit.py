@@ -121,7 +121,7 @@ def _check_open(run: RunDirectory, config: RunConfig, *, resume: bool) -> None:
     if not resume:
         _check_not_queued(run)
         raise RunDirectoryError(
-            f"{run.path}: a run stands there already",
+            f"{run.path}: there is a run already",
             hint="continue it with --resume, or start another with --output DIR",
         )
 

@@ -64,7 +64,7 @@ def sweep_runs(config: str, overrides: Sequence[str], site: SiteSection | None) 
             refused.append(f"{' '.join(settings) or config}: {error}")
     if refused:
         what = f"{len(refused)} of {len(combinations)} runs of this sweep cannot run; none is submitted"
-        raise ConfigError("\n".join([what, *refused]), hint="mend these, or leave their values out")
+        raise ConfigError("\n".join([what, *refused]), hint="fix these, or leave their values out")
     return found
 
 
@@ -105,7 +105,7 @@ def submit_sweep(path: Path, config: str, found: Sequence[SweepRun], throttle: i
     if sweep.path.exists():
         job = read_job(sweep)
         raise RunDirectoryError(
-            f"{path}: something stands there already{f', submitted as job {job.job_id}' if job else ''}",
+            f"{path}: already exists{f', submitted as job {job.job_id}' if job else ''}",
             hint="start another sweep with --output DIR; one run of a sweep is continued with "
             "grpo-dist submit RUN/config.yaml --output RUN --resume",
         )
@@ -160,7 +160,7 @@ def _choices(override: str) -> list[str]:
     if "" in values and len(values) > 1:
         raise ConfigError(f"--set {override}: a value is missing between two commas", hint=f"--set {name}=1,2,3")
     if repeated := next((value for value in values if values.count(value) > 1), None):
-        raise ConfigError(f"--set {override}: {repeated} stands there twice", hint="remove one")
+        raise ConfigError(f"--set {override}: {repeated} is there twice", hint="remove one")
     return [f"{name}={value}" for value in values]
 
 

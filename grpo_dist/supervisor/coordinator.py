@@ -304,7 +304,7 @@ class Coordinator:
         """Slurm is ending the job, or about to. A reason that the batch script wrote is more exact, so it is kept.
 
         Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines,
-        and where Slurm does not tell the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
+        and where Slurm does not give the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
         for in a task of its own, because Slurm may take long to answer.
         """
         self.terminated = True
@@ -350,7 +350,7 @@ class Coordinator:
                 self.deadline = min(self.deadline, now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS))
             if now > self.deadline:
                 what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
-                raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before stands")
+                raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before is kept")
 
     async def _apply_kill_wait(self) -> None:
         """SIGTERM starts either the grace time of a preemption or the end of the job; only Slurm knows which."""

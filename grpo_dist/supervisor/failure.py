@@ -59,8 +59,8 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
 """(pattern in the last lines, likely cause, what to do); the first pattern that matches counts."""
 
 KILLED = (
-    "SIGKILL without a word is most often the memory limit: sacct -j JOB --format=State,MaxRSS or dmesg on the node "
-    "say so; ask for more with --set 'cluster.sbatch=[--mem=0]'"
+    "a SIGKILL without a message is most often the memory limit: sacct -j JOB --format=State,MaxRSS or dmesg on the "
+    "node say so; ask for more with --set 'cluster.sbatch=[--mem=0]'"
 )
 
 BROKEN_CONNECTIONS = frozenset({CAUSES[6][1], CAUSES[7][1]})

@@ -168,7 +168,7 @@ def problems(nodes: Sequence[NodeInfo], plan: LaunchPlan, run: Path, checkpoint_
         yield f"planned for {plan.topology.nodes} nodes, {len(nodes)} came"
     for node in nodes:
         if node.run is None:
-            yield f"{node.host}: {run} is not there; it has to lie on a file system all nodes see"
+            yield f"{node.host}: {run} is not there; it must be on a file system that all nodes see"
         elif node.run != head.run:
             yield f"{node.host}: reads another config.yaml or plan.json in {run} than {head.host}"
         if node.code != head.code:

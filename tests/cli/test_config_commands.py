@@ -71,7 +71,7 @@ def test_init_leaves_what_is_there_alone():
     Path("grpo.yaml").write_text("mine")
     result = run("init")
     assert result.exit_code == 2
-    assert result.output == ("Error: grpo.yaml: something stands there already\n  → grpo-dist init OTHER-NAME.yaml\n")
+    assert result.output == ("Error: grpo.yaml: already exists\n  → grpo-dist init OTHER-NAME.yaml\n")
     assert Path("grpo.yaml").read_text() == "mine"
 
 

@@ -61,7 +61,7 @@ def test_another_band_replaces_the_file_and_one_of_another_makes_is_left_alone(a
     assert (found["kept"], found["too_hard"], found["too_easy"], found["histogram"]) == (2, 0, 2, [1, 1, 1, 0, 1])
     assert len((workplace / "tiny-filtered.jsonl").read_text().splitlines()) == 2
     (workplace / "mine.jsonl").write_text("mine")
-    assert "something stands there already" in grpo_dist("--output", "mine.jsonl", code=2).stderr
+    assert "already exists" in grpo_dist("--output", "mine.jsonl", code=2).stderr
     assert (workplace / "mine.jsonl").read_text() == "mine"
 
 

@@ -124,7 +124,7 @@ def test_without_a_job_for_the_comparison_the_sweep_stands(slurm, workplace):
     assert (workplace / "runs" / "tiny-sweep" / "job.json").exists()
 
 
-@pytest.mark.parametrize(("values", "told"), [("1,,2", "missing between two commas"), ("1,2,1", "stands there twice")])
+@pytest.mark.parametrize(("values", "told"), [("1,,2", "missing between two commas"), ("1,2,1", "is there twice")])
 def test_slips_in_the_values_are_told(slurm, values, told):
     assert told in run("sweep", "tiny.yaml", "--set", f"grpo.seed={values}", code=2).stderr
 

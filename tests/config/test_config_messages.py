@@ -94,7 +94,7 @@ FILES = {
     "deep": (GOOD + "x: " + "[" * 5000, "x.yaml:3: nested more than 32 levels deep; is this a configuration?"),
     "alias of itself": (
         GOOD + "grpo: &a {x: *a}\n",
-        "x.yaml:3: grpo.x: this alias stands inside what it stands for; write the settings out",
+        "x.yaml:3: grpo.x: this alias is inside what it refers to; write the settings out",
     ),
     "aliases of aliases": (
         GOOD + "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
@@ -111,13 +111,13 @@ FILES = {
         "x.yaml:3: lora: tags such as !!python/object/apply:os.system are not used here; remove it",
     ),
     "false tag": (GOOD + "lora: {r: !!int x}\n", "x.yaml:3: lora.r: is not of the type its tag names; remove the tag"),
-    "stated twice": (
+    "set twice": (
         GOOD + "grpo: {seed: 1}\nlora: {r: 8}\ngrpo: {seed: 2}\n",
-        "x.yaml:5: grpo: stated twice, the first time in line 3; remove one",
+        "x.yaml:5: grpo: set twice, first in line 3; remove one",
     ),
     "number as name": (
         GOOD + "data:\n  1: a\n",
-        "x.yaml:3: data: stated twice, the first time in line 2; remove one",
+        "x.yaml:3: data: set twice, first in line 2; remove one",
     ),
     "number as name of a column": (
         "model: {name_or_path: embedded}\ndata: {name_or_path: x, columns: {1: a}}\n",
@@ -316,7 +316,7 @@ FILES = {
     ),
     "nothing like it in TRL": (
         GOOD + "grpo: {quux: 1}\n",
-        "x.yaml:3: grpo.quux: neither a setting of ours nor a field of TRL's GRPOConfig; "
+        "x.yaml:3: grpo.quux: neither a setting of grpo-dist nor a field of TRL's GRPOConfig; "
         "check its spelling, or remove it",
     ),
     "line break in a name": (
@@ -576,7 +576,7 @@ FILES = {
         "x.yaml:2: model.dtype: must be one of bfloat16, float16, float32, not 'fp16'; did you mean float16?\n"
         "x.yaml:4: grpo.top_p: must be a number > 0 and ≤ 1, not 2\n"
         "x.yaml:5: grpo.bf16: not a setting here: follows from the model; set model.dtype\n"
-        "x.yaml:7: grpo.seed: stated twice, the first time in line 6; remove one",
+        "x.yaml:7: grpo.seed: set twice, first in line 6; remove one",
     ),
 }
 

@@ -84,7 +84,7 @@ def test_cut_off_in_the_middle_it_goes_on_with_the_byte_where_it_ended(tmp_path,
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT
-        assert "the same command goes on where it ended" in err
+        assert "the same command continues where it stopped" in err
         released.set()
         first = len(served)
         found = machine.findings(endpoint, 0)
@@ -119,7 +119,7 @@ def test_a_part_that_is_not_what_it_should_be_is_fetched_anew(tmp_path, hub_root
         part.write_bytes(b"x" * part.stat().st_size)
         released.set()
         damaged = machine.findings(endpoint, 1)["model"]
-        assert "model.safetensors came damaged" in damaged["what"]
+        assert "model.safetensors arrived damaged" in damaged["what"]
         assert machine.findings(endpoint, 0)["model"]["status"] == "ok"
 
 

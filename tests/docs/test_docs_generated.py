@@ -1,4 +1,4 @@
-"""What is generated in docs/ is what the program says today; `make docs` writes it anew."""
+"""What is generated in docs/ is what the program says today; `make docs` writes it again."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_no_escape_sequence_of_a_message_reaches_the_terminal():
     assert screen.getvalue() == "\\x1b]0;owned\\x07\\x1b[2Jdone ✓\ttwo\nlines\\x9b1m\n"
 
 
-@pytest.mark.parametrize(("reason", "hint"), [("no disk", "mend the cause, then again"), (f"so {OF_NO_USE}", None)])
+@pytest.mark.parametrize(("reason", "hint"), [("no disk", "fix the cause, then again"), (f"so {OF_NO_USE}", None)])
 def test_no_one_is_told_to_repeat_what_would_fail_again(tmp_path, reason, hint):
     stage = Stage("train", (), tmp_path / "adapter", alone=False, generates=True)
     with pytest.raises(LaunchError) as told:

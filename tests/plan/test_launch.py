@@ -39,7 +39,7 @@ def test_processes_follow_the_devices(sections, processes, distributed_type, dev
 
 
 def test_more_processes_than_gpus_is_refused():
-    with pytest.raises(PlanError, match=r"2 processes stated, but 1 node × 1 GPUs = 1"):
+    with pytest.raises(PlanError, match=r"2 processes are set, but 1 node × 1 GPUs = 1"):
         plan_run(config(distributed={"num_processes": 2}))
 
 

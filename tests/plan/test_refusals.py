@@ -141,7 +141,7 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
     (
         "too many processes",
         {"cluster": NODE, "distributed": {"num_processes": 9}},
-        r"9 processes stated, but 1 node × 8",
+        r"9 processes are set, but 1 node × 8",
     ),
     (
         "layers updated in many processes",

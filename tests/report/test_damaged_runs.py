@@ -82,7 +82,7 @@ def test_a_plan_that_cannot_be_used_says_how_to_write_it_anew(tmp_path, text):
         run.plan.write_text(text)
     with pytest.raises(RunDirectoryError, match=r"plan\.json") as refused:
         read_plan(run)
-    assert "--resume writes it anew" in refused.value.hint
+    assert "--resume writes it again" in refused.value.hint
 
 
 def test_logs_that_are_a_file_are_one_error(tmp_path):

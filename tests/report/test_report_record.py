@@ -186,7 +186,7 @@ def test_a_mistyped_run_is_found_again(tmp_path: Path) -> None:
         read_run(tmp_path / "tiny-cqu")
     assert caught.value.message == f"{tmp_path / 'tiny-cqu'}: there is no such run directory"
     assert caught.value.hint == (
-        f"did you mean {tmp_path / 'tiny-cpu'}? Runs beside it: {tmp_path / 'qwen3-4b'}, {tmp_path / 'tiny-cpu'}"
+        f"did you mean {tmp_path / 'tiny-cpu'}? Other runs there: {tmp_path / 'qwen3-4b'}, {tmp_path / 'tiny-cpu'}"
     )
 
 

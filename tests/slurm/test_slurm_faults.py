@@ -172,7 +172,7 @@ def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=2)
     assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
-    assert "no step ended before the time limit; what was saved before stands" in job.text()
+    assert "no step ended before the time limit; what was saved before is kept" in job.text()
 
 
 @together

@@ -113,7 +113,7 @@ def test_what_is_done_or_would_fail_again_does_not(opened, calls, outcome):
 def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
     assert close(opened[0], "attempt-1", None, code=137) == TRY_AGAIN
     assert "scontrol requeue 7" in calls()
-    assert "ended without a word" in capsys.readouterr().err
+    assert "ended without a message" in capsys.readouterr().err
 
 
 def test_a_head_that_could_not_start_in_a_job_that_is_being_ended_is_no_failure(opened, calls, monkeypatch, capsys):

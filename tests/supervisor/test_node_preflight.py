@@ -59,7 +59,7 @@ def test_nodes_that_agree_may_start():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"run": None}, "a2: /runs/x is not there; it has to lie on a file system all nodes see"),
+        ({"run": None}, "a2: /runs/x is not there; it must be on a file system that all nodes see"),
         ({"run": "other"}, "a2: reads another config.yaml or plan.json in /runs/x than a1"),
         ({"code": "0ld"}, "a2: runs other code of grpo-dist than a1 (0ld, c0de)"),
         ({"packages": {"python": "3.11.7"}}, "a2: torch is not installed, on a1 2.13.0"),

@@ -68,7 +68,7 @@ def told(hook: Hook, found: Sequence[str]) -> str:
             f"`{hook.name}` has changed in {hook.package} {_installed(hook.package)} "
             f"(ours was written for {WRITTEN_FOR[hook.package]}); {ours} relies on it:",
             *found,
-            "docs/hooks.md says for what, and what breaks: read the new source, mend ours, then "
+            "docs/hooks.md says for what, and what breaks: read the new source, fix ours, then "
             "tests/training/hooks_*.py.",
         ]
     )

@@ -1,4 +1,4 @@
-"""Which back end a run gets, why, and what happens where Unsloth cannot be imported."""
+"""Which backend a run gets, why, and what happens where Unsloth cannot be imported."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run_with(path: Path, stated: str, **sections: Any) -> Run:
             "trl",
             "Unsloth generates in the training process, and rollout.mode is server",
         ),
-        ({"cluster": CPU}, None, "trl", "on a CPU Unsloth has to be asked for"),
+        ({"cluster": CPU}, None, "trl", "Unsloth is opt-in on a CPU"),
     ],
 )
 def test_auto(tmp_path, monkeypatch, sections, missing, name, reason):
@@ -139,7 +139,7 @@ def test_a_failed_import_begins_again_with_trl_and_says_so(tmp_path, with_unslot
     write_json(run.directory.environment, {"python": "3.11"})
     broken = "import os, torch\nos.environ['LEFT'] = 'behind'\nraise NotImplementedError('no accelerator')"
     done = with_unsloth(broken).settle(run)
-    assert "back end: Unsloth cannot be imported: no accelerator; starting again with TRL and PEFT" in done.stdout
+    assert "backend: Unsloth cannot be imported: no accelerator; starting again with TRL and PEFT" in done.stdout
     assert "settled: trl torch: False LEFT: None" in done.stdout, done.stderr  # nothing of the import is left
     noted = json.loads(run.directory.environment.read_text())
     found = {"name": "trl", "reason": "Unsloth cannot be imported: no accelerator"}
@@ -162,7 +162,7 @@ def test_what_unsloth_has_begun_to_train_trl_does_not_go_on_with(tmp_path, with_
     gone = with_unsloth("raise ImportError('gone since')")
     refused = gone.settle(run)
     assert refused.returncode == 1
-    assert "the run was begun with Unsloth. Unsloth cannot be imported: gone since" in refused.stdout
+    assert "the run was started with Unsloth. Unsloth cannot be imported: gone since" in refused.stdout
     assert "--output DIR" in refused.stdout
     assert json.loads(run.directory.environment.read_text()) == begun
     run.directory.warm_start.rmdir()

@@ -82,5 +82,5 @@ def test_what_would_stop_the_run_is_an_error_and_a_real_run_is_left_alone(cluste
 
     (clustered.cwd / "runs" / "large-debug" / "debug.json").unlink()
     refused = clustered(*command, code=2).stderr
-    assert "a run stands there already, and it is no debug run" in refused
+    assert "there is a run already, and it is no debug run" in refused
     assert "--output DIR" in refused

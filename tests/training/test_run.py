@@ -56,7 +56,7 @@ def test_a_run_leaves_all_it_promises_and_refuses_to_be_overwritten(finished):
     assert all(line["perf/tokens_per_second"] > 0 for line in program.metrics("run"))
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
     assert "step 6/6 · reward" in result.stderr
-    assert "held-out problems right" in result.stdout
+    assert "held-out problems correct" in result.stdout
     tensors = load_file(run / "adapter" / "adapter_model.safetensors")
     assert any(tensor.abs().sum() > 0 for name, tensor in tensors.items() if "lora_B" in name)
 
@@ -69,7 +69,7 @@ def test_a_run_leaves_all_it_promises_and_refuses_to_be_overwritten(finished):
     before = adapter(program, "run")
     again = ("run", str(program.config), *TRACKED, "--output", "run")
     refused = program(*again, code=2)
-    assert "a run stands there already" in refused.stderr
+    assert "there is a run already" in refused.stderr
     assert "--resume" in refused.stderr
     other = program(*again, "--resume", "--set", "grpo.learning_rate=2e-3", code=2)
     assert "grpo.learning_rate: 0.001 in the run, 0.002 now" in other.stderr

@@ -1,4 +1,4 @@
-"""Unsloth's CPU back end does the run that TRL's does: warm start, steps, checkpoints, adapter."""
+"""Unsloth's CPU backend does the run that TRL's does: warm start, steps, checkpoints, adapter."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_it_is_unsloth_that_trains(trained):
     assert "Unsloth" not in trained["trl"].log
     noted = json.loads(trained["unsloth"].run.environment.read_text())
     assert noted["backend"] == {"name": "unsloth", "reason": "model.backend is unsloth"}
-    assert "back end: Unsloth: model.backend is unsloth" in trained["unsloth"].log
+    assert "backend: Unsloth (model.backend is unsloth)" in trained["unsloth"].log
 
 
 def test_the_arguments_are_those_of_trl(trained):
@@ -203,5 +203,5 @@ def test_the_warm_start_of_filter_is_that_of_the_run(trained, tmp_path):
     config = load_config(run.config)
     work.create(render_files(config, plan_run(config)))
     log = execute("-m", "grpo_dist.training", "filter-prepare", str(work.path))
-    assert "back end: Unsloth: model.backend is unsloth" in log
+    assert "backend: Unsloth (model.backend is unsloth)" in log
     assert same(tensors(work.warm_start), tensors(run.warm_start))

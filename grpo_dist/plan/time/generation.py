@@ -144,7 +144,7 @@ def _sequences(cache: float, pool: float, lengths: Lengths, gpu: Gpu) -> int:
     if pool < needed:
         raise PlanError(
             f"one sequence of {lengths.prompt + lengths.longest:,.0f} tokens needs {needed / 1e9:.2f} GB of KV cache "
-            f"on each {gpu.name}, where {max(pool, 0) / 1e9:.2f} GB are left beside the weights",
+            f"on each {gpu.name}, where {max(pool, 0) / 1e9:.2f} GB are left after the weights",
             hint="raise gpu_memory_utilization or tensor parallelism, or shorten max_completion_length",
         )
     return max(1, int(pool / (cache * (lengths.prompt + lengths.mean))))

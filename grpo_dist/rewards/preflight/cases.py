@@ -31,7 +31,7 @@ WHAT = {
     WRONG_AGAIN: "the same, where a wrong answer was paid as gold is: a problem may have several right ones",
     UNTAGGED: "malformed: the right answer in plain words",
     UNCLOSED: "malformed: cut just before the form is complete",
-    JUNK: "malformed: the right answer, then it goes on on a new line",
+    JUNK: "malformed: the right answer, then more text on a new line",
     HEDGED: "a wrong answer and the right one, both in the form",
     TRUNCATED: "cut in the middle of the working-out",
     EMPTY: "nothing at all",

@@ -27,7 +27,7 @@ SLOW_STEP_SECONDS = 10.0
 ALIKE_SHARE = 0.5
 CUT_SHARE = 0.05
 CHEATS = (
-    ("junk-pays", JUNK, "completions may go on after the answer until they are cut; `strict_format` pays none that do"),
+    ("junk-pays", JUNK, "completions may continue after the answer until cut; `strict_format` pays none that do"),
     ("hedging-pays", HEDGED, "guessing several times is as good as knowing; `strict` counts two solutions as none"),
 )
 """(finding, case, advice) for each way to be paid like gold with less."""
@@ -127,7 +127,7 @@ def _never_vary(trial: Trial) -> Iterator[Finding]:
             "error" if one.weight and told else "warning",
             f"{one.name} {pays}, right, wrong, malformed or empty: nothing can be learnt from these"
             f"{compared(trial, 0, one, trial.cases.get(WRONG))}",
-            f"mend {one.name}, or take it out of rewards.functions; if it pays for another form, {OTHER_FORM}",
+            f"fix {one.name}, or take it out of rewards.functions; if it pays for another form, {OTHER_FORM}",
         )
 
 
@@ -138,7 +138,7 @@ def _cheats(trial: Trial) -> Iterator[Finding]:
     for name, case, advice in CHEATS if known else ():
         paid, gold = _mean(trial, case), _mean(trial, GOLD, len(totals(trial.functions, case)))
         if paid is not None and paid >= gold - SAME:
-            yield Finding(name, "warning", f"{WHAT[case]}: paid {paid:g}, as gold is ({gold:g})", advice)
+            yield Finding(name, "warning", f"{WHAT[case]}: paid {paid:g}, like gold ({gold:g})", advice)
     silent = _mean(trial, EMPTY)
     if silent is not None and wrong is not None and silent > wrong + SAME:
         yield Finding(
@@ -179,7 +179,7 @@ def _sampled(trial: Trial) -> Iterator[Finding]:
         yield Finding(
             "sampled-alike",
             "warning",
-            f"{alike} of {len(groups)} sampled groups are paid alike within: they teach nothing",
+            f"{alike} of {len(groups)} sampled groups have identical rewards: they teach nothing",
             "a larger group (grpo.num_generations), problems it sometimes solves, or a warm start for the form",
         )
     if trial.samples_cut > CUT_SHARE:

@@ -20,7 +20,7 @@ from grpo_dist.run.directory import write_json
 from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run
 
-ANOTHER_RUN = "mend it, or start another run with --set model.backend=trl --output DIR"
+ANOTHER_RUN = "fix it, or start another run with --set model.backend=trl --output DIR"
 NAMES = {"unsloth": "Unsloth", "trl": "TRL and PEFT"}
 
 
@@ -58,8 +58,8 @@ def select_backend(run: Run) -> Backend:
         if run.config.model.requires_unsloth:
             raise LaunchError(f"model.backend: {reason}", hint=INSTALL_UNSLOTH) from error
         if _has_trained(run):
-            raise LaunchError(f"model.backend: the run was begun with Unsloth. {reason}", hint=ANOTHER_RUN) from error
-        say(f"back end: {reason}; starting again with TRL and PEFT")
+            raise LaunchError(f"model.backend: the run was started with Unsloth. {reason}", hint=ANOTHER_RUN) from error
+        say(f"backend: {reason}; starting again with TRL and PEFT")
         write_json(run.directory.environment, {**_noted(run), "backend": asdict(Backend("trl", reason))})
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
     return backend
@@ -93,7 +93,7 @@ def choose_backend(run: Run) -> Backend:
             raise LaunchError(f"model.backend: {missing}", hint=INSTALL_UNSLOTH)
         return Backend("unsloth", "model.backend is unsloth")
     if where.on_cpu:
-        return Backend("trl", "on a CPU Unsloth has to be asked for")
+        return Backend("trl", "Unsloth is opt-in on a CPU")
     in_the_way = obstacle(run.config, where)
     reason = in_the_way.what if in_the_way else missing
     return Backend("trl", reason) if reason else Backend("unsloth", "one process trains on one GPU")

@@ -32,7 +32,7 @@ PACKAGES = (
 
 def note_environment(run: Run, backend: Backend) -> None:
     """Record in the run directory the software and hardware of the run, and report the backend."""
-    say(f"back end: {NAMES[backend.name]}: {backend.reason}")
+    say(f"backend: {NAMES[backend.name]} ({backend.reason})")
     write_json(run.directory.environment, environment(backend))
 
 

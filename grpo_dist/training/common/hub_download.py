@@ -111,7 +111,7 @@ def _check(part: Path, etag: str, file: HubFile) -> None:
             digest.update(chunk)
     if digest.hexdigest() != etag:
         part.unlink()
-        raise DataError(f"{file.repo}: {file.path} came damaged", hint="the same command fetches it anew")
+        raise DataError(f"{file.repo}: {file.path} arrived damaged", hint="the same command fetches it again")
 
 
 def _size(part: Path) -> int:

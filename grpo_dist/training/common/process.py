@@ -121,7 +121,7 @@ def _leave_soon(code: int) -> None:
 def import_lean(run: Run) -> None:
     """Before the first import of TRL or Transformers: they will not import vLLM or wandb if the run uses neither.
 
-    It stands on Transformers 5.10 to 5.17 and TRL 1.15 to 1.16, which ask `is_…_available` while they are imported and
+    It relies on Transformers 5.10 to 5.17 and TRL 1.15 to 1.16, which ask `is_…_available` while they are imported and
     import the whole of what is there. Where they ask elsewhere, this saves nothing and breaks nothing.
 
     Read in TRL 1.16, Transformers 5.17 and Accelerate 1.15. TRL's modules take `is_vllm_available` from

@@ -34,7 +34,7 @@ def build(config_class: type[Arguments], **stated: Any) -> Arguments:
 
 
 def keep_arguments() -> None:
-    """Take back what Unsloth's CPU back end does to the configurations: another optimizer, no bfloat16, …
+    """Take back what Unsloth's CPU backend does to the configurations: another optimizer, no bfloat16, …
 
     Unsloth 2026.10 wraps `__post_init__` with `functools.wraps` and marks the wrapper: `_unsloth_cpu`. Under another
     mark the wrapper stays, and the run silently trains with other settings than were stated.

@@ -11,7 +11,7 @@ from grpo_dist.training.models.load import check_target_modules, load_adapter, l
 
 
 def trainable(run: Run, adapter: Path | None = None) -> dict[str, Any]:
-    """What TRL's trainers take as `model` and `peft_config`, from the run's back end.
+    """What TRL's trainers take as `model` and `peft_config`, from the run's backend.
 
     Raises:
         ModelError: the model cannot be loaded, or has no layer the adapter is for.

@@ -76,8 +76,8 @@ class RewardWorker:
         return Finding(
             "reward-stalls",
             "error",
-            _placed(f"{self.name} holds the run up: it {what}", case),
-            f"give {self.name} a time-out of its own: a run would wait for ever",
+            _placed(f"{self.name} delays the run: it {what}", case),
+            f"give {self.name} a time-out of its own: a run would wait forever",
         )
 
     def end(self) -> None:

@@ -51,7 +51,7 @@ def _call(reward: LoadedReward, batch: Batch) -> Answer:
             FAILS,
             "error",
             f"reward '{reward.name}' raised {type(error).__name__}: {error}",
-            f"mend {reward.name}; in training it would stop the run",
+            f"fix {reward.name}; in training it would stop the run",
         )
     return values, time.perf_counter() - began
 

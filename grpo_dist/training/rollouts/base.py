@@ -7,7 +7,7 @@ TRL builds its vLLM side from names in its own modules and takes no other: for a
 
 TRL 1.16 calls `_init_vllm()` at the end of `VLLMGeneration.__init__`, so what that needs is set before
 `super().__init__`; it calls `sync_weights()` when a step has passed, and then `generate()`, on every process. If it
-synced on the main process alone, the others would wait in `together` for ever.
+synced on the main process alone, the others would wait in `together` forever.
 """
 
 from __future__ import annotations

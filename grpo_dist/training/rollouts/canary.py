@@ -133,7 +133,7 @@ class Canary:
                 f"log-probability is {served:.6f} there and {trained:.6f} in the trainer; they differ by "
                 f"{difference:.2g} on average, tolerance {self.tolerance:g}. {_cause(scores[name])}"
                 + (f"; {len(agree)} others agree" if agree else ""),
-                hint="nothing was trained on its completions; mend the cause, then continue with --resume",
+                hint="nothing was trained on its completions; fix the cause, then continue with --resume",
             )
         return max(differences.values())
 

@@ -25,7 +25,7 @@ from grpo_dist.run.directory import write_json
 
 PROGRESS_SECONDS = 1.0
 CONFIGURATION = (".json", ".txt", ".model", ".jinja")
-AGAIN = "the same command goes on where this one ended"
+AGAIN = "the same command continues where this one stopped"
 MEGABYTE = 10**6
 
 Step = tuple[str, Callable[[], str]]

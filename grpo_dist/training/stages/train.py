@@ -68,7 +68,7 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
         for damaged, wrong in damaged_after(run.directory.checkpoints, done):
-            say(f"warning: {damaged} is damaged ({wrong}); training goes on from step {done} instead")
+            say(f"warning: {damaged} is damaged ({wrong}); training continues from step {done} instead")
         discard_after(run.directory.checkpoints, done)
         metrics.truncate_after(run.directory.metrics, done)
         say(f"resuming after step {done}" if done else _opening(run))
@@ -98,7 +98,7 @@ def _loading(checkpoint: Path | None) -> Iterator[None]:
             raise
         raise ModelError(
             f"{checkpoint}: damaged, it cannot be loaded",
-            hint=f"rm -r {shlex.quote(str(checkpoint))}; training then goes on from the one before",
+            hint=f"rm -r {shlex.quote(str(checkpoint))}; training then continues from the one before",
         ) from None
 
 
@@ -136,7 +136,7 @@ def _opening(run: Run) -> str:
 
 
 def _newest(run: Run) -> Path | None:
-    """The checkpoint to resume from: if a run was extended, its last one may lie inside a generation window."""
+    """The checkpoint to resume from: if a run was extended, its last one may be inside a generation window."""
     there = newest_first(run.directory.checkpoints)
     return next((one for one in there if _is_last(one, run) or _ends_window(one, run)), None)
 

@@ -207,7 +207,7 @@ class Trainer(
         return str(Path(super()._get_output_dir(trial)) / "checkpoints")
 
     def create_model_card(self, *_arguments: Any, **_keywords: Any) -> None:
-        """None: TRL's would lie in the run directory and name no base. An export brings its own.
+        """None: TRL's would be in the run directory and name no base. An export brings its own.
 
         TRL 1.16 calls this before each checkpoint. Under another name it would write README.md into the run directory.
         """
