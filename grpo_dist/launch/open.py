@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import shutil
+from collections.abc import Mapping
 from hashlib import sha256
 
 from grpo_dist.config import RunConfig, config_differences, dump_config, load_config
@@ -136,25 +137,34 @@ WRITTEN = (*RENDERED, STARTED_FILE, DIGEST_FILE)
 SERVER_SETTINGS = ("rollout.replicas", "rollout.nodes", "rollout.tensor_parallel_size", "rollout.timeouts.")
 
 
-def create_or_resume(config: RunConfig, plan: LaunchPlan, run: RunDirectory, *, resume_command: str) -> None:
+def create_or_resume(
+    config: RunConfig,
+    plan: LaunchPlan,
+    run: RunDirectory,
+    *,
+    resume_command: str,
+    rendered: Mapping[str, str] | None = None,
+) -> None:
     """Create the run directory, or render the files of an existing run for the machines it has now.
 
     Args:
         resume_command: what to type to continue the run in the directory.
+        rendered: what `render_files` gives for this configuration and plan, if that is known already.
 
     Raises:
         RunDirectoryError: the directory holds a run of another configuration, or another process holds the run.
         PlanError: its state cannot be continued on this number of processes.
     """
+    files = {**(render_files(config, plan) if rendered is None else rendered), **started_files(config)}
     if not run.exists():
-        run.create(render_files(config, plan) | started_files(config))
+        run.create(files)
         return
     with run.locked():
         longer = _check_same_run(config, run, resume_command)
         _check_process_count(plan, run)
         if longer:
             archive_results(run)
-        _render(config, plan, run)
+        _replace(run, files)
 
 
 def started_files(config: RunConfig) -> dict[str, str]:
@@ -186,8 +196,7 @@ def _edited(run: RunDirectory) -> list[Difference]:
     return [difference for difference in found if not _may_change(difference)]
 
 
-def _render(config: RunConfig, plan: LaunchPlan, run: RunDirectory) -> None:
-    files = render_files(config, plan) | started_files(config)
+def _replace(run: RunDirectory, files: Mapping[str, str]) -> None:
     for name in WRITTEN:
         path = run.path / name
         if name not in files:

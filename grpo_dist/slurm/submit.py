@@ -84,7 +84,7 @@ def submit_run(run: RunDirectory, what: PlannedRun, *, resume: bool) -> str:
         _check_open(run, what.config, resume=resume)
         with submit_lock(run), _files_restored_on_failure(run):
             _check_not_queued(run)
-            create_or_resume(what.config, what.plan, run, resume_command=_resume_command(run))
+            create_or_resume(what.config, what.plan, run, resume_command=_resume_command(run), rendered=what.files)
             return _queue(run)
     with created(run, {**what.files, **started_files(what.config)}), submit_lock(run):
         return _queue(run)

@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
 from grpo_dist.config import load_config
+from grpo_dist.render import files
+from grpo_dist.render.slurm import job_script as slurm_script
 from grpo_dist.run.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -111,11 +113,14 @@ def test_a_job_that_was_submitted_by_hand_counts_too(slurm, workplace):
     assert "as job 77 (RUNNING)" in run("submit", "tiny.yaml", "--resume", code=2).stderr
 
 
-def test_a_run_whose_job_has_ended_is_continued_with_resume_alone(slurm, workplace):
+def test_a_run_whose_job_has_ended_is_continued_with_resume_alone(slurm, workplace, monkeypatch):
     run("submit", "tiny.yaml")
     slurm.queue(f"41|TIMEOUT|TimeLimit|0:00|node1|{workplace / 'runs' / 'tiny'}")
     assert "--resume" in run("submit", "tiny.yaml", code=2).stderr
+    rendered = []
+    monkeypatch.setattr(files, "job_script", lambda *given: rendered.append(given) or slurm_script(*given))
     assert run("submit", "tiny.yaml", "--resume", "--set", "cluster.time=2:00:00").stdout == "42\n"
+    assert len(rendered) == 1
     assert "--time=2:00:00" in (workplace / "runs" / "tiny" / "job.sh").read_text()
 
 
