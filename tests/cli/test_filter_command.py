@@ -55,7 +55,7 @@ def test_it_asks_as_training_does(asked, workplace):
     assert (drawn.num_samples, drawn.temperature, drawn.max_completion_length) == (4, None, None)
 
 
-def test_another_band_replaces_the_file_and_one_of_another_makes_is_left_alone(asked, workplace):
+def test_another_band_replaces_only_a_file_of_filter(asked, workplace):
     grpo_dist()
     found = json.loads(grpo_dist("--low", "0", "--high", "0.25", "--json").stdout)
     assert (found["kept"], found["too_hard"], found["too_easy"], found["histogram"]) == (2, 0, 2, [1, 1, 1, 0, 1])

@@ -313,7 +313,7 @@ def test_a_run_with_a_setting_since_removed_still_loads(tmp_path):
     assert load_config(tmp_path / "config.yaml").evaluation.batch_size == 3
 
 
-def test_an_override_of_thousands_of_levels_and_thousands_of_problems_are_told_shortly(tmp_path):
+def test_thousands_of_levels_or_problems_give_a_short_message(tmp_path):
     from grpo_dist.config import load_config
     from grpo_dist.errors import ConfigError
 

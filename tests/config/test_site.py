@@ -70,7 +70,7 @@ def test_every_setting_reaches_the_configuration():
     assert plain == {**ClusterSection().model_dump(mode="json"), **rest, "setup": setup}
 
 
-def test_what_the_configuration_states_wins_in_the_file_and_on_the_command_line():
+def test_the_configuration_wins_over_the_site():
     write(".config/grpo-dist/site.yaml", "partition: theirs\naccount: theirs\nqos: theirs\nactivate: [theirs]")
     cluster = loaded("cluster: {partition: mine, qos: null, setup: [mine]}", "cluster.account=mine").cluster
     assert (cluster.partition, cluster.account, cluster.qos, cluster.setup) == ("mine", "mine", None, ("mine",))

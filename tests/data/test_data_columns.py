@@ -372,7 +372,7 @@ def test_pictures_are_refused_unless_a_reward_alone_reads_them(name, cell):
     assert f"dataset_{name}" in problems(rows, columns={f"dataset_{name}": name}).column_names
 
 
-def test_a_column_that_a_reward_reads_stays_beside_the_answer_taken_from_it():
+def test_a_column_that_a_reward_reads_is_kept_with_its_answer():
     rows, section = (
         Dataset.from_list([{"question": "q", "ground_truth": "1"}]),
         DataSection(name_or_path="x", columns={"prompt": "question", "answer": "ground_truth"}),

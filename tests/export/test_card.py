@@ -77,7 +77,7 @@ def test_the_card_tells_nothing_of_where_it_was_made():
     assert "datasets" not in parts(card)[0]
 
 
-def test_a_checkpoint_has_the_metrics_up_to_its_step_and_no_comparison_of_a_later_model():
+def test_a_checkpoints_card_has_only_what_was_known_at_its_step():
     _, text = parts(model_card(RECORD, replace(EXPORT, step=10)))
     assert "as it was after step 10" in text
     assert "of 10 steps, 10 in the last" in text

@@ -86,7 +86,7 @@ def folder(tmp_path) -> Path:
     return path
 
 
-def test_an_export_is_one_commit_to_a_private_repository_without_its_record(hub, folder):
+def test_an_export_is_one_commit_to_a_private_repository(hub, folder):
     assert push(folder, "me/mine") == f"{hub.url}/me/mine/commit/abc"
     assert hub.files == {name: (folder / name).read_bytes() for name in ("README.md", "model.safetensors")}
     assert [(made["name"], made["organization"], made["visibility"]) for made in hub.created] == [

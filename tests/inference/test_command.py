@@ -100,7 +100,7 @@ def test_a_cpu_replica_shares_the_cores_and_keeps_what_the_user_set(tmp_path):
     )
 
 
-def test_a_server_reports_nothing_and_keeps_its_files_in_its_own_directory():
+def test_a_server_sends_no_statistics_and_keeps_files_to_itself():
     settings, topology = planned()
     found = env(settings, topology, (7,), {"TMPDIR": "/elsewhere", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
     assert (found["VLLM_NO_USAGE_STATS"], found["DO_NOT_TRACK"]) == ("1", "1")

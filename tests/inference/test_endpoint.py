@@ -133,7 +133,7 @@ def test_the_status_tells_what_is_served(engine, call):
     assert later["busy_seconds"] > found["busy_seconds"]
 
 
-def test_the_same_seed_gives_the_same_completions_wherever_they_are_sampled(call):
+def test_the_same_seed_gives_the_same_completions_anywhere(call):
     first, _, finish = call.generate(n=4, seed=7)
     assert set(finish) == {0, 1, 2, 3}
     assert set(finish.values()) <= {STOP, LENGTH}
@@ -195,7 +195,7 @@ def test_a_request_that_cannot_be_done_is_refused_in_words(call, request_body, s
     assert call.generate(n=1, seed=1)  # and the engine goes on
 
 
-def test_a_pushed_adapter_changes_what_is_said_and_the_base_stays_beside_it(call, adapter):
+def test_a_pushed_adapter_changes_completions_and_leaves_the_base(call, adapter):
     base = call.generate(n=4, seed=3)
     assert push(call, adapter, "policy-1")[0] == 200
     for _ in range(2):  # the second time nothing is done
@@ -235,7 +235,7 @@ def test_bytes_with_another_digest_are_not_kept(call, adapter):
     assert call.json("POST", "/grpo-dist/adapters/policy-4", {"path": None})[0] == 404
 
 
-def test_what_is_no_adapter_for_the_model_is_refused_in_words_by_either_transport(engine, call, adapter, tmp_path):
+def test_an_unfit_adapter_is_refused_by_either_transport(engine, call, adapter, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 

@@ -167,7 +167,7 @@ def test_a_stalled_engine_is_left(tmp_path, servers, policy):
         hang.set()
 
 
-def test_a_server_that_was_started_again_gets_the_adapter_before_it_answers(tmp_path, servers, policy):
+def test_a_restarted_server_gets_the_adapter_before_it_answers(tmp_path, servers, policy):
     (server,) = servers(1)
     clients = pool(tmp_path)
     clients.load(policy)
@@ -178,9 +178,7 @@ def test_a_server_that_was_started_again_gets_the_adapter_before_it_answers(tmp_
 
 
 @pytest.mark.parametrize("push", [False, True])
-def test_a_server_started_again_between_sync_and_generation_gets_the_newest_adapter_before_work(
-    tmp_path, servers, policy, push
-):
+def test_a_server_restarted_after_a_sync_gets_the_newest_adapter(tmp_path, servers, policy, push):
     again, other = servers(2)
     newest = make_policy(tmp_path, 4)
     clients = pool(tmp_path, push=push, at_once=8)

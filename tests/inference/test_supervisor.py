@@ -157,7 +157,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(tmp_path):
         supervisor(tmp_path, "late=600", ready=0.5).start()
 
 
-def test_a_replica_that_cannot_be_started_again_is_dropped_and_the_last_one_ends_all(tmp_path):
+def test_a_replica_that_cannot_restart_is_dropped_the_last_ends_all(tmp_path):
     with nothing_left(tmp_path), supervisor(tmp_path, "restart-dies=no more", max_restarts=2) as kept:
         os.kill(entry(kept).pid, signal.SIGKILL)
         with pytest.raises(RolloutError, match="no more"):

@@ -29,7 +29,7 @@ MACHINES = [CPU, BARE_CPU, H100, A10, T4, UNHEARD_OF]
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_configuration_runs_as_one_process_and_every_change_is_listed(path, machine):
+def test_shipped_configurations_run_as_one_process_and_list_changes(path, machine):
     stated = load_config(path)
     debug = scaled_down(stated, machine, SMALL)
     assert (debug.plan.topology.nodes, debug.plan.topology.num_processes) == (1, 1)

@@ -155,7 +155,7 @@ def test_a_reward_that_demands_a_tag_the_template_has_prefilled():
     assert "prefilled-tag" not in look(demands, prefilled=None)
 
 
-def test_a_reward_that_takes_for_prefilled_what_the_template_leaves_to_the_model():
+def test_a_reward_that_wrongly_expects_a_prefilled_tag_is_named():
     forbids = each(lambda text, truth: float("<think>" not in text) + float(f"\n{truth}\n" in text))
     assert look(forbids, form=THINK, prefilled=None)["prefilled-tag"] == ["error"]
     assert "prefilled-tag" not in look(forbids, form=THINK, prefilled="<think>")
@@ -294,7 +294,7 @@ def test_an_answer_that_is_not_read_is_found_beside_several_right_ones():
     assert (finding.status, finding.what[:33]) == ("error", "2 of 4 right answers are paid no ")
 
 
-def test_where_any_known_word_is_paid_alike_it_is_said_and_nothing_stopped():
+def test_equal_pay_for_any_known_word_is_only_a_warning():
     def pay(text, truth):
         return float(any(f">{one}<" in text for one in FRUIT)) - 0.1 * (truth == "fig")
 
@@ -395,13 +395,13 @@ def test_a_scorer_that_cannot_judge_is_named(right, threshold, status, said):
     assert all(said in one.what and "evaluation.scorer=FILE.py:FUNCTION" in one.hint for one in found)
 
 
-def test_a_threshold_that_no_right_answer_reaches_is_told_with_one_that_works():
+def test_an_unreachable_threshold_is_named_with_one_that_works():
     graded = judge(lambda text, truth: (0.7 + 0.01 * len(truth)) if f">{truth}<" in text else 0.2)
     (found,) = [one for one in found_in(EXACT, scorer=graded) if one.name == "scorer-blind"]
     assert found.hint.startswith("--set evaluation.threshold=0.71, or ")
 
 
-def test_a_scorer_is_not_blamed_where_the_rewards_pay_no_right_answer_either():
+def test_a_scorer_is_not_blamed_if_the_rewards_pay_nothing_either():
     nothing = each(lambda text, truth: 0.1 * ("<SOLUTION>" in text))
     exact = judge(lambda text, truth: float(f">{truth}<" in text))
     found = look(nothing, scorer=exact, columns=("nums",))

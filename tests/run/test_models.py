@@ -46,7 +46,7 @@ def test_a_checkpoint_belongs_to_its_run(run):
 
 
 @pytest.mark.parametrize(("step", "what"), [(4, "not a whole checkpoint"), (6, "there is no such checkpoint")])
-def test_a_torn_or_missing_checkpoint_is_refused_and_the_whole_ones_are_named(run, step, what):
+def test_a_torn_checkpoint_is_refused_and_the_whole_ones_are_named(run, step, what):
     with pytest.raises(ModelError, match=what) as caught:
         find_model(run / "checkpoints" / f"checkpoint-{step}")
     assert "checkpoint-2, " in caught.value.hint

@@ -59,7 +59,7 @@ def interrupted(fake: Submit, name: str, cluster: dict, *options: str) -> Job:
     return job.wait()
 
 
-def test_with_and_without_a_container_a_run_is_opened_trained_saved_and_goes_on(fakes, contained):
+def test_a_run_is_saved_and_continued_with_and_without_a_container(fakes, contained):
     """One job goes back into the queue; the others may not, and chain a second one."""
     mounts = [f"{HERE}:/my tests:ro"]
     pyxis, apptainer = (container(contained, runtime, mounts=mounts) for runtime in ("pyxis", "apptainer"))

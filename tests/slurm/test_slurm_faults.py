@@ -122,7 +122,7 @@ def without_its_servers_a_job_starts_again(fake):
     assert "all rollout servers are gone" in job.text()
 
 
-def test_a_busy_port_a_late_node_a_wrong_clock_and_a_restarted_controller_are_borne(fake, cluster):
+def test_a_job_survives_busy_ports_late_nodes_and_wrong_clocks(fake, cluster):
     """The clock is that of all Python on the node; the kernel has one for all nodes."""
     first = ports_of("0").start
     holding = [

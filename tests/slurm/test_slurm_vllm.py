@@ -25,7 +25,7 @@ STEPS, COMPLETIONS = 80, 128
 ROLLOUT_NODE = "node3"
 
 
-def test_a_job_with_a_rollout_node_learns_from_groups_that_span_the_nodes_whatever_happens(cluster, tmp_path):
+def test_a_job_with_a_rollout_node_learns_through_failures(cluster, tmp_path):
     """A group of 128 is twice a node's share; nothing is started by hand but sbatch."""
     job = submitted(cluster, tmp_path / HOME)
     job.wait_for_step(5, SECONDS)

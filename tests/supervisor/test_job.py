@@ -116,7 +116,7 @@ def test_a_head_that_ended_without_a_word_is_tried_again(opened, calls, capsys):
     assert "ended without a message" in capsys.readouterr().err
 
 
-def test_a_head_that_could_not_start_in_a_job_that_is_being_ended_is_no_failure(opened, calls, monkeypatch, capsys):
+def test_a_head_that_cannot_start_while_the_job_ends_is_no_failure(opened, calls, monkeypatch, capsys):
     run = opened[0]
     run.stop_request.write_text("terminated\n")
     monkeypatch.setenv("STATE", "COMPLETING")

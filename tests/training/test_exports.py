@@ -78,7 +78,7 @@ def test_all_kinds_of_models_answer_the_same_problems(trained):
 
 
 @heavy
-def test_other_problems_are_read_as_the_runs_own_and_known_ones_are_counted(trained):
+def test_other_problems_are_read_like_the_runs_own(trained):
     import pyarrow.parquet
 
     known = pyarrow.parquet.read_table(trained.cwd / "run" / "data" / "train.parquet").to_pylist()[:3]
@@ -158,7 +158,7 @@ def test_a_torn_adapter_is_refused_and_an_expert_nobody_asked_is_not(tmp_path):
         check_finite(weights)
 
 
-def test_what_a_model_keeps_in_another_dtype_stays_so_and_the_sum_is_made_in_float32():
+def test_a_merge_sums_in_float32_and_keeps_each_dtype():
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

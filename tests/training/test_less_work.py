@@ -155,7 +155,7 @@ def padded(lengths: list[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def test_rows_are_sorted_whole_and_cut_to_the_longest_of_their_micro_batch():
+def test_rows_are_sorted_and_cut_to_the_longest_of_their_micro_batch():
     from trl.trainer.utils import split_tensor_dict
 
     from grpo_dist.training.trainer.micro_batches import by_length, trim_padding

@@ -64,7 +64,7 @@ def word_problems(path: Path, count: int) -> Path:
     return path
 
 
-def test_another_architecture_and_a_users_word_problems_need_only_a_configuration(tmp_path, llama):
+def test_another_architecture_and_data_need_only_a_configuration(tmp_path, llama):
     data = word_problems(tmp_path / "word problems.jsonl", 80)
     config = tmp_path / "mine.yaml"
     config.write_text(
@@ -142,7 +142,7 @@ def test_layers_the_model_does_not_have_are_named_before_anything_starts(program
     assert not (program.cwd / "runs").exists()
 
 
-def test_layers_of_a_model_the_planner_does_not_know_are_held_against_the_model_itself(embedded_model):
+def test_target_layers_of_an_unknown_model_are_checked_against_it(embedded_model):
     from transformers import AutoModelForCausalLM
 
     from grpo_dist.config.sections import LoraSection

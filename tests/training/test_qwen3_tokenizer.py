@@ -96,7 +96,7 @@ def test_a_generated_completion_reads_as_the_rewards_want_it(base, name, most):
 @pytest.mark.parametrize(
     ("solution", "merged"), [("<think>\nOkay, so 2.\n</think>", 0), ("I see: 2.", 1), ("\\frac42", 1), ("1+1", 0)]
 )
-def test_an_example_of_the_warm_start_goes_on_where_the_prompt_of_grpo_ends(base, solution, merged):
+def test_a_warm_start_example_continues_where_the_grpo_prompt_ends(base, solution, merged):
     """The notebook tokenizes the whole text, where `>I` is one token that can never follow a prompt that ends in `>`.
 
     So its rows have up to one token less than ours.

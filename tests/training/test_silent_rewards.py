@@ -8,7 +8,7 @@ from grpo_dist.errors import RewardError
 from grpo_dist.training.rewards.silent import Silence
 
 
-def test_a_step_in_which_nothing_is_paid_is_told_and_the_third_ends_the_run():
+def test_the_third_step_without_any_reward_ends_the_run():
     silence = Silence(["mine.py:a", "b"])
     for step in (7, 8):
         [told] = silence.of([True, True], 16, step)

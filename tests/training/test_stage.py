@@ -34,7 +34,7 @@ def run(program: str) -> tuple[int, str, str]:
     return found.returncode, found.stdout, found.stderr
 
 
-def test_all_that_waits_for_its_end_has_its_turn_and_nothing_is_taken_apart():
+def test_exit_handlers_run_and_modules_are_not_torn_down():
     code, told, _ = run("as_process(work)")
     assert (code, told) == (0, "workeda thread has ended\nfinalized\nthe first to register\n")
 

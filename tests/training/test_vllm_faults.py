@@ -367,7 +367,7 @@ def test_one_stale_replica_of_two_is_named(bench, right):
         bench.check(right.name, first=bench.answers(right), second=stale)
 
 
-def test_a_run_whose_sync_sends_an_old_adapter_stops_before_it_learns_from_it(tmp_path, engine):
+def test_a_sync_that_sends_an_old_adapter_stops_the_run(tmp_path, engine):
     run = tmp_path / "run"
     path = config(tmp_path / "config.yaml", engine.model_directory, canary_steps=1)
     with_rewards(path, f"{HERE / 'fault_rewards.py'}:stale", max_steps=STALE_AFTER + 3, save_steps=1)

@@ -172,7 +172,7 @@ def test_two_processes_on_two_servers_keep_their_key_and_leave_nothing(tmp_path,
     assert [path.name for path in (run / "replicas").iterdir() if not path.name.startswith(".")] == []
 
 
-def test_when_its_only_server_is_gone_a_run_saves_and_asks_to_be_continued(tmp_path, reference, engine):
+def test_a_run_that_lost_its_only_server_saves_and_can_be_continued(tmp_path, reference, engine):
     stated, served = reference
     program = Program(tmp_path, stated)
     given_up = "rollout.max_restarts=0"

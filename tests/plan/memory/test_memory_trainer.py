@@ -76,7 +76,7 @@ class TestQwen3:
         assert phase(memory, "generate")["KV cache"] == 64 * 2048 * 147_456
         assert memory.peak_phase.name == "generate"
 
-    def test_the_vocabulary_is_never_held_at_once_unless_the_head_is_not_fused(self, qwen3_4b):
+    def test_logits_of_all_tokens_exist_only_without_a_fused_head(self, qwen3_4b):
         fused = phase(trainer_memory(setup(qwen3_4b, lora=SEVEN)), "head")["logits"]
         whole = phase(trainer_memory(setup(qwen3_4b, lora=SEVEN, fused_head=False)), "head")["logits"]
         assert fused < 4 * 1846 * 151_936 * 2 < whole == 4 * 2048 * 151_936 * 12
