@@ -89,12 +89,13 @@ def saved_bytes(run: Pass, *, checkpointing: bool) -> int:
 def working_bytes(run: Pass, *, checkpointing: bool) -> int:
     """Temporary tensors while a layer is differentiated: with checkpointing, also its recomputed activations.
 
-    At the widest point, the MLP, the gradient of an i-wide tensor arrives from the frozen weight (c) and from the LoRA
-    branch (float32 where its input was cast, else c), in addition to the gradient of the hidden states.
+    The widest point is the MLP, or the softmax of eager attention, which is differentiated after the MLP. In the MLP
+    the gradient of an i-wide tensor arrives from the frozen weight (c) and from the LoRA branch (float32 where its
+    input was cast, else c), in addition to the gradient of the hidden states.
     """
     h, i, c = run.architecture.hidden_size, run.architecture.intermediate_size, run.activation_bytes
     second = FLOAT32 if run.casts_inputs else c
-    gradients = run.tokens * (i + h) * (c + second) + _score_gradients(run)
+    gradients = max(run.tokens * (i + h) * (c + second), _score_gradients(run) - _freed_before_scores(run))
     return gradients + (layer_bytes(run) + _shared_mask(run) if checkpointing else 0)
 
 
@@ -182,10 +183,19 @@ def _score_bytes(run: Pass) -> int:
 
 
 def _score_gradients(run: Pass) -> int:
-    """eager differentiates its softmax in float32, beside the MLP's recomputed activations."""
+    """eager differentiates its softmax in float32: the gradients of its output and input, of which one takes the place
+    of the scores in the activations' dtype."""
     if run.attention != "eager":
         return 0
-    return run.sequences * run.length**2 * run.architecture.num_attention_heads * FLOAT32
+    return run.sequences * run.length**2 * run.architecture.num_attention_heads * (FLOAT32 + run.activation_bytes)
+
+
+def _freed_before_scores(run: Pass) -> int:
+    """What a layer kept of its MLP and output projection, less the gradient of the hidden states."""
+    after = ("o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+    inputs = sum(linear.in_features for linear in run.adapted if linear.name in after) if run.casts_inputs else 0
+    hidden = (FLOAT32 - run.activation_bytes) * run.architecture.hidden_size
+    return run.tokens * (_mlp(run) + run.activation_bytes * inputs + hidden)
 
 
 def _shared_mask(run: Pass) -> int:

@@ -157,6 +157,36 @@ class TestGrowth:
         assert phase(recomputed, "head")["activations"] <= phase(kept, "head")["activations"]
 
 
+TRACED = [
+    ("Qwen3-4B", 1, 2048, True, "sdpa", 9.36),
+    ("Qwen3-4B", 4, 8192, True, "sdpa", 23.10),
+    ("Qwen3-4B", 1, 8192, False, "sdpa", 64.92),
+    ("Qwen3-0.6B", 4, 8192, True, "sdpa", 7.12),
+    ("Qwen3-8B", 4, 2048, False, "sdpa", 83.07),
+    ("Qwen3-4B", 1, 2048, True, "eager", 10.48),
+    ("Qwen3-4B", 4, 2048, True, "eager", 16.50),
+    ("Qwen3-4B", 1, 8192, True, "eager", 34.59),
+]
+"""Peak GiB of live tensors in the real step (Transformers, PEFT, TRL's loss), traced at full size without a device."""
+
+
+@pytest.mark.parametrize(("model", "batch", "length", "checkpointing", "attention", "gib"), TRACED)
+def test_the_step_takes_what_a_trace_of_the_real_one_took(model, batch, length, checkpointing, attention, gib):
+    step = TrainerSetup(
+        KNOWN[model],
+        batch,
+        1024,
+        length - 1024,
+        lora=SEVEN,
+        gradient_checkpointing=checkpointing,
+        attention=attention,
+    )
+    memory = trainer_memory(step)
+    named = {part.name: part.bytes for part in memory.components}
+    allocated = memory.total - named["margin"] - named["CUDA context"]
+    assert allocated / GIB == pytest.approx(gib, rel=0.01)
+
+
 class TestBreakdown:
     def test_json(self, qwen3_4b):
         memory = trainer_memory(setup(qwen3_4b, lora=SEVEN))
