@@ -41,6 +41,10 @@ KNOWN_DATA: dict[str, KnownData] = {
     "DigitalLearningGmbH/MATH-lighteval": _MATH,
     "EleutherAI/hendrycks_math": _MATH,  # one configuration for each of the seven subjects
     "HuggingFaceH4/MATH-500": KnownData({"prompt": "problem"}, split="test"),
+    "google-research-datasets/mbpp": KnownData({"prompt": "text", "answer": "code"}, config="full", eval_split="test"),
+    "openai/openai_humaneval": KnownData({"answer": "canonical_solution"}, split="test"),
+    "PrimeIntellect/verifiable-coding-problems": KnownData({"answer": "gold_standard_solution"}),
+    "agentica-org/DeepCoder-Preview-Dataset": KnownData({"prompt": "problem", "answer": "solutions.0"}),
 }
 """Hub id → its schema."""
 
@@ -355,8 +359,8 @@ class EvaluationSection(Section):
     """Completions generated at a time."""
     scorer: FunctionOrName = RewardFunction(name="accuracy")
     """Function that judges a completion; a plain string stands for `{name: string}`. `accuracy` compares the last
-    marked answer, else the last number, with the column `answer`; any other notion of correctness needs a function of
-    yours."""
+    marked answer, else the last number, with the column `answer`. Where `code` is among the rewards it is the default:
+    right is what passes all tests. Any other notion of correctness needs a function of yours."""
     threshold: float = 1.0
     """A completion is correct when its score is at least this."""
     confidence: Fraction = 0.95
@@ -382,6 +386,20 @@ def as_trackers(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def with_scorer(stated: dict[str, Any]) -> dict[str, Any]:
+    """`stated` settings of a run, with the scorer that goes with the reward `code` unless another is set."""
+    rewards, evaluation = (stated.get(name) for name in ("rewards", "evaluation"))
+    if not isinstance(rewards, dict) or not isinstance(evaluation or {}, dict) or (evaluation or {}).get("scorer"):
+        return stated
+    functions = as_functions(rewards.get("functions"))
+    for function in map(as_function, functions if isinstance(functions, list | tuple) else ()):
+        if isinstance(function, dict) and function.get("name") == "code":
+            kwargs = function.get("kwargs") or {}
+            kept = {name: value for name, value in kwargs.items() if name != "pay"} if isinstance(kwargs, dict) else {}
+            return {**stated, "evaluation": {**(evaluation or {}), "scorer": {"name": "code", "kwargs": kept}}}
+    return stated
+
+
 class RunConfig(Section):
     """One run: what to train, and the machines to train it on. Nothing is derived here."""
 
@@ -398,6 +416,11 @@ class RunConfig(Section):
     evaluation: EvaluationSection = EvaluationSection.model_construct()
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(as_trackers)] = ()
     """Experiment trackers that receive the metrics in addition to `metrics.jsonl`; `none` for none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge_programs_by_their_tests(cls, stated: Any) -> Any:
+        return with_scorer(stated) if isinstance(stated, dict) else stated
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:

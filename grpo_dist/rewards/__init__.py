@@ -14,6 +14,7 @@ from grpo_dist.rewards.builtin import (
     strict_answer,
     strict_format,
 )
+from grpo_dist.rewards.programs.reward import code
 
 REWARDS = {
     "match_format_exactly": match_format_exactly,
@@ -23,6 +24,7 @@ REWARDS = {
     "strict_format": strict_format,
     "strict_answer": strict_answer,
     "accuracy": accuracy,
+    "code": code,
     "soft_overlong_punishment": soft_overlong_punishment,
 }
 
