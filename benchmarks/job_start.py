@@ -19,7 +19,7 @@ from pathlib import Path
 from publishing import publish, say
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+sys.path.insert(0, str(ROOT / "tests" / "slurm"))
 
 from slurm_jobs import HOME, Cluster, Job, Submit, started  # noqa: E402
 

@@ -42,9 +42,11 @@ KNOWN_DATA: dict[str, KnownData] = {
     "EleutherAI/hendrycks_math": _MATH,  # one configuration for each of the seven subjects
     "HuggingFaceH4/MATH-500": KnownData({"prompt": "problem"}, split="test"),
     "google-research-datasets/mbpp": KnownData({"prompt": "text", "answer": "code"}, config="full", eval_split="test"),
-    "openai/openai_humaneval": KnownData({"answer": "canonical_solution"}, split="test"),
-    "PrimeIntellect/verifiable-coding-problems": KnownData({"answer": "gold_standard_solution"}),
-    "agentica-org/DeepCoder-Preview-Dataset": KnownData({"prompt": "problem", "answer": "solutions.0"}),
+    "openai/openai_humaneval": KnownData({"prompt": "prompt"}, split="test"),
+    "open-r1/verifiable-coding-problems-python": KnownData(
+        {"prompt": "problem_statement", "answer": "gold_standard_solution"}
+    ),
+    "agentica-org/DeepCoder-Preview-Dataset": KnownData({"prompt": "problem"}, config="primeintellect"),
 }
 """Hub id → its schema."""
 

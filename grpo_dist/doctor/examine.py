@@ -18,6 +18,7 @@ GROUPS: dict[str, Group] = {
     "network": host.network_findings,
     "slurm": slurm.findings,
     "hub": hub.findings,
+    "sandbox": host.sandbox_findings,
     "secrets": host.secret_findings,
 }
 IN_A_JOB: dict[str, Group] = {
@@ -26,6 +27,7 @@ IN_A_JOB: dict[str, Group] = {
     "limits": host.limit_findings,
     "network": host.pins,
     "hub": hub.model,
+    "sandbox": host.sandbox_findings,
     "secrets": host.secret_findings,
 }
 """The checks on each node when a job starts. `NodeInfo` covers GPUs and disk space; partition, ports and addresses are

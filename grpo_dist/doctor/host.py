@@ -61,6 +61,22 @@ def _weights(context: DoctorContext) -> int:
     return sum(one["bytes"] for one in trainer["components"] if one["name"] == "weights")
 
 
+def sandbox_findings(context: DoctorContext) -> Iterator[Finding]:
+    """In what the reward `code` would run programs here; nothing for a configuration without that reward."""
+    config = context.config
+    if config and all(one.name != "code" for one in (*config.rewards.functions, config.evaluation.scorer)):
+        return
+    from grpo_dist.rewards.programs.sandbox import available  # it starts what it finds
+
+    kind, reasons = available()
+    if kind:
+        yield Finding("sandbox", "ok", f"programs that a model writes run in {kind}{reasons and f' ({reasons})'}")
+    else:
+        level = "error" if config else "warning"
+        what = f"the reward `code` cannot confine programs: {reasons}"
+        yield Finding("sandbox", level, what, "apt-get install bubblewrap, and allow user namespaces; see docs/code.md")
+
+
 def shared_memory_findings(context: DoctorContext) -> Iterator[Finding]:
     """Whether /dev/shm is large enough for the buffers between the processes of this machine."""
     if not SHARED.is_dir():

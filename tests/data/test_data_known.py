@@ -193,6 +193,7 @@ class TestNamedByTheirId:
             for name, section in stated.items()
         }
         solved = {"prompt": "problem", "answer": "solution"}
+        programs = {"prompt": "problem_statement", "answer": "gold_standard_solution"}
         worked = {"prompt": "problem", "reasoning": "generated_solution", "answer": "expected_answer"}
         assert found == {
             DAPO: ("en", "train", None, "none", {"answer": "solution"}),
@@ -201,6 +202,10 @@ class TestNamedByTheirId:
             MATH: (None, "train", "test", "boxed", solved),
             MATH_BY_SUBJECT: (None, "train", "test", "boxed", solved),
             MATH_500: (None, "test", None, "none", {"prompt": "problem"}),
+            "google-research-datasets/mbpp": ("full", "train", "test", "none", {"prompt": "text", "answer": "code"}),
+            "openai/openai_humaneval": (None, "test", None, "none", {"prompt": "prompt"}),
+            "open-r1/verifiable-coding-problems-python": (None, "train", None, "none", programs),
+            "agentica-org/DeepCoder-Preview-Dataset": ("primeintellect", "train", None, "none", {"prompt": "problem"}),
         }
 
     def test_what_is_stated_counts(self):

@@ -285,6 +285,7 @@ class TestWhereTheProgramIs:
 ASSERTION = {"code": "assert a"}
 CHECK = "def check(c): ..."
 STDIN = [{"input": "1 2\n", "output": "3\n", "type": "stdin_stdout"}]
+LISTS = {"input": "[1, 2]", "output": "[3]"}
 CALLS = {"call": "add", "arguments": [1, 2]}
 
 
@@ -310,6 +311,10 @@ class TestLayouts:
             (
                 {"verification_info": json.dumps({"language": "python", "test_cases": STDIN})},
                 Scripts((("1 2\n", "3\n"),)),
+            ),
+            (
+                {"verification_info": {"test_cases": [{"type": "function_call", "fn_name": "add", **LISTS}]}},
+                Functions("", ({**CALLS, "returns": [[3], 3]},)),
             ),
             ({"tests": json.dumps(STDIN)}, Scripts((("1 2\n", "3\n"),))),
             ({"tests": ["assert a"], "answer": "x"}, Functions("", ({"code": "assert a"},))),
@@ -415,7 +420,5 @@ def test_a_kernel_without_landlock_is_told(monkeypatch):
 
 
 def test_a_sandbox_that_does_not_start_says_why(monkeypatch):
-    monkeypatch.setattr(
-        Sandbox, "_command", lambda self: ["/bin/sh", "-c", "echo namespaces are forbidden >&2; exit 1"]
-    )
-    assert "it is forbidden" in sandbox._refusal("landlock")
+    monkeypatch.setattr(Sandbox, "_command", lambda self: ["/bin/sh", "-c", "echo it is forbidden >&2; exit 1"])
+    assert sandbox._refusal("landlock") == "it did not start: it is forbidden"

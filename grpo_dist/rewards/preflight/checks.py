@@ -33,6 +33,12 @@ CHEATS = (
 """(finding, case, advice) for each way to be paid like gold with less."""
 
 
+_NAME_THE_ANSWERS = (
+    "the data names no right answers to try; if a column has some, or reference programs, name it: "
+    "--set 'data.columns={answer: COLUMN}'"
+)
+
+
 def findings(trial: Trial) -> list[Finding]:
     """All findings."""
     of_form = (_failures, _lost_tags, _prefilled, _unnamed)
@@ -127,7 +133,9 @@ def _never_vary(trial: Trial) -> Iterator[Finding]:
             "error" if one.weight and told else "warning",
             f"{one.name} {pays}, right, wrong, malformed or empty: nothing can be learnt from these"
             f"{compared(trial, 0, one, trial.cases.get(WRONG))}",
-            f"fix {one.name}, or take it out of rewards.functions; if it pays for another form, {OTHER_FORM}",
+            f"fix {one.name}, or take it out of rewards.functions; if it pays for another form, {OTHER_FORM}"
+            if trial.answer_column
+            else _NAME_THE_ANSWERS,
         )
 
 

@@ -138,15 +138,20 @@ def _any(value: Any, name: str | None) -> Tests:
 
 
 def _cases(cases: list[Mapping[str, Any]], name: str | None, *, wrapped: bool = False) -> Tests:
-    named = [(_name(one) or name, _first(one, INPUTS), _first(one, OUTPUTS)) for one in cases]
-    if any(called for called, _, _ in named) and not all(_is_script(one) for one in cases):
-        calls = [{"call": called, "arguments": _arguments(i), "returns": _right(o, wrapped)} for called, i, o in named]
-        return Functions("", tuple(calls))
-    return Scripts(tuple((_lines(i), _lines(o)) for _, i, o in named))
+    if any(_name(one) or name for one in cases) and not all(_kind(one) in ("stdin", "stdin_stdout") for one in cases):
+        return Functions("", tuple(_call(one, _name(one) or name, wrapped) for one in cases))
+    return Scripts(tuple((_lines(_first(one, INPUTS)), _lines(_first(one, OUTPUTS))) for one in cases))
 
 
-def _is_script(case: Mapping[str, Any]) -> bool:
-    return str(case.get("type") or case.get("testtype") or "") in ("stdin", "stdin_stdout")
+def _kind(case: Mapping[str, Any]) -> str:
+    return str(case.get("type") or case.get("testtype") or "")
+
+
+def _call(case: Mapping[str, Any], name: str | None, wrapped: bool) -> dict[str, Any]:
+    given, output = _first(case, INPUTS), _first(case, OUTPUTS)
+    if _kind(case) == "function_call":  # PrimeIntellect: all arguments and the value as lists, perhaps as JSON
+        given, output, wrapped = _opened(given), _opened(output), True
+    return {"call": name, "arguments": _arguments(given), "returns": _right(output, wrapped)}
 
 
 def _name(value: Any) -> str | None:

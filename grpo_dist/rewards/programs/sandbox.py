@@ -82,7 +82,7 @@ def _refusal(kind: Kind) -> str:
     try:
         runner = Sandbox(kind).start()
     except RewardError as error:
-        return str(error)
+        return error.message
     runner.close()
     return ""
 
@@ -144,7 +144,7 @@ class Runner:
             said = self.process.stderr.read().decode(errors="replace").strip().splitlines()
             self.close()
             raise RewardError(
-                f"the sandbox for programs did not start: {said[-1] if said else 'it ended without a word'}",
+                f"it did not start: {said[-1] if said else 'it ended without a word'}",
                 hint="see what this machine can enforce: grpo-dist doctor",
             ) from None
 
