@@ -421,4 +421,6 @@ def test_a_kernel_without_landlock_is_told(monkeypatch):
 
 def test_a_sandbox_that_does_not_start_says_why(monkeypatch):
     monkeypatch.setattr(Sandbox, "_command", lambda self: ["/bin/sh", "-c", "echo it is forbidden >&2; exit 1"])
-    assert sandbox._refusal("landlock") == "it did not start: it is forbidden"
+    assert sandbox._refusal("landlock") == "it does not start: it is forbidden"
+    with pytest.raises(RewardError, match="landlock did not start: it is forbidden"):
+        Judge(Sandbox("landlock"), LIMITS, share=False)("1", Scripts((("", ""),)))

@@ -11,7 +11,7 @@ from typing import Any
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards.preflight.forms import texts
 from grpo_dist.rewards.programs.row_tests import Functions, Tests, read_tests, same_output
-from grpo_dist.rewards.programs.sandbox import Limits, ProgramEnded, Runner, Sandbox, available, workers
+from grpo_dist.rewards.programs.sandbox import Limits, NotStarted, ProgramEnded, Runner, Sandbox, available, workers
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
@@ -99,13 +99,22 @@ class Judge:
         try:
             runner = self.idle.pop()
         except IndexError:
-            runner = self.sandbox.start()
+            runner = self._started()
         try:
             yield runner
         except BaseException:
             runner.close()
             raise
         self.idle.append(runner)
+
+    def _started(self) -> Runner:
+        try:
+            return self.sandbox.start()
+        except NotStarted as error:
+            raise RewardError(
+                f"reward 'code': {self.sandbox.kind} did not start: {error}",
+                hint="see what this machine can enforce: grpo-dist doctor",
+            ) from None
 
     def _verdicts(self, runner: Runner, program: str, tests: Tests) -> Generator[bool]:
         if isinstance(tests, Functions):

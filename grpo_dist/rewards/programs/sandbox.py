@@ -19,7 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from grpo_dist.errors import RewardError
 from grpo_dist.rewards.programs.confine import landlock_version
 from grpo_dist.rewards.programs.remote import receive, send
 from grpo_dist.rewards.programs.row_tests import Functions
@@ -42,6 +41,10 @@ class Limits:
     seconds: int = 4
     memory_bytes: int = 1 << 30
     output_bytes: int = 1 << 20
+
+
+class NotStarted(Exception):
+    """Why a sandbox did not start, in its own words."""
 
 
 class ProgramEnded(Exception):
@@ -81,8 +84,8 @@ def _refusal(kind: Kind) -> str:
         return "this kernel has no Landlock (it came with 5.13 and can be switched off)"
     try:
         runner = Sandbox(kind).start()
-    except RewardError as error:
-        return error.message
+    except NotStarted as error:
+        return f"it does not start: {error}"
     runner.close()
     return ""
 
@@ -94,7 +97,7 @@ class Sandbox:
     kind: Kind
 
     def start(self) -> Runner:
-        """RewardError if it does not start."""
+        """NotStarted if the machine refuses."""
         return Runner(self.kind, self._command())
 
     def _command(self) -> list[str]:
@@ -143,10 +146,7 @@ class Runner:
             self.process.kill()
             said = self.process.stderr.read().decode(errors="replace").strip().splitlines()
             self.close()
-            raise RewardError(
-                f"it did not start: {said[-1] if said else 'it ended without a word'}",
-                hint="see what this machine can enforce: grpo-dist doctor",
-            ) from None
+            raise NotStarted(said[-1] if said else "it ended without a word") from None
 
     def close(self) -> None:
         """End everything in the sandbox."""
