@@ -43,7 +43,7 @@ def push(folder: Path, repository: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hub = HfApi()
-    again = "the export is complete; the same command pushes it without making it again"
+    again = "the export is complete; the same command pushes it again"
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
         commit = hub.upload_folder(

@@ -82,7 +82,7 @@ def test_a_cpu_says_that_it_cannot_tell_and_what_the_plan_counts():
     made = debugged(config, DebugMachine(None, 24 * GIB))
     (found,) = run.longest_batch_findings(made, plan_run(config), LONGEST)
     assert found.status == "ok"
-    assert "a CPU cannot tell" in found.what
+    assert "a CPU does not show" in found.what
     assert "of 79.1 GiB for a trainer" in found.what
 
 

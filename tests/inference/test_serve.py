@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from leftovers import processes_with, shared_memory
+from waiting import until
 
 from grpo_dist.cli import main
 
@@ -99,8 +99,5 @@ def test_nothing_outlives_servers_whose_keeper_is_killed(run, engine_model, monk
     def left() -> list[object]:
         return [*processes_with(str(run)), *(path for path in segments if path.exists()), *scratch.iterdir()]
 
-    deadline = time.monotonic() + 30
-    while left():
-        assert time.monotonic() < deadline, left()
-        time.sleep(0.1)
+    until(lambda: not left(), why=lambda: str(left()))
     scratch.rmdir()

@@ -62,8 +62,7 @@ def test_an_interrupt_ends_the_process_and_names_the_signal(tmp_path):
     code = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
 
     def interrupt():
-        while not pid_file.exists() or not pid_file.read_text():
-            time.sleep(0.02)
+        until(lambda: pid_file.exists() and pid_file.read_text())
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -84,8 +83,7 @@ from grpo_dist.progress import Terminal
 run_process({python(inner)!r}, env=os.environ, log=Path({str(tmp_path / "inner.log")!r}), terminal=Terminal())
 """
     launcher = subprocess.Popen(python(code))
-    while not pid_file.exists() or not pid_file.read_text():
-        time.sleep(0.02)
+    until(lambda: pid_file.exists() and pid_file.read_text())
     launcher.kill()
     launcher.wait()
     until(lambda: is_gone(int(pid_file.read_text())))

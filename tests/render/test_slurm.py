@@ -8,12 +8,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from plans import COLOCATE, LAYOUTS, layout, planned
+from waiting import until
 
 from grpo_dist.errors import PlanError
 from grpo_dist.render import render_files
@@ -92,8 +92,7 @@ class Job:
         return held
 
     def await_calls(self, count: int) -> None:
-        while not (self.home / "calls").exists() or len(self.calls()) < count:
-            time.sleep(0.02)
+        until(lambda: (self.home / "calls").exists() and len(self.calls()) >= count)
 
     def environment(self) -> dict[str, str]:
         entries = (self.home / "environment").read_text().split("\0")
@@ -273,8 +272,7 @@ def test_a_signal_asks_for_a_checkpoint_and_ends_nothing(job, signum, why):
     request = one.home / "a run" / "stop-request"
     one.await_calls(2)
     started.send_signal(signum)
-    while not request.exists() or not request.read_text():
-        time.sleep(0.02)
+    until(lambda: request.exists() and request.read_text())
     assert request.read_text() == f"{why}\n"
     assert started.poll() is None
     held.unlink()
@@ -353,7 +351,7 @@ def test_a_path_no_container_can_have_is_refused_and_nothing_started(job, runtim
 
 def test_a_run_that_nobody_outside_the_container_sees_is_refused(job):
     one = job(cluster=contained("apptainer"))
-    assert "lies in the container alone" in one.submit(code=2, HIDDEN="yes")
+    assert "exists only in the container" in one.submit(code=2, HIDDEN="yes")
 
 
 def test_what_close_wants_of_slurm_is_asked_outside(job):

@@ -454,7 +454,7 @@ def test_only_errors_there_are_can_be_allowed():
     stated = {"model": {"name_or_path": "embedded"}, "data": {"name_or_path": "embedded"}}
     with pytest.raises(ValueError, match="literal_error"):
         RunConfig.model_validate({**stated, "rewards": {"allow": ["gold-below"]}})
-    with pytest.raises(ValueError, match="says nowhere where the answer stands"):
+    with pytest.raises(ValueError, match="does not say where the answer goes"):
         RunConfig.model_validate({**stated, "rewards": {"gold_completion": "It is 5"}})
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from program import Program
 from safetensors.torch import load_file, save_file
+from waiting import until
 
 from grpo_dist.errors import ModelError
 from grpo_dist.export.push import ExportRequest
@@ -115,9 +115,7 @@ def test_an_export_that_is_not_the_trained_model_is_not_kept(trained, monkeypatc
 def test_a_stopped_export_leaves_nothing(trained):
     process = trained.start("export", "run", "--to", "merged", "--output", "stopped/here")
     place = trained.cwd / "stopped"
-    while not list(place.glob(".here.draft-*")):
-        assert process.poll() is None
-        time.sleep(0.02)
+    until(lambda: list(place.glob(".here.draft-*")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert list(place.iterdir()) == []

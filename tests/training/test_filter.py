@@ -7,11 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from program import Program, six_steps
+from waiting import until
 
 from grpo_dist.config import load_config
 from grpo_dist.inference.registry import lock_of
@@ -56,10 +56,7 @@ def test_cut_off_anywhere_it_ends_with_the_same_file(filtered):
     process = subprocess.Popen(
         program.command(*arguments(program, "killed.jsonl")), cwd=program.cwd, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 500
-    while not (record.exists() and len(lines(record)) >= PORTION):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: record.exists() and len(lines(record)) >= PORTION, 500, pause=0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (program.cwd / "killed.jsonl").exists()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from program import SETTINGS, Program, make_prepared, processes_in
 from safetensors.torch import load_file
+from waiting import until
 
 pytestmark = pytest.mark.heavy
 
@@ -125,10 +126,7 @@ def test_a_killed_run_draws_again_what_it_had_drawn(tmp_path, reference, engine)
     make_prepared(run, stated, by=served)
     command = [sys.executable, str(script), str(stated), str(run), str(engine.registry)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 3:
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: (run / "metrics.jsonl").exists() and len(metrics(run)) >= 3, 240)
     first.kill()
     first.wait()
     on(engine.registry, stated, run)
@@ -179,10 +177,7 @@ def test_a_run_that_lost_its_only_server_saves_and_can_be_continued(tmp_path, re
     run = tmp_path / "run"
     make_prepared(run, stated, given_up, by=served)
     process = program.start("run", str(stated), "--set", given_up, "--output", "run", "--resume")
-    deadline = time.monotonic() + 300
-    while len(program.metrics("run")) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: len(program.metrics("run")) >= 3, 300)
     (entry,) = (json.loads(path.read_text()) for path in (run / "replicas").glob("*.json"))
     os.kill(entry["pid"], signal.SIGKILL)
     assert process.wait(240) == 75
