@@ -104,6 +104,8 @@ def speed_figures(log: Log) -> list[Figure]:
 def optimisation_figures(log: Log) -> list[Figure]:
     """Optimizer metrics; those that depend on the configuration only if they were logged."""
     optional = _with_values(
+        _single(log, "Loss", "loss"),
+        _clipped(log),
         _single(log, "Entropy, nats per token", "entropy", bounds=(0.0,)),
         _single(log, "KL to the reference model, nats per token", "kl"),
         _sampler_difference(log),
@@ -170,6 +172,17 @@ def _correction(log: Log) -> LineChart:
     )
     note = "What importance-sampling correction leaves: 100 % when all weights are equal."
     return LineChart("Effective sample", log.steps, traces, (0.0, 1.0), as_percent=True, note=note)
+
+
+def _clipped(log: Log) -> LineChart:
+    """How often the policy ratio leaves its range; always 0 with one optimizer step per generation."""
+    traces = _logged(
+        log.trace("above or below", "clip_ratio/region_mean"),
+        log.trace("above", "clip_ratio/high_mean"),
+        log.trace("below", "clip_ratio/low_mean"),
+    )
+    note = "Share of tokens whose policy ratio is clipped; 0 with one optimizer step per generation."
+    return LineChart("Tokens clipped by the policy ratio", log.steps, traces, (0.0, 0.01), as_percent=True, note=note)
 
 
 def _logged(*traces: Trace) -> tuple[Trace, ...]:

@@ -29,7 +29,7 @@ from grpo_dist.report.numbers import (
     smoothing_window,
 )
 from grpo_dist.report.record import Attempt, Comparison, Flip, Measure, Problem, RunRecord
-from grpo_dist.report.samples import Sample, Samples, read_samples, words
+from grpo_dist.report.samples import JUDGES, Sample, Samples, StepSamples, read_samples, words
 from grpo_dist.report.summary import generated_by, hardware_summary, summary
 from grpo_dist.run.directory import RunDirectory, write_atomically
 from grpo_dist.text import plural
@@ -77,6 +77,7 @@ class Exchange:
     prompt: str
     note: str
     answers: tuple[Answer, ...]
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,71 @@ def flips(found: tuple[Flip, ...]) -> list[Exchange]:
 
 
 def samples(found: Samples) -> list[Exchange]:
-    """One exchange per step; each completion's note carries its rewards."""
+    """One exchange per step; each completion's note carries its rewards. Only the best and the worst are shown at
+    length."""
     return [
         Exchange(
-            cut(words(step.prompt), LONG), f"Step {step.step:,}", tuple(_answer(sample) for sample in step.samples)
+            cut(words(step.prompt), LONG),
+            f"Step {step.step:,}",
+            tuple(
+                _answer(sample, LONG if place in (0, len(step.samples) - 1) else SHORT)
+                for place, sample in enumerate(step.samples)
+            ),
+            " · ".join(_of_group(step)),
         )
         for step in found.steps
     ]
+
+
+def _of_group(step: StepSamples) -> Iterator[str]:
+    if step.gold:
+        yield f"answer {cut(step.gold, LABEL)}"
+    if step.right is not None:
+        yield f"{step.right} of {step.size} right"
+    advantages = present([sample.advantage for sample in step.samples])
+    if advantages:
+        low, high = number(min(advantages)), number(max(advantages))
+        yield f"advantages {low} to {high}" if low != high else "all rewarded alike: nothing is learnt from it"
+    if step.size > len(step.samples):
+        yield f"{len(step.samples)} of {step.size} completions shown"
+
+
+def _judges(record: RunRecord) -> dict[str, float]:
+    """The scorer of the comparison where it is also a reward, then the rewards that compare answers."""
+    name, threshold = record.stated("evaluation.scorer.name"), record.stated("evaluation.threshold")
+    if not isinstance(name, str) or not isinstance(threshold, int | float):
+        return JUDGES
+    return {name.rpartition(":")[2]: threshold, **JUDGES}
+
+
+WARNING = "warning: "
+WARNINGS_SHOWN = 20
+
+
+def warnings_of(record: RunRecord) -> list[Fact]:
+    """What the reward preflight found, what the plan warned of, and what the processes warned of while they ran."""
+    shown = [Fact("rewards", f"{one['what']}", str(one.get("hint") or "")) for one in _preflight(record)]
+    planned = record.planned("warnings")
+    shown += [Fact("plan", str(one)) for one in (planned if isinstance(planned, list) else ())]
+    shown += [Fact("training", one) for one in _printed_warnings(record.path)]
+    return list(dict.fromkeys(shown))[:WARNINGS_SHOWN]
+
+
+def _preflight(record: RunRecord) -> Iterator[Mapping[str, Any]]:
+    found = record.preflight.get("findings")
+    for one in found if isinstance(found, list) else ():
+        if isinstance(one, Mapping) and one.get("status") in ("warning", "error") and one.get("what"):
+            yield one
+
+
+def _printed_warnings(path: Path) -> Iterator[str]:
+    for attempt in RunDirectory(path).attempts():
+        log = attempt / "train.log"
+        try:
+            with open(log, encoding="utf-8", errors="replace") as lines:
+                yield from (cut(line.strip().removeprefix(WARNING), LONG) for line in lines if line.startswith(WARNING))
+        except OSError:
+            continue
 
 
 def problem_rows(comparison: Comparison) -> list[ProblemRow]:
@@ -190,7 +249,8 @@ def outcomes(comparison: Comparison) -> dict[str, int]:
 def environment_facts(record: RunRecord) -> tuple[list[Fact], list[Fact]]:
     """The hardware of the run, and its packages."""
     packages = record.environment.get("packages")
-    rest = {key: value for key, value in record.environment.items() if key != "packages"}
+    found = {key: value for key, value in record.environment.items() if key != "packages"}
+    rest = {NAMES.get(key, key.replace("_", " ")): value for key, value in found.items()}
     return _listed(rest), _listed(packages if isinstance(packages, Mapping) else {})
 
 
@@ -233,10 +293,10 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:
         yield Fact("Sampler off by", number(difference), "nats, largest of a token")
 
 
-def _answer(sample: Sample) -> Answer:
+def _answer(sample: Sample, limit: int) -> Answer:
     rewards = " · ".join(f"{name} {number(value)}" for name, value in sample.rewards.items())
     policy = "" if sample.policy is None else f" · policy {sample.policy:,.0f}"
-    return Answer(f"advantage {number(sample.advantage)}{policy}", cut(words(sample.completion), LONG), rewards)
+    return Answer(f"advantage {number(sample.advantage)}{policy}", cut(words(sample.completion), limit), rewards)
 
 
 def _row(problem: Problem, k: int) -> ProblemRow:
@@ -312,12 +372,15 @@ def _environment() -> Environment:
 def _holes(record: RunRecord) -> dict[str, Any]:
     """The variables of the template."""
     environment, packages = environment_facts(record)
-    found = read_samples(record.path)
+    found = read_samples(record.path, _judges(record))
+    shown = facts(record)
     return {
         "record": record,
         "state": record.progress,
         "headline": headline(record),
-        "facts": facts(record),
+        "facts": shown,
+        "columns": _columns(len(shown)),
+        "warnings": warnings_of(record),
         **_comparison(record),
         **_training(record),
         "samples": samples(found),
@@ -327,6 +390,23 @@ def _holes(record: RunRecord) -> dict[str, Any]:
         "packages": packages,
         "preparation": preparation(record),
     }
+
+
+def _columns(tiles: int) -> tuple[int, int]:
+    """Columns on a wide and on a medium page, so that the last row has not one tile alone."""
+    wide = next((count for count in (6, 5, 4, 3) if tiles % count != 1), 6)
+    return wide, next((count for count in (4, 3) if tiles % count != 1), 3)
+
+
+NAMES = {
+    "cpu_count": "CPU cores",
+    "git": "Git commit",
+    "gpus": "GPUs",
+    "grpo_dist": "grpo-dist",
+    "python": "Python",
+    "backend": "trained by",
+}
+"""Key of environment.json → what the page calls it."""
 
 
 def _comparison(record: RunRecord) -> dict[str, Any]:

@@ -265,6 +265,8 @@ class RunRecord:
     config: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     prepared: Mapping[str, Any] = field(default_factory=dict)
+    preflight: Mapping[str, Any] = field(default_factory=dict)
+    """Of the rewards."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Metrics, ...] = ()
     """One object per logged optimizer step, in the order of the steps."""
@@ -341,6 +343,7 @@ def read_run(path: Path) -> RunRecord:
         config=public,
         plan=_of_kinds(run.plan, {"max_steps": int, "batch": dict, "topology": dict}),
         prepared=_json_object(run.prepared),
+        preflight=_json_object(run.rewards_preflight),
         environment=_of_kinds(run.environment, {"packages": dict, "devices": list, "backend": dict}),
         metrics=_metrics(run.metrics),
         comparison=_comparison(run.comparison),

@@ -1,9 +1,9 @@
-"""The completions that a report shows: the best and the worst of a few steps, from TRL's `completions_*.parquet`."""
+"""The completions that a report shows: whole groups of a few steps, from TRL's `completions_*.parquet`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 
 from grpo_dist.report.numbers import finite, thinned
 
-STEPS_SHOWN = 6
+STEPS_SHOWN, GROUP_SHOWN = 6, 8
+JUDGES = {"accuracy": 1.0, "strict_answer": 5.0, "check_answer": 3.5}
+"""Reward → what it pays at least for a right answer."""
 POLICY = "policy_version"
 """Optimizer steps of the policy that sampled a completion; logged when vLLM generates."""
 NOT_REWARDS = {"step", "prompt", "completion", "advantage", POLICY}
@@ -31,11 +33,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class StepSamples:
-    """For a step's first prompt: the completions with the highest and the lowest advantage, or just one."""
+    """A step's first prompt and at most GROUP_SHOWN completions of its group, by advantage, highest first."""
 
     step: int
     prompt: Any
     samples: tuple[Sample, ...]
+    size: int
+    """Completions of the group."""
+    right: int | None
+    """How many of them are right; None if no reward tells."""
+    gold: str
+    """The reference answer; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +54,20 @@ class Samples:
     missing: str = ""
 
 
-def read_samples(run: Path) -> Samples:
-    """Samples of some steps, spread evenly from the first to the last that has a file."""
+def read_samples(run: Path, judges: Mapping[str, float] = JUDGES) -> Samples:
+    """Samples of some steps, spread evenly from the first to the last that has a file.
+
+    Args:
+        judges: reward → what it pays at least for a right answer, the best judge first.
+    """
     files = _files(run / "completions")
     if not files:
         return Samples(missing="The run has written no completions (completions/completions_*.parquet).")
     if find_spec("pyarrow") is None:
         return Samples(missing="Reading the completions needs pyarrow: pip install pyarrow, and make the report again.")
     chosen = [files[i] for i in thinned(len(files), STEPS_SHOWN)]
-    steps = tuple(found for step, path in chosen if (found := _read(step, path)))
+    golds = _golds(run / "data" / "train.parquet")
+    steps = tuple(found for step, path in chosen if (found := _read(step, path, judges, golds)))
     return Samples(steps, "" if steps else "None of the completions files can be read.")
 
 
@@ -73,7 +86,25 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
-def _read(step: int, path: Path) -> StepSamples | None:
+def _golds(path: Path) -> dict[str, str]:
+    """The last message of each problem → its answer; empty if the file is not there or cannot be read."""
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path, columns=["prompt", "answer"]).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        return {}
+    return {words(row.get("prompt")): str(row["answer"]) for row in rows if row.get("answer") is not None}
+
+
+def _gold(prompt: str, golds: Mapping[str, str]) -> str:
+    """A prompt may be the text that the model reads, of which the message is a part; the longest one counts."""
+    if prompt in golds:
+        return golds[prompt]
+    return golds[max(inside, key=len)] if (inside := [one for one in golds if one and one in prompt]) else ""
+
+
+def _read(step: int, path: Path, judges: Mapping[str, float], golds: Mapping[str, str]) -> StepSamples | None:
     """None for a file without rows, or one that a running trainer has not finished writing."""
     import pyarrow.parquet
 
@@ -83,15 +114,17 @@ def _read(step: int, path: Path) -> StepSamples | None:
         return None
     if not rows:
         return None
-    return StepSamples(step, rows[0].get("prompt"), tuple(_sample(row) for row in _best_and_worst(rows)))
+    prompt = rows[0].get("prompt")
+    group = [_sample(row) for row in rows if row.get("prompt") == prompt]
+    group.sort(key=lambda one: one.advantage or 0.0, reverse=True)
+    shown = tuple(group[index] for index in thinned(len(group), GROUP_SHOWN))
+    return StepSamples(step, prompt, shown, len(group), _right(group, judges), _gold(words(prompt), golds))
 
 
-def _best_and_worst(rows: list[Row]) -> list[Row]:
-    """Rows of the first prompt's group; one row if all its advantages are equal."""
-    group = [row for row in rows if row.get("prompt") == rows[0].get("prompt")]
-    ordered = sorted(group, key=lambda row: finite(row.get("advantage")) or 0.0, reverse=True)
-    first, last = ordered[0], ordered[-1]
-    return [first] if first.get("advantage") == last.get("advantage") else [first, last]
+def _right(group: Sequence[Sample], judges: Mapping[str, float]) -> int | None:
+    """Completions that the first judge among the rewards pays as right."""
+    judge = next((name for name in judges if name in group[0].rewards), None)
+    return None if judge is None else sum((one.rewards[judge] or 0.0) >= judges[judge] for one in group)
 
 
 def _sample(row: Row) -> Sample:

@@ -13,7 +13,7 @@ import synthetic_runs as runs
 
 from grpo_dist.errors import ReportError
 from grpo_dist.report import html
-from grpo_dist.report.html import render_html, write_html
+from grpo_dist.report.html import _columns, render_html, write_html
 from grpo_dist.report.record import read_run
 
 VOID = {"meta", "link", "input"}
@@ -77,6 +77,7 @@ def test_a_whole_run_shows_what_matters(tmp_path: Path) -> None:
         "Greedy accuracy on 256 held-out problems", "55.1%", "96.9%",
         "+41.8 percentage points, 95% interval +35.9 to +47.8. The trained model is better.",
         "match_format_exactly", "Completion length, tokens", "Groups without reward deviation", "Learning rate",
+        "Loss", "Tokens clipped by the policy ratio",
         "Gradient norm", "Tokens per second", "Entropy", "Flipped problems", "All problems", "name_or_path: embedded",
         "2.13.0", "10 prompts longer than 201 tokens were dropped", "centred mean over 5 steps",
     ):  # fmt: skip
@@ -266,16 +267,49 @@ def test_a_run_that_is_not_compared_says_so(tmp_path: Path) -> None:
     assert "evaluation.enabled is false" in rendered(run).text
 
 
-def test_samples_show_the_best_and_the_worst_of_a_prompt(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+def test_samples_are_whole_groups_with_the_answer_and_how_many_are_right(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
     run = runs.make_run(tmp_path / "run", steps=40)
     runs.write_samples(run, list(range(1, 41)))
+    table = pyarrow.parquet.read_table(run / "completions" / "completions_00040.parquet").to_pylist()
+    prompt = table[0]["prompt"][-1]["content"]
+    (run / "data").mkdir()
+    known = {
+        "prompt": [[{"role": "user", "content": prompt}], [{"role": "user", "content": "?"}]],
+        "answer": ["57", "no"],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(known), run / "data" / "train.parquet")
     text = rendered(run).text
     shown = [int(step) for step in re.findall(r"Step (\d+)", text)]
     assert shown == [1, 9, 17, 24, 32, 40]
+    right = sum(row["check_answer"] >= 3.5 for row in table[:8])
+    assert f"answer 57 · {right} of 8 right · advantages " in text
     assert "advantage 1.67" in text and "advantage −0.667" in text
     assert "check_answer 5 · check_numbers 2.5" in text
-    assert "advantage 1.67 · policy 39" in text and "policy_version" not in text
+    assert text.count("policy 39") == 8 and "policy_version" not in text
+
+
+def test_what_was_found_and_warned_of_is_on_the_page(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=3)
+    assert "Warnings" not in rendered(run).text
+    found = [
+        {"name": "junk-pays", "status": "warning", "what": "malformed pays 13", "hint": "use strict_format"},
+        {"name": "gold", "status": "ok", "what": "all is well"},
+    ]
+    runs.write_json(run / "rewards_preflight.json", {"findings": found})
+    runs.write_json(run / "plan.json", runs.plan(3) | {"warnings": ["grpo.save_steps: too rare"]})
+    (run / "logs" / "attempt-1").mkdir(parents=True)
+    (run / "logs" / "attempt-1" / "train.log").write_text("step 1\nwarning: half were cut\nwarning: half were cut\n")
+    text = rendered(run).text
+    for told in ("rewards malformed pays 13 → use strict_format", "grpo.save_steps: too rare"):
+        assert told in text
+    assert text.count("half were cut") == 1 and "all is well" not in text
+
+
+@pytest.mark.parametrize("tiles", range(5, 16))
+def test_no_row_of_figures_has_one_alone(tiles: int) -> None:
+    wide, medium = _columns(tiles)
+    assert tiles % wide != 1 and (tiles % medium != 1 or tiles % 12 == 1)
 
 
 def test_an_unfinished_completions_file_is_left_out(tmp_path: Path) -> None:
