@@ -109,9 +109,10 @@ def _in_processes(basis: PlanInputs, architecture: Architecture, split: Split) -
 
     def memory(batch_size: int) -> MemoryBreakdown:
         setup = replace(trainer_setup(basis, architecture, 1, 0), completion_tokens=_longest(config))
-        return answering_memory(setup, max(batch_size, config.evaluation.num_samples))
+        return answering_memory(setup, batch_size)
 
-    batch_size = config.evaluation.batch_size
+    # All samples of a problem are drawn together.
+    batch_size = max(config.evaluation.batch_size, config.evaluation.num_samples)
     if _on_gpus(basis) and not memory(batch_size).fits(int(basis.gpu.memory)):
         raise _too_many_at_once(basis, memory)
     seconds = _seconds(
@@ -139,11 +140,13 @@ def _on_gpus(basis: PlanInputs) -> bool:
 
 def _too_many_at_once(basis: PlanInputs, memory: Callable[[int], MemoryBreakdown]) -> PlanRefusal:
     evaluation, room = basis.config.evaluation, int(basis.gpu.memory)
-    fewer = largest(lambda count: memory(count).fits(room), 1, evaluation.batch_size)
-    total = memory(evaluation.batch_size).total
-    ways = (Alternative({"evaluation.batch_size": fewer}),) if fewer else ()
+    stated = {"evaluation.batch_size": evaluation.batch_size, "evaluation.num_samples": evaluation.num_samples}
+    setting, at_once = max(stated.items(), key=lambda one: one[1])
+    fewer = largest(lambda count: memory(count).fits(room), 1, at_once)
+    total = memory(at_once).total
+    ways = (Alternative({name: fewer for name, count in stated.items() if count > fewer}),) if fewer else ()
     return PlanRefusal(
-        f"evaluation.batch_size: answering {evaluation.batch_size} problems at a time in texts of up to "
+        f"{setting}: generating {at_once:,} answers at a time in texts of up to "
         f"{basis.prompt_tokens + _longest(basis.config):,} tokens needs {total / 2**30:.1f} GiB, and one "
         f"{basis.gpu.name} has {room / 2**30:.1f} GiB",
         (*ways, *_off()),

@@ -67,6 +67,17 @@ def engine_does_not_fit(basis: PlanInputs, engine: RolloutSetup, tried: list[int
     )
 
 
+def engine_takes_too_much(basis: PlanInputs, engine: RolloutSetup, memory: MemoryBreakdown) -> PlanRefusal:
+    """A utilization that leaves less than what is gone before vLLM begins: it then refuses to start."""
+    most = int(100 * (engine.gpu_memory_utilization + (basis.gpu.memory - memory.total) / basis.gpu.memory)) / 100
+    setting = "rollout.gpu_memory_utilization"
+    return PlanRefusal(
+        f"{setting}: {engine.gpu_memory_utilization:g} of {gib(basis.gpu.memory)} and what CUDA and NCCL take before "
+        f"vLLM begins are {gib(memory.total)}, more than one {basis.gpu.name} has",
+        (Alternative({setting: most}), Alternative({setting: "auto"})),
+    )
+
+
 def _what(basis: PlanInputs, demand: GpuMemory, least: MemoryBreakdown) -> str:
     tokens = f"{basis.prompt_tokens:,} + {basis.completion_tokens:,} tokens"
     if least.peak_phase.name == "generate":

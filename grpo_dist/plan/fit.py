@@ -10,8 +10,9 @@ from grpo_dist.config import RunConfig
 from grpo_dist.config.base import seconds_of
 from grpo_dist.plan.batch import largest_divisor
 from grpo_dist.plan.checks import corrects_sampling, extra
-from grpo_dist.plan.does_not_fit import engine_does_not_fit, trainer_does_not_fit
+from grpo_dist.plan.does_not_fit import engine_does_not_fit, engine_takes_too_much, trainer_does_not_fit
 from grpo_dist.plan.inputs import (
+    SERVER_UTILIZATION,
     GpuMemory,
     PlanInputs,
     engine_setup,
@@ -207,7 +208,10 @@ def _most(basis: PlanInputs, demand: GpuMemory, limit: int) -> int:
 def _served(basis: PlanInputs, engine: RolloutSetup) -> MemoryBreakdown:
     if not max_concurrency(engine):
         raise engine_does_not_fit(basis, engine, [])
-    return rollout_memory(engine)
+    memory = rollout_memory(engine)
+    if engine.gpu_memory_utilization > SERVER_UTILIZATION and not memory.fits(int(basis.gpu.memory)):
+        raise engine_takes_too_much(basis, engine, memory)
+    return memory
 
 
 def _on_cpu(memory: MemoryBreakdown) -> MemoryBreakdown:

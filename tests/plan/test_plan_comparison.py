@@ -51,11 +51,21 @@ def test_the_run_takes_its_steps_and_the_comparison():
 def test_what_does_not_fit_is_refused_with_what_does():
     few = {"prompts_per_step": 1, "num_generations": 2}
     sections = {"cluster": cluster(1, 1, "a10"), "grpo": {**few, **LONG}}
-    with pytest.raises(PlanError, match=r"evaluation\.batch_size: answering 512 problems at a time") as caught:
+    with pytest.raises(PlanError, match=r"evaluation\.batch_size: generating 512 answers at a time") as caught:
         planned(evaluation={"batch_size": 512}, **sections)
     setting = caught.value.hint.split("--set evaluation.batch_size=")[1].split()[0]
     memory = planned(evaluation={"batch_size": int(setting)}, **sections).memory["comparison"]
     assert memory["headroom_bytes"] >= 0
+
+
+def test_samples_of_a_problem_that_do_not_fit_together_are_named():
+    sections = {"cluster": cluster(1, 1, "a10"), "grpo": {"prompts_per_step": 1, "num_generations": 2}}
+    evaluation = {"batch_size": 8, "num_samples": 5000}
+    with pytest.raises(PlanError, match=r"evaluation\.num_samples: generating 5,000 answers at a time") as caught:
+        planned(evaluation=evaluation, **sections)
+    setting = caught.value.hint.split("--set evaluation.num_samples=")[1].split()[0]
+    assert "batch_size" not in caught.value.hint
+    assert planned(evaluation={**evaluation, "num_samples": int(setting)}, **sections)
 
 
 def test_longer_answers_take_longer():

@@ -122,6 +122,11 @@ WISHES: list[tuple[str, dict[str, Any], str]] = [
         r"vespo .* is sequence_mask",
     ),
     ("bfloat16 on a T4", {"cluster": cluster(1, 1, "t4")}, r"model\.dtype: t4 has no bfloat16"),
+    (
+        "a server that takes what CUDA has taken",
+        {"cluster": NODE, "rollout": {**SERVER, "gpu_memory_utilization": 0.995}},
+        r"0\.995 of 79\.1 GiB and what CUDA and NCCL take before vLLM begins are 80\.\d GiB",
+    ),
     ("no GPU left to train", {"rollout": SERVER}, r"a server takes the only GPU"),
     (
         "no node left",
