@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from grpo_dist.masking import hidden
-from grpo_dist.text import printable
+from grpo_dist.text import beneath, printable
 
 MARK = "grpo-dist: "
 PASSING_MARK = "grpo-dist~ "
@@ -102,7 +102,7 @@ class Terminal:
     """Shows messages. On a terminal a passing line is replaced by the next one, elsewhere each gets its own line."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self.stream = stream
+        self.stream = beneath(stream)
         self.live = stream.isatty()
         self.unfinished = False
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -10,7 +14,7 @@ from grpo_dist import __version__
 from grpo_dist.cli.options import Commands
 from grpo_dist.errors import GrpoDistError
 from grpo_dist.masking import hidden
-from grpo_dist.text import printable
+from grpo_dist.text import PrintableStream, beneath
 
 COMMANDS = (
     *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
@@ -40,7 +44,7 @@ MODULES = dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
 
 
 class Program(Commands):
-    """Imports a command's module when the command is used, and turns a GrpoDistError into its message and exit code."""
+    """Imports a command's module when the command is used, and turns errors into their messages and exit codes."""
 
     elsewhere = ELSEWHERE
 
@@ -53,12 +57,23 @@ class Program(Commands):
         module = import_module(f"{__name__}.{MODULES.get(cmd_name, cmd_name)}")
         return getattr(module, FUNCTIONS.get(cmd_name, cmd_name))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # All that a command prints, a traceback too, may quote files that somebody else wrote.
+        sys.stdout, sys.stderr = (PrintableStream(beneath(stream)) for stream in (sys.stdout, sys.stderr))
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except GrpoDistError as error:
-            click.echo(f"Error: {printable(hidden(str(error)))}", err=True)
+            click.echo(f"Error: {hidden(str(error))}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE or not error.filename:
+                raise
+            where = str(error.filename)
+            click.echo(f"Error: {where}: {error.strerror}\n  → ls -ld {shlex.quote(where)}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,6 +12,7 @@ from textwrap import wrap
 import click
 
 from grpo_dist.cli.options import WIDTH_OF_A_FILE
+from grpo_dist.text import PrintableStream, beneath, printable_but_colours
 
 GAP = "  "
 LEAST = 24
@@ -26,8 +27,9 @@ def width() -> int:
 def show(lines: Iterable[str]) -> None:
     """Print lines; without colours if that is no terminal, or NO_COLOR is set."""
     color = False if os.environ.get("NO_COLOR") else None
+    stream = PrintableStream(beneath(sys.stdout), printable_but_colours)
     for line in lines:
-        click.echo(line.rstrip(), color=color)
+        click.echo(line.rstrip(), file=stream, color=color)
 
 
 def paragraphs(text: str, columns: int, **style: object) -> Iterator[str]:

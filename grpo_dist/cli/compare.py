@@ -56,6 +56,7 @@ def compare(
     from grpo_dist.evaluation.comparison import CompareRequest
     from grpo_dist.launch.local import run_alongside
     from grpo_dist.progress import Terminal
+    from grpo_dist.run.directory import read_json
 
     sources = _sources(models, checkpoints, judge)
     run = _judge(sources, judge)
@@ -68,7 +69,7 @@ def compare(
         run_alongside(
             "grpo_dist.training.stages.compare_any", request.to_json(), run=run, result=result, terminal=Terminal()
         )
-    found = json.loads(result.read_text(encoding="utf-8"))
+    found = read_json(result)
     if as_json:
         click.echo(json.dumps({"file": str(result), **found}, indent=2, ensure_ascii=False))
         return

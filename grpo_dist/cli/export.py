@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from pathlib import Path
@@ -114,15 +113,16 @@ def _exists(request: ExportRequest) -> bool:
     from grpo_dist.errors import RunDirectoryError
     from grpo_dist.export.push import made_from
     from grpo_dist.run.checkpoints import EXPORT_RECORD
+    from grpo_dist.run.directory import read_json
 
     place = Path(request.output)
     if not place.exists():
         return False
     try:
-        record = json.loads((place / EXPORT_RECORD).read_text(encoding="utf-8"))
+        record = read_json(place / EXPORT_RECORD)
         if record.items() >= made_from(Path(request.source.path), request.to, request.dtype).items():
             return True
-    except (OSError, ValueError, AttributeError):
+    except (OSError, RunDirectoryError):
         pass  # not an export
     raise RunDirectoryError(f"{place}: something else is there already", hint="choose another place with --output DIR")
 

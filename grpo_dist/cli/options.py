@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from grpo_dist.text import beneath, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,12 +137,24 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console for tables on standard output, or prose on standard error; wide if that is no terminal."""
-    from rich.console import Console
+def console(*, stderr: bool = False, width: int | None = WIDTH_OF_A_FILE) -> Console:
+    """A console for tables on standard output, or prose on standard error.
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_A_FILE, highlight=False)
+    Args:
+        width: columns if that is no terminal; None for 80, or COLUMNS.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PrintableConsole(Console):
+        """Writes out the control characters of texts; those of rich itself, as colours, come later."""
+
+        def render(self, *args: Any, **kwargs: Any) -> Iterator[Segment]:
+            for segment in super().render(*args, **kwargs):
+                yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    stream = beneath(sys.stderr if stderr else sys.stdout)
+    return PrintableConsole(file=stream, width=None if stream.isatty() else width, highlight=False)
 
 
 @contextmanager
@@ -165,7 +180,11 @@ def readable(run: Path) -> Iterator[None]:
 
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except OSError as error:
+        raise ReportError(
+            f"{error.filename or run}: cannot be read ({error.strerror})", hint=f"ls -la {shlex.quote(str(run))}"
+        ) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ReportError(
             f"{run}: damaged, a value in one of its files is of the wrong kind ({error})",
             hint="look into config.yaml, plan.json, environment.json and metrics.jsonl there; one that is moved away "

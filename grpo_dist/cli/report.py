@@ -47,8 +47,6 @@ def _checked(path: Path) -> RunRecord:
 
 
 def _one(record: RunRecord, as_json: bool) -> None:
-    from rich.console import Console
-
     from grpo_dist.report.html import write_html
     from grpo_dist.report.summary import summary
     from grpo_dist.report.terminal import print_summary
@@ -59,7 +57,7 @@ def _one(record: RunRecord, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
             return
-        print_summary(record, Console())
+        print_summary(record, console(width=None))
     if page:
         click.echo(page)
 

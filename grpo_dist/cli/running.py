@@ -54,6 +54,7 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
     from grpo_dist.run.directory import RunDirectory
     from grpo_dist.slurm import logs as run_logs
     from grpo_dist.slurm.status import describe_state, is_active
+    from grpo_dist.text import PrintableLog
 
     if not is_run(run):
         raise not_a_run(run)
@@ -64,7 +65,7 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
             f"{run}: nothing has been written yet ({describe_state(run)})",
             hint=f"grpo-dist status {shlex.quote(str(run))}",
         )
-    shown = None
+    shown, clean = None, PrintableLog()
     try:
         pieces = (
             run_logs.follow(directory, which, lambda: is_active(run))
@@ -73,11 +74,14 @@ def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> Non
         )
         for path, piece in pieces:
             if path != shown:
+                click.echo(clean.text(b"", last=True), nl=False)
                 click.echo(f"==> {path} <==", err=True)
                 shown = path
-            click.echo(piece, nl=False)
+            click.echo(clean.text(piece), nl=False)
     except KeyboardInterrupt:
         return  # the way to stop following
+    finally:
+        click.echo(clean.text(b"", last=True), nl=False)
     if follow or describe_state(run).startswith("failed"):
         click.echo(f"{run}: {describe_state(run)}", err=True)
 
@@ -94,7 +98,7 @@ def cancel(run: Path) -> None:
     from grpo_dist.slurm.client import cancel as cancel_job
     from grpo_dist.slurm.status import active_jobs
 
-    for job_id in active_jobs(run):
+    for job_id in active_jobs(run, each_readable):
         cancel_job(job_id)
         click.echo(job_id)
 

@@ -12,7 +12,7 @@ from grpo_dist.config.base import LARGEST_INTEGER, Member, choices, describe, is
 from grpo_dist.config.grpo import GrpoSection
 from grpo_dist.config.sections import RunConfig
 from grpo_dist.config.trl_fields import OWNED, PASSED_ON
-from grpo_dist.config.yaml_source import ConfigProblem, DottedPath, Place, Source, dotted, shown
+from grpo_dist.config.yaml_source import MOST_PROBLEMS, ConfigProblem, DottedPath, Place, Source, dotted, shown
 from grpo_dist.text import closest
 
 
@@ -180,8 +180,12 @@ WITHOUT = {
 """Names used elsewhere without an equivalent setting here → why, and what to do."""
 
 
-def unknown_setting(path: DottedPath) -> str:
-    """`what is wrong; what to type` about a setting the schema does not know."""
+def unknown_setting(path: DottedPath, *, search: bool = True) -> str:
+    """`what is wrong; what to type` about a setting the schema does not know.
+
+    Args:
+        search: for a setting that may have been meant, which takes milliseconds.
+    """
     name = str(path[-1])
     if path[:-1] == ("lora",) and name in ("enabled", "enable", "use", "type"):
         name = "use_lora"
@@ -190,7 +194,7 @@ def unknown_setting(path: DottedPath) -> str:
         return f"not a setting here: {reason}"
     if as_dots := _written_with_dots(path):
         return f"a dot in a name; write {as_dots}"
-    meant = _meant(path[:-1], name)
+    meant = _meant(path[:-1], name) if search else []
     if meant:
         return f"unknown setting; did you mean {' or '.join(map(dotted, meant))}?"
     if section_at(path[:-1]) is GrpoSection:
@@ -268,25 +272,27 @@ WITH_COLONS = "; put each setting on a line of its own, with a space after its c
 def problems(invalid: ValidationError, source: Source, root: Any = RunConfig) -> Iterator[ConfigProblem]:
     """One problem per invalid setting that has none in the source yet; root is the validated section."""
     found: dict[DottedPath, ConfigProblem] = {}
-    for one in invalid.errors(include_url=False):
-        problem = _problem(one, source, root)
+    errors = invalid.errors(include_url=False)
+    errors.sort(key=lambda one: source.nearest(one["loc"])[1].order)
+    for number, one in enumerate(errors):
+        problem = _problem(one, source, root, listed=number < MOST_PROBLEMS)
         found.setdefault(problem.path, problem)
     for known in source.problems:
         found.pop(known.path, None)
-    for path, problem in found.items():
-        # For a list pydantic reports both its wrong entries and that it is not one of the legal words.
-        if not any(other != path and other[: len(path)] == path for other in found):
-            yield problem
+    # For a list pydantic reports both its wrong entries and that it is not one of the legal words.
+    above = {path[:length] for path in found for length in range(len(path))}
+    yield from (problem for path, problem in found.items() if path not in above)
 
 
-def _problem(found: Mapping[str, Any], source: Source, root: Any) -> ConfigProblem:
+def _problem(found: Mapping[str, Any], source: Source, root: Any, *, listed: bool) -> ConfigProblem:
     path: DottedPath = found["loc"]
     _, place = source.nearest(path)
     kind = found["type"]
     if kind == "missing":
         return ConfigProblem(place, path, f"missing; add `{_example(path)}`")
     if kind == "extra_forbidden":
-        return ConfigProblem(place, path, unknown_setting(path) if root is RunConfig else unknown_in(root, path))
+        unknown = unknown_setting(path, search=listed) if root is RunConfig else unknown_in(root, path)
+        return ConfigProblem(place, path, unknown)
     if kind == "conflict":
         return ConfigProblem(place, path, found["msg"])
     if kind == "string_pattern_mismatch" and found["input"]:

@@ -6,6 +6,7 @@ In a Hub repository downloaded as a folder, only the README distinguishes the su
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ def read_configs(folder: Path) -> dict[str, dict[str, Any]]:
     end = next(number for number, line in enumerate(lines) if number and line.strip() == "---")
     try:
         front = yaml.safe_load("\n".join(lines[1:end]))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise DataError(
             f"{card}: the front matter is not YAML: {error}", hint="correct it, or remove the file"
         ) from error
     entries = front.get("configs") if isinstance(front, dict) else None
-    return {str(entry.get("config_name", "default")): entry for entry in entries or [] if isinstance(entry, dict)}
+    known = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return {str(entry.get("config_name", "default")): entry for entry in known}
 
 
 def choose_config(source: SourceSection, configs: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -78,25 +80,58 @@ def missing_config(source: SourceSection, names: list[str]) -> DataError:
 
 
 def config_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]] | None:
-    """Split → files of a configuration; None when its entry names no files."""
+    """Split → files of a configuration; None when its entry names no files.
+
+    Raises:
+        DataError: it names files outside of the folder: who wrote the card is not who reads the data.
+    """
+    base = data_dir(folder, entry)
     data_files = entry.get("data_files")
     if data_files is None:
         return None
+    files = {split: _expand(base, patterns) for split, patterns in _patterns(data_files).items()}
+    for path in (path for paths in files.values() for path in paths):
+        _check_inside(folder, path, "data_files")
+    return files
+
+
+def data_dir(folder: Path, entry: dict[str, Any]) -> Path:
+    """The folder with the files of a configuration.
+
+    Raises:
+        DataError: it is outside of that of the data set.
+    """
     base = folder / str(entry.get("data_dir") or "")
-    return {split: _expand(base, patterns) for split, patterns in _patterns(data_files).items()}
+    _check_inside(folder, base, "data_dir")
+    return base
+
+
+def _check_inside(folder: Path, path: Path, name: str) -> None:
+    """A link inside may lead elsewhere, as in the Hub's cache; whoever made the folder made it."""
+    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+        raise DataError(
+            f"{folder / 'README.md'}: {name} leads out of the folder, to {path}",
+            hint="correct it, or remove the file and name the data file itself as data.name_or_path",
+        )
 
 
 def _patterns(data_files: Any) -> dict[str, list[str]]:
-    """`data_files` in any of its spellings: a pattern, a list of them, or a list of {split, path}."""
+    """`data_files` in any of its spellings: a pattern, a list of them, {split: path}, or a list of {split, path}."""
     items = data_files if isinstance(data_files, list) else [data_files]
     patterns: dict[str, list[str]] = {}
     for item in items:
-        split, paths = (str(item["split"]), item["path"]) if isinstance(item, dict) else (DEFAULT_SPLIT, item)
-        patterns.setdefault(split, []).extend(paths if isinstance(paths, list) else [paths])
+        for split, paths in _of_splits(item).items():
+            patterns.setdefault(split, []).extend(map(str, paths if isinstance(paths, list) else [paths]))
     return patterns
+
+
+def _of_splits(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        return {DEFAULT_SPLIT: item}
+    return {str(item.get("split", DEFAULT_SPLIT)): item["path"]} if "path" in item else item
 
 
 def _expand(base: Path, patterns: list[str]) -> list[Path]:
     """Files that match, sorted; characters of `base` itself are never part of the pattern."""
-    found = {base / name for pattern in patterns for name in glob.glob(str(pattern), root_dir=base, recursive=True)}
+    found = {base / name for pattern in patterns for name in glob.glob(pattern, root_dir=base, recursive=True)}
     return sorted(path for path in found if path.is_file())

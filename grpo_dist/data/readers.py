@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from grpo_dist.config.sections import SourceSection
-from grpo_dist.data.cards import choose_config, config_files, missing_config, read_configs
+from grpo_dist.data.cards import choose_config, config_files, data_dir, missing_config, read_configs
 from grpo_dist.data.json_cells import dataset_of, read_exactly
 from grpo_dist.data.text import excerpt, listing, place, set_option
 from grpo_dist.errors import DataError
@@ -136,7 +136,7 @@ def _in_directory(source: SourceSection, folder: Path) -> Splits:
     configs = read_configs(folder)
     if configs:
         entry = choose_config(source, configs)
-        return _listed(source, config_files(folder, entry)) or _walk(source, folder / str(entry.get("data_dir") or ""))
+        return _listed(source, config_files(folder, entry)) or _walk(source, data_dir(folder, entry))
     if source.config is not None:
         subfolder = folder / source.config
         if not subfolder.is_dir():

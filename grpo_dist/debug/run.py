@@ -26,7 +26,7 @@ from grpo_dist.plan.debug import Debug, DebugMachine, scaled_down
 from grpo_dist.progress import Terminal
 from grpo_dist.render.files import render_files
 from grpo_dist.run import metrics
-from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.run.directory import RunDirectory, read_json, write_json
 from grpo_dist.text import gib
 
 MOST_CUT = 0.05
@@ -275,5 +275,5 @@ def _record(config: RunConfig, made: Debug) -> dict[str, Any]:
     }
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _json(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.exists() else None

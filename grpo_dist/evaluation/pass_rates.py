@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from grpo_dist.run.directory import write_atomically
+from grpo_dist.run.directory import damaged, of_kind, parse_json, read_text, write_atomically
 
 Verdict = Literal["too_hard", "kept", "too_easy"]
 
@@ -62,11 +63,23 @@ class Record:
     path: Path
 
     def read(self) -> list[PassRate]:
-        """The complete records; a line truncated by a crash ends them."""
+        """The complete records; a line truncated by a crash ends them.
+
+        Raises:
+            RunDirectoryError: it cannot be read, or a line is damaged.
+        """
         if not self.path.exists():
             return []
-        *lines, _ = self.path.read_text(encoding="utf-8").split("\n")
-        return [PassRate(**json.loads(line)) for line in lines]
+        *lines, _ = read_text(self.path).split("\n")
+        return [self._record(number, line) for number, line in enumerate(lines, 1)]
+
+    def _record(self, number: int, line: str) -> PassRate:
+        kept = shlex.quote(str(self.path))
+        way_out = f"keep the lines before it, and the same command asks the others again: sed -i '{number},$d' {kept}"
+        try:
+            return of_kind(PassRate, parse_json(line), self.path, way_out)
+        except ValueError as error:
+            raise damaged(self.path, f"line {number} is not JSON: {error}", way_out) from error
 
     def keep(self, count: int) -> None:
         """Keep only the first `count` problems."""

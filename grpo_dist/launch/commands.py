@@ -25,7 +25,7 @@ from grpo_dist.launch.stages import QUIET, Stage, stage_command
 from grpo_dist.plan import plan_run
 from grpo_dist.progress import Terminal
 from grpo_dist.render.files import render_files
-from grpo_dist.run.directory import CONFIG_FILE, RunDirectory
+from grpo_dist.run.directory import CONFIG_FILE, RunDirectory, read_json
 
 
 def as_in_training(config: RunConfig, samples: int) -> RunConfig:
@@ -150,4 +150,4 @@ def preflight(config: RunConfig, terminal: Terminal) -> dict[str, Any]:
         outcome = run_process(stage_command("rewards", run), env={**os.environ, **QUIET}, log=log, terminal=terminal)
         if outcome.code or not run.rewards_preflight.exists():
             raise RewardError(outcome.reason or log.read_text(errors="replace")[-LOG_CHARS:])
-        return json.loads(run.rewards_preflight.read_text(encoding="utf-8"))
+        return read_json(run.rewards_preflight)

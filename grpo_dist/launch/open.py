@@ -23,6 +23,7 @@ from grpo_dist.run.directory import (
     RunDirectory,
     mode_of,
     read_json,
+    read_text,
     write_atomically,
 )
 
@@ -201,11 +202,7 @@ def _replace(run: RunDirectory, files: Mapping[str, str]) -> None:
         path = run.path / name
         if name not in files:
             path.unlink(missing_ok=True)
-        elif (
-            name == CONFIG_FILE
-            or not path.exists()
-            or path.read_text(encoding="utf-8", errors="replace") != files[name]
-        ):
+        elif name == CONFIG_FILE or not path.exists() or read_text(path) != files[name]:
             write_atomically(path, files[name], mode_of(name, files[name]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,7 +20,7 @@ from grpo_dist.plan.time.lengths import Lengths
 from grpo_dist.plan.time.step import step_time
 from grpo_dist.plan.topology import machines_of
 from grpo_dist.run import metrics
-from grpo_dist.run.directory import RunDirectory
+from grpo_dist.run.directory import RunDirectory, read_json
 
 WARM_UP = 3
 """Steps left out at the start: compilation, CUDA graphs and cold caches are in them."""
@@ -201,9 +200,8 @@ def measured_in(path: Path) -> Measured:
 
 def _longest_prompt(run: RunDirectory) -> float | None:
     """As counted by the prepare stage; None if it was not."""
-    if not run.prepared.is_file():
-        return None
-    return json.loads(run.prepared.read_text(encoding="utf-8")).get("longest_prompt") or None
+    counted = read_json(run.prepared).get("longest_prompt") if run.prepared.exists() else None
+    return counted if isinstance(counted, (int, float)) and counted > 0 else None
 
 
 def _median(lines: list[dict[str, Any]], key: str) -> float | None:

@@ -7,6 +7,7 @@ directories are runs, and which one a mistyped path may mean.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from typing import Any, Literal
 
 import yaml
 
-from grpo_dist.errors import ReportError
+from grpo_dist.errors import ReportError, RunDirectoryError
 from grpo_dist.evaluation import Interval
 from grpo_dist.masking import masked
 from grpo_dist.run import metrics
-from grpo_dist.run.directory import CONFIG_FILE, METRICS_FILE, PLAN_FILE, RunDirectory
+from grpo_dist.run.directory import CONFIG_FILE, METRICS_FILE, PLAN_FILE, RunDirectory, read_json, read_text
 from grpo_dist.text import closest, first_few, plural
 
 
@@ -193,6 +194,8 @@ MARKS = (CONFIG_FILE, PLAN_FILE, METRICS_FILE)
 SWEEP_FILE = "sweep.json"
 """A directory with this file holds the runs of a sweep."""
 SHOWN = 8
+MAX_DEPTH = 32
+"""Levels of config.yaml."""
 
 
 def is_run(path: Path) -> bool:
@@ -353,32 +356,47 @@ def read_run(path: Path) -> RunRecord:
 
 def _text(path: Path) -> str:
     """The text of a file; "" if there is no file."""
-    with _readable(path):
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    with _as_report_errors():
+        return read_text(path) if os.path.lexists(path) else ""
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _as_report_errors() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be read ({error.strerror})", hint=f"ls -l {path}") from error
+    except RunDirectoryError as error:
+        raise ReportError(error.message, hint=error.hint) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """For what `dump_config` writes: no aliases, which may stand for any amount, and a few levels."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH or self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases, or more than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _yaml_object(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise _damaged(path, f"it is not YAML: {' '.join(str(error).split())}") from error
-    return _object(path, value or {})
+    if not isinstance(value or {}, dict):
+        raise _damaged(path, f"it should hold an object, not {type(value).__name__}")
+    return value or {}
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:
-    text = _text(path)
-    try:
-        return _object(path, metrics.parse(text)) if text else {}
-    except ValueError as error:
-        raise _damaged(path, f"it is not JSON: {error}") from error
+    if not os.path.lexists(path):
+        return {}
+    with _as_report_errors():
+        return read_json(path, _way_out(path))
 
 
 KINDS = {dict: "an object", list: "a list", int: "a number"}
@@ -393,7 +411,7 @@ def _of_kinds(path: Path, kinds: Mapping[str, type]) -> Mapping[str, Any]:
 
 
 def _metrics(path: Path) -> tuple[Metrics, ...]:
-    with _readable(path):
+    with _as_report_errors():
         return tuple(metrics.read(path))
 
 
@@ -407,17 +425,13 @@ def _comparison(path: Path) -> Comparison | None:
         raise _damaged(path, f"a value is of the wrong kind ({error})") from error
 
 
-def _object(path: Path, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise _damaged(path, f"it should hold an object, not {type(value).__name__}")
-    return value
-
-
 def _damaged(path: Path, reason: str) -> ReportError:
-    return ReportError(
-        f"{path}: damaged, {reason}",
-        hint=f"move it away (mv {path} {path}.damaged) and the report is made without it",
-    )
+    return ReportError(f"{path}: damaged, {reason}", hint=_way_out(path))
+
+
+def _way_out(path: Path) -> str:
+    there = shlex.quote(str(path))
+    return f"move it away (mv {there} {there}.damaged) and the report is made without it"
 
 
 def _inside(mapping: Any, dotted: str) -> Any:

@@ -6,7 +6,6 @@ A checkpoint is sealed after every process has written its part, and counts as l
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections import Counter
@@ -15,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from grpo_dist.errors import ModelError
-from grpo_dist.run.directory import RunDirectory, write_json
+from grpo_dist.errors import ModelError, RunDirectoryError
+from grpo_dist.run.directory import RunDirectory, read_json, write_json
 
 SEAL, TRAINED = "complete.json", "trained.json"
 
@@ -35,11 +34,11 @@ def damage(checkpoint: Path) -> str | None:
     if not (checkpoint / SEAL).exists():
         return "saving it was not finished"
     try:
-        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        if not isinstance(sealed, dict) or not sealed:
+        sealed = read_json(checkpoint / SEAL)
+        if not sealed:
             return f"its {SEAL} lists no files"
         changed = [name for name, mark in sealed.items() if not _matches(checkpoint / name, mark)]
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RunDirectoryError):
         return f"its {SEAL} cannot be read"
     return f"{', '.join(changed)}: not what was saved" if changed else None
 
@@ -52,9 +51,8 @@ def note_trained(checkpoint: Path, seconds: float) -> None:
 def trained_seconds(checkpoint: Path | None) -> float:
     """How long the run had trained; 0 if it was not recorded, as in earlier versions."""
     try:
-        found = json.loads((checkpoint / TRAINED).read_text(encoding="utf-8")) if checkpoint else {}
-        return float(found.get("seconds", 0.0))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return float(read_json(checkpoint / TRAINED).get("seconds", 0.0)) if checkpoint else 0.0
+    except (RunDirectoryError, TypeError, ValueError):
         return 0.0
 
 
@@ -245,8 +243,8 @@ def _checkpoint(path: Path) -> ModelSource:
 def _recorded_run(directory: Path) -> str | None:
     """The run an export was made from, if it still exists."""
     try:
-        run = Path(json.loads((directory / EXPORT_RECORD).read_text(encoding="utf-8"))["run"])
-    except (OSError, ValueError, KeyError, TypeError):
+        run = Path(read_json(directory / EXPORT_RECORD)["run"])
+    except (RunDirectoryError, KeyError, TypeError):
         return None
     return str(run) if RunDirectory(run).exists() else None
 

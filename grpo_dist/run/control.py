@@ -7,7 +7,6 @@ or never return.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import deque
@@ -16,8 +15,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from grpo_dist.errors import RunDirectoryError
 from grpo_dist.run.checkpoints import newest_step
-from grpo_dist.run.directory import RunDirectory, write_atomically, write_json
+from grpo_dist.run.directory import RunDirectory, read_as, read_json, read_text, write_atomically, write_json
 
 STOPPED = "stopped.json"
 
@@ -48,11 +48,11 @@ def request_stop(run: RunDirectory, why: Why) -> None:
 
 def stop_requested(run: RunDirectory) -> Why | None:
     """Why training is asked to stop; None if it is not."""
-    try:
-        return Why(run.stop_request.read_text(encoding="utf-8").strip() or Why.LIMIT)
-    except FileNotFoundError:
+    if not run.stop_request.exists():
         return None
-    except ValueError:
+    try:
+        return Why(read_text(run.stop_request).strip())
+    except (RunDirectoryError, ValueError):
         return Why.LIMIT
 
 
@@ -63,10 +63,7 @@ def note_stop(attempt: Path, step: int) -> None:
 
 def stopped_at(attempt: Path) -> int | None:
     """The step at which training saved and stopped in this attempt; None if it did not."""
-    try:
-        return json.loads((attempt / STOPPED).read_text(encoding="utf-8"))["step"]
-    except (FileNotFoundError, ValueError):
-        return None
+    return _step_in(attempt / STOPPED)
 
 
 STARTED = "allocation.json"
@@ -91,8 +88,8 @@ class AttemptStart:
 def read_start(attempt: Path) -> AttemptStart | None:
     """What the attempt began with; None if it is none of a job."""
     try:
-        return AttemptStart(**json.loads((attempt / STARTED).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_as(AttemptStart, attempt / STARTED)
+    except RunDirectoryError:
         return None
 
 
@@ -142,8 +139,8 @@ class AttemptOutcome:
 def read_outcome(attempt: Path) -> AttemptOutcome | None:
     """The outcome; None if the attempt has not ended, or ended without writing one."""
     try:
-        return AttemptOutcome(**json.loads((attempt / OUTCOME).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        return read_as(AttemptOutcome, attempt / OUTCOME)
+    except RunDirectoryError:
         return None
 
 
@@ -231,7 +228,12 @@ class Watchdog:
 
 def step_in(heartbeat: Path) -> int | None:
     """The last finished step according to a heartbeat file; None if there is none yet."""
+    return _step_in(heartbeat)
+
+
+def _step_in(path: Path) -> int | None:
     try:
-        return json.loads(heartbeat.read_text(encoding="utf-8"))["step"]
-    except (OSError, ValueError, KeyError):
+        step = read_json(path).get("step")
+    except RunDirectoryError:
         return None
+    return step if type(step) is int else None

@@ -9,13 +9,14 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_type_hints
 
 import yaml
 
@@ -25,6 +26,7 @@ from grpo_dist.masking import plain_secrets
 CONFIG_FILE, PLAN_FILE, JOB_FILE = "config.yaml", "plan.json", "job.sh"
 STARTED_FILE, DIGEST_FILE = "started.yaml", "started.sha256"
 METRICS_FILE = "metrics.jsonl"
+Read = TypeVar("Read")
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 4, 0.1
 ATTEMPT_VARIABLE = "GRPO_DIST_ATTEMPT"
 """Environment variable with the log directory of the attempt a process belongs to."""
@@ -260,8 +262,8 @@ class RunDirectory:
     def owner(self) -> str:
         """Who held the lock last."""
         try:
-            return (self.path / ".lock").read_text(encoding="utf-8")
-        except OSError:
+            return read_text(self.path / ".lock")
+        except RunDirectoryError:
             return ""
 
 
@@ -331,17 +333,55 @@ def read_json(path: Path, way_out: str = "") -> dict[str, Any]:
     Raises:
         RunDirectoryError: it is missing, cannot be read, or is damaged.
     """
+    text = read_text(path, way_out)
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{path}: cannot be read ({error.strerror})", hint=way_out or f"ls -l {shlex.quote(str(path))}"
-        ) from error
+        found = parse_json(text)
     except ValueError as error:
         raise damaged(path, f"it is not JSON: {error}", way_out) from error
     if not isinstance(found, dict):
         raise damaged(path, f"it should hold an object, not {type(found).__name__}", way_out)
     return found
+
+
+def read_text(path: Path, way_out: str = "") -> str:
+    """The text of a file of a run; bytes that are not UTF-8 are replaced. A pipe would never end, nor would a device.
+
+    Raises:
+        RunDirectoryError: it is missing, no file, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RunDirectoryError(f"{path}: no file", hint=way_out or f"ls -ld {shlex.quote(str(path))}")
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path}: cannot be read ({error.strerror})", hint=way_out or f"ls -l {shlex.quote(str(path))}"
+        ) from error
+
+
+def read_as(kind: type[Read], path: Path, way_out: str = "") -> Read:
+    """The object in a file of a run, as this dataclass, whose fields it has.
+
+    Raises:
+        RunDirectoryError: it is missing, cannot be read, or is damaged.
+    """
+    return of_kind(kind, read_json(path, way_out), path, way_out)
+
+
+def of_kind(kind: type[Read], fields: Any, path: Path, way_out: str = "") -> Read:
+    """Fields that stand in a file, as this dataclass.
+
+    Raises:
+        RunDirectoryError: one is missing, unknown, or of another kind.
+    """
+    try:
+        made = kind(**fields)
+    except TypeError as error:
+        raise damaged(path, f"other fields than those of {kind.__name__} ({error})", way_out) from error
+    for name, expected in get_type_hints(kind).items():
+        if not isinstance(getattr(made, name), expected):
+            raise damaged(path, f"{name} should not be {getattr(made, name)!r:.40}", way_out)
+    return made
 
 
 def damaged(path: Path, what: str, way_out: str = "") -> RunDirectoryError:

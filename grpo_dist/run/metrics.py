@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from grpo_dist.run.directory import RunDirectory, parse_json, write_atomically
+from grpo_dist.run.directory import RunDirectory, parse_json, read_text, write_atomically
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -22,9 +22,13 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """One record per step, in order. Incomplete lines are skipped; of a step logged twice the later one counts."""
+    """One record per step, in order. Incomplete lines are skipped; of a step logged twice the later one counts.
+
+    Raises:
+        RunDirectoryError: it cannot be read.
+    """
     by_step: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in read_text(path).splitlines() if os.path.lexists(path) else ():
         try:
             record = parse(line)
         except ValueError:

@@ -9,7 +9,6 @@ close RUN ATTEMPT CODE                      decide what follows the attempt: don
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -40,7 +39,7 @@ from grpo_dist.run.control import (
     read_start,
     stop_requested,
 )
-from grpo_dist.run.directory import PLAN_FILE, RunDirectory, write_json
+from grpo_dist.run.directory import PLAN_FILE, RunDirectory, read_json, write_json
 from grpo_dist.slurm.client import Allocation, memory_of, out_of_reach, parse_seconds, show_job
 from grpo_dist.slurm.requeue import fruitless, requeue, submission
 from grpo_dist.slurm.status import write_job
@@ -235,7 +234,7 @@ def _explained(run: RunDirectory, attempt: Path, outcome: AttemptOutcome) -> Att
     recorded = attempt / run.failure.name
     if outcome.code != TRY_AGAIN or not recorded.exists() or stop_requested(run) is not None:
         return outcome
-    failure = json.loads(recorded.read_text(encoding="utf-8"))
+    failure = read_json(recorded)
     job_id = os.environ.get("SLURM_JOB_ID", "")
     said = "\n".join(re.findall(r"^(?:slurmstepd|srun)\b.*", _printed_in(attempt), re.MULTILINE))
     kills, limit = memory_of(job_id)

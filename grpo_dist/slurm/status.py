@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from grpo_dist.errors import RunDirectoryError, SlurmError
+from grpo_dist.errors import ReportError, RunDirectoryError, SlurmError
 from grpo_dist.report.record import RunRecord, read_run, runs_below
 from grpo_dist.run.control import FAILED as ATTEMPT_FAILED
 from grpo_dist.run.control import REFUSED, AttemptOutcome, read_outcome
-from grpo_dist.run.directory import RunDirectory, read_json, write_json
+from grpo_dist.run.directory import RunDirectory, read_as, read_json, write_json
 from grpo_dist.slurm import client
 from grpo_dist.slurm.client import QueuedJob, my_jobs
 
@@ -77,13 +77,7 @@ def read_job(run: RunDirectory) -> JobRecord | None:
     Raises:
         RunDirectoryError: the file is damaged.
     """
-    try:
-        text = run.job.read_text(encoding="utf-8")
-        return JobRecord(**json.loads(text))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise RunDirectoryError(f"{run.job}: damaged ({error})", hint=f"mv {run.job} {run.job}.damaged") from error
+    return read_as(JobRecord, run.job) if os.path.lexists(run.job) else None
 
 
 def job_of(run: RunDirectory, jobs: Sequence[QueuedJob]) -> QueuedJob | None:
@@ -173,19 +167,34 @@ def is_active(path: Path) -> bool:
         return status_of(path, queue()).state in ("queued", "running")
     except SlurmError:
         return True
+    except (ReportError, RunDirectoryError):
+        return not RunDirectory(path).is_idle()
 
 
 def describe_state(path: Path) -> str:
     """The state and its reason; if Slurm does not answer, as far as the run directory tells."""
     try:
-        found = status_of(path, queue())
-    except SlurmError:
-        found = status_of(path, [])
+        found = _status_without_queue(path)
+    except (ReportError, RunDirectoryError) as error:
+        return f"not known: {error.message}"
     return f"{found.state}: {found.reason}" if found.reason else found.state
 
 
-def active_jobs(path: Path) -> list[str]:
+def _status_without_queue(path: Path) -> RunStatus:
+    try:
+        return status_of(path, queue())
+    except SlurmError:
+        return status_of(path, [])
+
+
+Each = Callable[[Callable[[Path], QueuedJob | None], Iterable[Path]], list[QueuedJob | None]]
+
+
+def active_jobs(path: Path, each: Each) -> list[str]:
     """The jobs of a run, or of the runs of a sweep, that are queued or running.
+
+    Args:
+        each: calls a function with each run, whether or not others are damaged.
 
     Raises:
         ReportError: this is neither a run nor a sweep.
@@ -193,7 +202,8 @@ def active_jobs(path: Path) -> list[str]:
         SlurmError: Slurm does not answer.
     """
     jobs = my_jobs()
-    found = [job for run in runs_below(path) if (job := job_of(RunDirectory(run), jobs)) and not job.ended]
+    known = each(lambda run: job_of(RunDirectory(run), jobs), runs_below(path))
+    found = [job for job in known if job and not job.ended]
     if not found:
         locked = any(not RunDirectory(run).is_idle() for run in runs_below(path))
         raise RunDirectoryError(

@@ -21,7 +21,7 @@ from grpo_dist.plan import LaunchPlan, plan_run
 from grpo_dist.plan.checks import check_one_step
 from grpo_dist.render.files import render_files
 from grpo_dist.render.slurm import check_mountable
-from grpo_dist.run.directory import JOB_FILE, RunDirectory, try_lock, write_atomically
+from grpo_dist.run.directory import JOB_FILE, RunDirectory, read_text, try_lock, write_atomically
 from grpo_dist.slurm import client
 from grpo_dist.slurm.client import cancel, my_jobs
 from grpo_dist.slurm.status import job_of, write_job
@@ -183,7 +183,7 @@ def cancelled_on_failure(job_id: str) -> Iterator[None]:
 def _files_restored_on_failure(run: RunDirectory) -> Iterator[None]:
     """Restore the rendered files if the block fails."""
     paths = [run.path / name for name in WRITTEN]
-    before = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
+    before = {path: read_text(path) for path in paths if path.exists()}
     try:
         yield
     except BaseException:

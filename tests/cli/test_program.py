@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+import yaml
 from click import Context
 from click.testing import CliRunner
+from rich.table import Table
+from rich.text import Text
 
 from grpo_dist import __version__
 from grpo_dist.cli import main
+from grpo_dist.cli.options import console
+from grpo_dist.text import PrintableLog, printable_in_json
 
 HEAVY = {
     "torch",
@@ -124,3 +130,73 @@ def test_a_mistyped_command_is_answered_with_the_one_meant(typed, meant):
     result = CliRunner().invoke(main, typed.split())
     assert result.exit_code == 2
     assert result.stderr.endswith(f"Error: No such command {typed.split()[-1]!r}. Did you mean {meant!r}?\n")
+
+
+ESCAPE = "\x1b]0;taken\x07\x1b[2J\x9b2J\u202e"
+FOREIGN = ("\x1b", "\x07", "\x9b", "\u202e")
+
+
+def hostile_run(path):
+    """A run whose every file has escape sequences."""
+    attempt = path / "logs" / "attempt-1"
+    attempt.mkdir(parents=True)
+    (attempt / "train.log").write_text(f"\x1b[31mred\x1b[0m {ESCAPE}\r 1%\r 2%\r\nümläut\n")
+    config = {"model": {"name_or_path": ESCAPE}, "grpo": {ESCAPE: ESCAPE}}
+    (path / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    (path / "plan.json").write_text(json.dumps({"run_name": ESCAPE, "max_steps": 3}))
+    (path / "environment.json").write_text(json.dumps({"packages": {ESCAPE: ESCAPE}, "devices": [ESCAPE]}))
+    (path / "failure.json").write_text(json.dumps({"cause": ESCAPE}))
+    job = {"job_id": ESCAPE, "submitted": ESCAPE}
+    (path / "job.json").write_text(json.dumps(job))
+
+
+@pytest.mark.parametrize("command", ["status", "report", "logs", "compare", "export", "cancel"])
+def test_escape_sequences_of_a_run_are_written_out(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("one", ESCAPE.replace("/", "")):
+        hostile_run(tmp_path / name)
+    for named in (tmp_path, *tmp_path.iterdir()):
+        shown = CliRunner().invoke(main, [command, str(named)]).output
+        assert shown
+        assert not [one for one in FOREIGN if one in shown]
+
+
+def test_what_an_exception_says_is_written_out(tmp_path):
+    code = f"import grpo_dist.cli.report as r\ndef fail(**_): raise RuntimeError({ESCAPE!r})\n"
+    code += "r.report.callback = fail\nfrom grpo_dist.cli import main; main(['report', 'x'])"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "RuntimeError: \\x1b]0;taken" in failed.stderr
+    assert not [one for one in FOREIGN if one in failed.stderr]
+
+
+def test_a_table_on_a_terminal_has_our_colours_and_no_others(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = Table(ESCAPE)
+    table.add_row(Text(ESCAPE, style="bold"))
+    console().print(table, f"[bold]{ESCAPE}[/bold]", ESCAPE)
+    assert "\x1b[1m" in stream.getvalue()
+    assert not [one for one in ("\x1b]", "\x07", "\x9b", "\u202e") if one in stream.getvalue()]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_a_log_reads_the_same_however_it_is_cut_into_pieces(size):
+    content = f"\x1b[31mred\x1b[0m {ESCAPE}\r\n 1%\r 2%\r\nümläut 中\x1b".encode() + b"\xff"
+    log = PrintableLog()
+    text = "".join(log.text(content[at : at + size]) for at in range(0, len(content), size)) + log.text(b"", last=True)
+    assert text == "red \\x1b]0;taken\\x07\\x1b[2J\\x9b2J\\u202e\n 1%\n 2%\nümläut 中\\x1b\ufffd"
+
+
+def test_json_stays_json_when_control_characters_are_written_out():
+    text = "".join(map(chr, range(0x300))) + "\u2028\u202e\ud800"
+    written = printable_in_json(json.dumps({"a": text}, ensure_ascii=False))
+    assert json.loads(written) == {"a": text}
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    failed = CliRunner().invoke(main, ["init", str(tmp_path / "no" / "such" / "x.yaml")])
+    assert failed.exit_code in (1, 2)
+    assert failed.stderr.startswith(("Error: ", "Usage: "))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,14 @@ def test_thousands_of_levels_or_problems_give_a_short_message(tmp_path):
     with pytest.raises(ConfigError) as many:
         load_config(tmp_path / "x.yaml", [f"zz{number}=1" for number in range(40)])
     assert str(many.value).endswith("and 30 problems more")
+
+
+def test_thousands_of_unknown_settings_are_refused_quickly(tmp_path):
+    from grpo_dist.config import load_config
+    from grpo_dist.errors import ConfigError
+
+    path, began = tmp_path / "x.yaml", time.process_time()
+    path.write_text("grpo:\n" + "".join(f"  k{number}: 1\n" for number in range(4000)))
+    with pytest.raises(ConfigError, match="problems more"):
+        load_config(path)
+    assert time.process_time() - began < 5

@@ -185,6 +185,37 @@ def test_configurations_of_a_downloaded_repository():
     assert "README.md: the front matter is not YAML" in error_of("dapo", config="en")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "data_files: ../../secret/*.jsonl",
+        "data_files: [{split: train, path: [train/../../../secret/a.jsonl]}]",
+        "data_files: {train: ABSOLUTE/secret/a.jsonl}",
+        "{data_dir: ../../secret, data_files: '*.jsonl'}",
+        "data_dir: ABSOLUTE/secret",
+    ],
+)
+def test_the_card_of_a_folder_leads_to_no_other_folder(tmp_path, entry):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.jsonl").write_text('{"prompt": "p", "solution": "s"}\n')
+    folder = tmp_path / "sets" / "one"
+    (folder / "train").mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- {entry.replace('ABSOLUTE', str(tmp_path))}\n---\n")
+    assert "leads out of the folder" in error_of(str(folder))
+
+
+@pytest.mark.parametrize(
+    "front", ["configs: 5", "configs: [x, 7, null]", "configs: {a: 1}", "date: 2024-13-45", "[" * 9999]
+)
+def test_a_card_of_any_kind_is_left_alone_or_one_error(tmp_path, front):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n")
+    (tmp_path / "train.jsonl").write_text('{"prompt": "p"}\n')
+    if front[0] in "d[":
+        assert "not YAML" in error_of(str(tmp_path))
+    else:
+        assert rows_of(str(tmp_path)) == [{"prompt": "p"}]
+
+
 def test_configurations_without_a_readme_are_subfolders():
     download_of_the_recipe()
     Path("dapo/README.md").unlink()

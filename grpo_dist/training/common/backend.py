@@ -5,7 +5,6 @@ Nothing here imports trl, transformers or peft: Unsloth, which rewrites them, co
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from grpo_dist.errors import LaunchError
 from grpo_dist.plan.checks import obstacle
 from grpo_dist.progress import say
 from grpo_dist.run.checkpoints import newest_complete
-from grpo_dist.run.directory import write_json
+from grpo_dist.run.directory import read_json, write_json
 from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run
 
@@ -105,7 +104,7 @@ def _has_trained(run: Run) -> bool:
 
 def _noted(run: Run) -> dict[str, Any]:
     path = run.directory.environment
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _import_unsloth(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import torch
@@ -13,6 +12,7 @@ from grpo_dist.errors import ModelError
 from grpo_dist.plan.debug import small
 from grpo_dist.plan.specs import architecture_of
 from grpo_dist.progress import say
+from grpo_dist.run.directory import read_json
 from grpo_dist.text import first_line
 from grpo_dist.training.common.process import Run
 
@@ -22,7 +22,7 @@ NOT_OF_TRANSFORMERS = ("model_type", "qk_norm", "output_bias", "fused_projection
 
 def make(run: Run) -> None:
     """Save it where the run's configuration expects the model."""
-    stated = json.loads(run.directory.debug.read_text(encoding="utf-8"))["model"]
+    stated = read_json(run.directory.debug)["model"]
     name, revision = stated["name_or_path"], stated["revision"]
     tokenizer = _tokenizer(name, revision)
     shape = asdict(small(architecture_of(name, revision)))
