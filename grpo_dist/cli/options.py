@@ -137,11 +137,11 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def console(*, stderr: bool = False, width: int | None = WIDTH_OF_A_FILE) -> Console:
+def console(*, stderr: bool = False, wide: bool = True) -> Console:
     """A console for tables on standard output, or prose on standard error.
 
     Args:
-        width: columns if that is no terminal; None for 80, or COLUMNS.
+        wide: if that is no terminal; else 80 columns, or COLUMNS.
     """
     from rich.console import Console
     from rich.segment import Segment
@@ -154,7 +154,8 @@ def console(*, stderr: bool = False, width: int | None = WIDTH_OF_A_FILE) -> Con
                 yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     stream = beneath(sys.stderr if stderr else sys.stdout)
-    return PrintableConsole(file=stream, width=None if stream.isatty() else width, highlight=False)
+    width = WIDTH_OF_A_FILE if wide and not stream.isatty() else None
+    return PrintableConsole(file=stream, width=width, highlight=False)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def _one(record: RunRecord, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(summary(record), indent=2, allow_nan=False))
             return
-        print_summary(record, console(width=None))
+        print_summary(record, console(wide=False))
     if page:
         click.echo(page)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import time
@@ -11,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from grpo_dist.run.directory import is_locked, write_json
+from grpo_dist.errors import RunDirectoryError
+from grpo_dist.run.directory import is_locked, read_as, write_json
 
 State = Literal["starting", "ready", "down", "dropped"]
 KEY = "key"
@@ -98,9 +98,10 @@ def read_replicas(directory: Path) -> tuple[ReplicaEntry, ...]:
     found = []
     for path in sorted(directory.glob("[!.]*.json")):
         try:
-            found.append(ReplicaEntry(**json.loads(path.read_text(encoding="utf-8"))))
-        except FileNotFoundError:  # removed since the directory was listed
-            continue
+            found.append(read_as(ReplicaEntry, path))
+        except RunDirectoryError:
+            if os.path.lexists(path):  # not removed since the directory was listed
+                raise
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, get_type_hints
+from typing import IO, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -379,8 +379,9 @@ def of_kind(kind: type[Read], fields: Any, path: Path, way_out: str = "") -> Rea
     except TypeError as error:
         raise damaged(path, f"other fields than those of {kind.__name__} ({error})", way_out) from error
     for name, expected in get_type_hints(kind).items():
-        if not isinstance(getattr(made, name), expected):
-            raise damaged(path, f"{name} should not be {getattr(made, name)!r:.40}", way_out)
+        value = getattr(made, name)
+        if not (value in get_args(expected) if get_origin(expected) is Literal else isinstance(value, expected)):
+            raise damaged(path, f"{name} should not be {value!r:.40}", way_out)
     return made
 
 
