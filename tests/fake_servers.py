@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from grpo_dist.inference.engine import EngineActivity
+from grpo_dist.inference.activity import EngineActivity
 from grpo_dist.inference.registry import ReplicaEntry, make_key, write_replica
 from grpo_dist.inference.wire_format import LENGTH, RUNNING, encode
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_dist.inference import engine as working
-from grpo_dist.inference.engine import EngineActivity
+from grpo_dist.inference import activity as working
+from grpo_dist.inference.activity import EngineActivity
 
 
 class Clock:
