@@ -64,7 +64,7 @@ def test_planning_imports_nothing_heavy():
     assert not loaded & HEAVY
 
 
-NEEDLESS = {"rich", "jinja2", "asyncio", "subprocess", "multiprocessing", "click.testing"}
+NEEDLESS = {"importlib.metadata", "rich", "jinja2", "asyncio", "subprocess", "multiprocessing", "click.testing"}
 
 
 @pytest.mark.parametrize(
