@@ -413,6 +413,15 @@ class TestReward:
         assert accepted_kwargs("code") == {"pay", "seconds", "memory_mb", "sandbox"}
 
 
+def test_training_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(12)))
+    assert sandbox.workers() == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")
+    assert sandbox.workers() == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert sandbox.workers() == 1
+
+
 def test_a_kernel_without_landlock_is_told(monkeypatch):
     monkeypatch.setattr(sandbox, "landlock_version", lambda: 0)
     assert "this kernel has no Landlock" in sandbox._refusal("landlock")

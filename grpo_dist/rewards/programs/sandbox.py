@@ -198,5 +198,6 @@ class Runner:
 
 
 def workers() -> int:
-    """Programs that may run at the same time: one per core of this process."""
-    return max(1, len(os.sched_getaffinity(0)))
+    """Programs that this process runs at the same time: its share of the cores, one each."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's: training processes on this node
+    return max(1, len(os.sched_getaffinity(0)) // max(1, beside))
