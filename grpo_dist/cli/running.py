@@ -119,5 +119,8 @@ def checkpoint(run: Path) -> None:
         raise RunDirectoryError(f"{run}: there is no run", hint="name a run directory, as runs/NAME")
     if directory.is_idle():
         raise RunDirectoryError(f"{run}: no run is going on there", hint="it is continued as it was started")
+    if directory.adapter.exists():
+        click.echo(f"{run}: training has ended and is saved; what follows, such as the comparison, goes on", err=True)
+        return
     request_stop(directory, Why.ASKED)
     click.echo(f"{run}: training saves and stops at its next step", err=True)

@@ -67,8 +67,9 @@ def stage_command(stage: str, run: RunDirectory) -> tuple[str, ...]:
 def launch_command(stage: str, run: RunDirectory, plan: LaunchPlan, machine: Machine | None = None) -> tuple[str, ...]:
     """The `accelerate launch` command that runs a stage in all training processes of this machine."""
     where = str(run.path)
-    # `all` visible GPUs: Slurm may number them differently from the configuration file.
-    options = (*launch_arguments(plan, where), "--gpu_ids", "all", *_rendezvous(machine))
+    # `all` visible GPUs: Slurm may number them differently from the configuration file. Without a directory for logs,
+    # of which the ranks write none, torchrun makes one among the temporary files and leaves it there.
+    options = (*launch_arguments(plan, where), "--gpu_ids", "all", "--log_dir", os.devnull, *_rendezvous(machine))
     return (sys.executable, "-m", "accelerate.commands.launch", *options, "-m", TRAINING, stage, where)
 
 

@@ -127,6 +127,10 @@ code=$?
 [ ! -e "$attempt/{AGAIN_FILE}" ] || bash "$attempt/{AGAIN_FILE}"
 exit "$code"
 """
+NO_PYTHON = Shell("python here, $(command -v python || echo none at all), has no grpo_dist")
+NO_CONTAINER = Shell("the container does not start here, or its python has no grpo_dist")
+SITE_KEYS = Shell("modules, activate or scratch in ~/.config/grpo-dist/site.yaml, or cluster.setup")
+"""What makes the environment of a job."""
 NOTHING, CLOSED = Shell(""), Shell(f"exec {CLOSE}\n")
 
 
@@ -144,6 +148,8 @@ class InContainer:
     """Words between srun's options and its command."""
     close: Shell = CLOSED
     """The last lines."""
+    no_python: Shell = NO_PYTHON
+    """What is wrong where the program is not found, within double quotes."""
 
 
 def in_container(container: ContainerSection | None, paths: Sequence[str], *, gpus: bool) -> InContainer:
@@ -171,7 +177,7 @@ def in_container(container: ContainerSection | None, paths: Sequence[str], *, gp
         step=Shell(runtime.step),
     )
     return InContainer(
-        Shell(before), Shell("inside "), Shell(OPENED), Shell('"${container[@]}" '), Shell(CLOSED_OUTSIDE)
+        Shell(before), Shell("inside "), Shell(OPENED), Shell('"${container[@]}" '), Shell(CLOSED_OUTSIDE), NO_CONTAINER
     )
 
 
@@ -303,6 +309,7 @@ def _script(
         options=sbatch_options(config, plan),
         usage=[Shell(f" {line}".rstrip()) for line in usage],
         setup=[Shell(line) for line in setup_lines(config.cluster)],
+        site_keys=SITE_KEYS,
         arguments=Shell(shlex.join(arguments)),
     )
 

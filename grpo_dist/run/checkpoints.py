@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_dist.errors import ModelError, RunDirectoryError
-from grpo_dist.run.directory import RunDirectory, read_json, write_json
+from grpo_dist.run.directory import RunDirectory, give_access, read_json, write_json
 
 SEAL, TRAINED = "complete.json", "trained.json"
 
 
 def seal(checkpoint: Path) -> None:
     """Record every file of a finished checkpoint with its SHA-256; call it when all processes have written."""
+    give_access(checkpoint)
     files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != SEAL)
     write_json(checkpoint / SEAL, {str(path.relative_to(checkpoint)): _digest(path) for path in files})
 

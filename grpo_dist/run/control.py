@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +80,10 @@ class AttemptStart:
     """How many attempts led to this one without a user's doing: restarts, and earlier jobs of the chain."""
     step: int | None = None
     """Of the newest checkpoint; None if an earlier version began the attempt."""
+    ends: float | None = None
+    """When Slurm's time limit ends the job, seconds since 1970; None if it has none, or Slurm did not say."""
+    options: Sequence[Sequence[str]] = ()
+    """Of sbatch, to submit a job like this one: those of each component of a heterogeneous job."""
 
     def write(self, attempt: Path) -> None:
         write_json(attempt / STARTED, asdict(self))

@@ -420,6 +420,14 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
         draft.unlink(missing_ok=True)
 
 
+def give_access(path: Path) -> None:
+    """Let those who may read a directory read all files in it: safetensors writes them for their owner alone."""
+    mode = path.stat().st_mode & 0o666
+    for file in path.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN is refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

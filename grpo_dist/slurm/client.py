@@ -272,14 +272,46 @@ def show_job(job_id: str) -> dict[str, str]:
 
     `GRES` is what the first group of nodes has. Empty if Slurm does not answer.
     """
+    return next(iter(show_components(job_id)), {})
+
+
+def show_components(job_id: str) -> list[dict[str, str]]:
+    """The fields of `scontrol show job` of each component of a heterogeneous job; of any other job there is one."""
     shown_job = os.environ[SHOWN_VARIABLE] if out_of_reach() else _show("job", job_id)
-    return parse_fields(shown_job.partition("\n")[0])
+    return [parse_fields(line) for line in shown_job.splitlines() if line.strip()]
+
+
+USERS_WORDS = {"JobName": "UserId", "Comment": "StdErr"}
+"""Field with a text of the user's, in which anything may stand → the field after it."""
 
 
 def parse_fields(line: str) -> dict[str, str]:
     """`Name=value Name=value …` of Slurm; a value may contain blanks. Of a repeated name the first counts."""
-    found = re.findall(r"(?:^|\s)([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)", line)
-    return dict(reversed(found))
+    texts = {}
+    for name, after in USERS_WORDS.items():
+        if found := re.search(rf"(?:^|\s){name}=(.*?)\s+(?:HetJobIdSet=\S*\s+)?{after}=", line):
+            texts[name] = found[1].strip()
+            line = f"{line[: found.start(1)]}{line[found.end(1) :]}"
+    fields = re.findall(r"(?:^|\s)([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)", line)
+    return dict(reversed(fields)) | texts
+
+
+def seconds_left(fields: Mapping[str, str]) -> float | None:
+    """Seconds until Slurm ends a running job: at its time limit, or after the grace time of a preemption.
+
+    None if it has no limit, or Slurm does not say. In a container, which lacks Slurm's zone, a grace time is not known.
+    """
+    limit, ran = (parse_seconds(fields.get(name, "")) for name in ("TimeLimit", "RunTime"))
+    known = [] if limit is None or ran is None else [float(limit - ran)]
+    if (ends := utc(fields.get("EndTime", ""))) and limit is not None and not out_of_reach():
+        known.append(datetime.fromisoformat(ends).timestamp() - datetime.now(UTC).timestamp())
+    return max(0.0, min(known)) if known else None
+
+
+def time_left(job_id: str) -> float | None:
+    """Seconds until Slurm ends the job; None if it is ending it already, sets no limit, or does not answer."""
+    fields = show_job(job_id)
+    return seconds_left(fields) if fields.get("JobState") == "RUNNING" else None
 
 
 def kill_wait(job_id: str) -> float | None:
@@ -303,6 +335,8 @@ def _show(*what: str) -> str:
 
 CHAIN_VARIABLE = "GRPO_DIST_CHAINED"
 """How many attempts of earlier jobs of the chain came before this job."""
+RUN_VARIABLE = "GRPO_DIST_RUN"
+"""In a job of a chain: the run directory it continues, for job scripts that would choose another one."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +359,8 @@ class Allocation:
     """Slurm's name of the cluster; empty if it does not say."""
     name: str = ""
     """The job as squeue has it: `7`, or `7_3` for task 3 of an array."""
+    run: str = ""
+    """The run directory that a job of a chain continues."""
 
     @property
     def requeues(self) -> int:
@@ -351,6 +387,7 @@ class Allocation:
             chained=_number(environ, CHAIN_VARIABLE),
             cluster=environ.get("SLURM_CLUSTER_NAME", ""),
             name=_array_task(environ, fields or {}),
+            run=environ.get(RUN_VARIABLE, "") if environ.get(CHAIN_VARIABLE) else "",
         )
 
 

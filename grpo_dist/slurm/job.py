@@ -31,6 +31,7 @@ from grpo_dist.run.control import (
     FAILED,
     MEMORY_CAUSE,
     OUT_OF_MEMORY,
+    REFUSED,
     STARTED,
     TRY_AGAIN,
     AttemptOutcome,
@@ -40,8 +41,16 @@ from grpo_dist.run.control import (
     stop_requested,
 )
 from grpo_dist.run.directory import PLAN_FILE, RunDirectory, read_json, write_json
-from grpo_dist.slurm.client import Allocation, memory_of, out_of_reach, parse_seconds, show_job
-from grpo_dist.slurm.requeue import fruitless, requeue, submission
+from grpo_dist.slurm.client import (
+    Allocation,
+    memory_of,
+    out_of_reach,
+    parse_seconds,
+    seconds_left,
+    show_components,
+    show_job,
+)
+from grpo_dist.slurm.requeue import fruitless, options_of, requeue, submission
 from grpo_dist.slurm.status import write_job
 
 LOCK_SECONDS = 120.0
@@ -98,14 +107,19 @@ def open_attempt(
         LaunchError: training is not installed here.
         RunDirectoryError: another job has this run, or the directory holds a run of another configuration.
     """
-    fields = show_job(allocation.job_id)
-    path = output or Path("runs") / f"{Path(config).stem}-{allocation.job_id}"
+    components = show_components(allocation.job_id)
+    fields = next(iter(components), {})
+    path = output or Path(allocation.run or f"runs/{Path(config).stem}-{allocation.job_id}")
     run = RunDirectory(path.absolute())
+    if allocation.chained and not run.exists():
+        raise RunDirectoryError(
+            f"{run.path}: the run this job continues is gone", hint="put it back, then submit again"
+        )
     if allocation.requeues and run.exists():
         config, overrides = str(run.config), ()  # what was submitted, whatever has become of its file
     _wait_for_own_lock(run, allocation)
     _check_claim(run, allocation)
-    with _refusal_recorded(run, allocation, fields):
+    with _refusal_recorded(run, allocation, components):
         run_config, plan = plan_for(config, overrides, allocation)
         _check_time(run_config, plan, fields)
         check_reward_settings(run_config, begun=run.warm_start.exists())
@@ -120,12 +134,22 @@ def open_attempt(
         for stale in (run.stop_request, run.failure, run.heartbeat):
             stale.unlink(missing_ok=True)
         attempt = run.new_attempt()
-        _record_start(run, attempt, allocation, fields)
+        _record_start(run, attempt, allocation, components)
         (attempt / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
-    for warning in plan.warnings:
+    idle = [] if run_config.cluster.gpus_per_node else _idle_gpus(allocation)
+    for warning in [*plan.warnings, *idle]:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"run directory: {run.path}\nlogs: {attempt}", file=sys.stderr)
     return run, attempt
+
+
+def _idle_gpus(allocation: Allocation) -> list[str]:
+    if not allocation.gpus_per_node:
+        return []
+    return [
+        f"the job has {allocation.gpus_per_node} GPUs per node, and the configuration trains on CPUs "
+        "(cluster.gpus_per_node: 0): leave that out, or ask for no GPUs"
+    ]
 
 
 def this_allocation() -> Allocation:
@@ -137,14 +161,27 @@ def this_allocation() -> Allocation:
     return Allocation.from_environ(os.environ, show_job(os.environ.get("SLURM_JOB_ID", "")))
 
 
-def _record_start(run: RunDirectory, attempt: Path, allocation: Allocation, fields: Mapping[str, str]) -> None:
-    step = newest_step(run.checkpoints)
-    AttemptStart(allocation.job_id, allocation.restarts, allocation.requeues, step).write(attempt)
+def _record_start(
+    run: RunDirectory, attempt: Path, allocation: Allocation, components: Sequence[Mapping[str, str]]
+) -> None:
+    """Record what the attempt began with; `components`: the fields Slurm shows of each component of the job."""
+    fields = next(iter(components), {})
+    left = seconds_left(fields)
+    AttemptStart(
+        allocation.job_id,
+        allocation.restarts,
+        allocation.requeues,
+        step=newest_step(run.checkpoints),
+        ends=None if left is None else time.time() + left,
+        options=[options_of(component) for component in components],  # Slurm no longer shows all of a job that ends
+    ).write(attempt)
     write_job(run, allocation.name, fields, cluster=allocation.cluster, output=_own_output())
 
 
 @contextmanager
-def _refusal_recorded(run: RunDirectory, allocation: Allocation, fields: Mapping[str, str]) -> Iterator[None]:
+def _refusal_recorded(
+    run: RunDirectory, allocation: Allocation, components: Sequence[Mapping[str, str]]
+) -> Iterator[None]:
     """Leave an attempt with the reason for `status` and `logs` when a run that exists is refused.
 
     Not when another job or process has the run: that one is not this run's.
@@ -155,7 +192,7 @@ def _refusal_recorded(run: RunDirectory, allocation: Allocation, fields: Mapping
         if run.exists() and run.is_idle():
             with suppress(OSError, GrpoDistError), run.locked(_owner(allocation)):
                 attempt = run.new_attempt()
-                _record_start(run, attempt, allocation, fields)
+                _record_start(run, attempt, allocation, components)
                 AttemptOutcome(error.exit_code, str(error), newest_step(run.checkpoints)).write(attempt)
         raise
 
@@ -193,6 +230,9 @@ def close_attempt(run: RunDirectory, attempt: Path, code: int) -> int:
 
     `requeue` comes last, and nothing may follow it: Slurm can end this job, and us in it, before it returns.
     """
+    if not run.exists():
+        print(f"{run.path}: the run directory is gone; put it back, then submit again", file=sys.stderr)
+        return REFUSED
     outcome = read_outcome(attempt)
     if outcome is None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -33,6 +32,7 @@ from grpo_dist.run.control import (
 )
 from grpo_dist.run.directory import RunDirectory, write_json
 from grpo_dist.supervisor import shared_fs_check
+from grpo_dist.supervisor.deadline import Deadline
 from grpo_dist.supervisor.failure import Failure, failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, problems, warnings
 from grpo_dist.supervisor.rpc import LOST, CoordinatorServer, Event
@@ -46,11 +46,9 @@ REMIND_SECONDS = 30.0
 SETTLE_SECONDS = 2.0
 """After a first failure, to collect other reports about it."""
 DUMP_SECONDS = 3.0
+GONE_SECONDS = 10.0
+"""For a run directory that a file server does not show for a moment."""
 STOP_SECONDS = 20.0
-MARGIN_SECONDS = 45.0
-"""Kept before the time limit, for ending everything and putting the job back in the queue."""
-KILL_MARGIN_SECONDS = 8.0
-"""Kept of Slurm's KillWait for ending everything in order: a process Slurm kills leaves its shared memory behind."""
 
 
 class AttemptEnded(Exception):
@@ -70,6 +68,7 @@ class Coordinator:
 
     Args:
         kill_wait: asks Slurm in how many seconds it kills the job (None: it does not). The call may take long.
+        time_left: asks Slurm how many seconds are left of the running job (None: no limit, or no answer). As above.
     """
 
     def __init__(
@@ -79,12 +78,14 @@ class Coordinator:
         server: CoordinatorServer,
         ports: range,
         kill_wait: Callable[[], float | None],
+        time_left: Callable[[], float | None],
     ) -> None:
-        self.run, self.attempt, self.server, self.ports, self.kill_wait = run, attempt, server, ports, kill_wait
+        self.run, self.attempt, self.server, self.ports = run, attempt, server, ports
         self.config = load_config(run.config)
+        self.deadline = Deadline(run, attempt, self.config.cluster.signal_seconds, kill_wait, time_left)
         self.plan = read_plan(run)
         self.terminal = Terminal()
-        self.began = time.monotonic()
+        self.began = self.there_at = time.monotonic()
         self.nodes: dict[int, NodeInfo] = {}
         self.received_at: dict[int, float] = {}
         self.shared_fs_problems: dict[int, str | None] = {}
@@ -94,8 +95,6 @@ class Coordinator:
         self.refusals: list[str] = []
         self.stopping: set[str] = set()
         self.terminated = False
-        self.deadline = math.inf
-        self.kill_wait_query: asyncio.Task[None] | None = None
         self.watchdog: Watchdog | None = None
 
     async def run_attempt(self) -> AttemptOutcome:
@@ -243,6 +242,8 @@ class Coordinator:
             if limit is not None and now - reminded > REMIND_SECONDS:
                 self.terminal.show(f"waiting for {what()}, {now - began:.0f} of at most {limit:.0f} s")
                 reminded = now
+            self.deadline.watch(now)
+            await self._check_directory(now)
             await self._check_deadline(now, await asyncio.to_thread(stop_requested, self.run))
             await self._check_stall(now)
 
@@ -303,13 +304,11 @@ class Coordinator:
     def _on_signal(self) -> None:
         """Slurm is ending the job, or about to. A reason that the batch script wrote is more exact, so it is kept.
 
-        Which of the two comes first is open. LIMIT must not become TERMINATED here: the two have different deadlines,
-        and where Slurm does not give the state of the job, only LIMIT puts it back in the queue. The kill wait is asked
-        for in a task of its own, because Slurm may take long to answer.
+        Which of the two comes first is open. LIMIT must not become TERMINATED here: where Slurm does not give the state
+        of the job, only LIMIT puts it back in the queue.
         """
         self.terminated = True
-        if self.kill_wait_query is None or self.kill_wait_query.done():
-            self.kill_wait_query = asyncio.create_task(self._apply_kill_wait())
+        self.deadline.on_signal()
         if stop_requested(self.run) is None:
             with contextlib.suppress(OSError):  # a full disk: there is no saving anyway
                 request_stop(self.run, Why.TERMINATED)
@@ -345,21 +344,20 @@ class Coordinator:
         elif not self._is_running("train"):
             if not self.running or self._is_running("prepare") or self._is_running("serve"):
                 raise AttemptEnded(TRY_AGAIN, f"stopped: {_describe(why)}")
-        else:
-            if why is Why.LIMIT:
-                self.deadline = min(self.deadline, now + max(0.0, self.config.cluster.signal_seconds - MARGIN_SECONDS))
-            if now > self.deadline:
-                what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
-                raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before is kept")
-
-    async def _apply_kill_wait(self) -> None:
-        """SIGTERM starts either the grace time of a preemption or the end of the job; only Slurm knows which."""
-        asked = time.monotonic()
-        if (left := await asyncio.to_thread(self.kill_wait)) is not None:
-            self.deadline = min(self.deadline, asked + max(left - KILL_MARGIN_SECONDS, left / 2))
+        elif self.deadline.passed(now, why):
+            what = "the time limit" if why is Why.LIMIT else "Slurm kills the job"
+            raise AttemptEnded(TRY_AGAIN, f"no step ended before {what}; what was saved before is kept")
 
     def _is_ending(self) -> bool:
         return stop_requested(self.run) in (Why.LIMIT, Why.TERMINATED)
+
+    async def _check_directory(self, now: float) -> None:
+        """End an attempt whose run directory is gone: nothing is to be made anew in its place."""
+        if await asyncio.to_thread(self.run.exists):
+            self.there_at = now
+        elif now - self.there_at > GONE_SECONDS:
+            why = f"{self.run.path}: the run directory is gone, or its config.yaml\n  → put it back, then submit again"
+            raise AttemptEnded(REFUSED, why)
 
     async def _check_stall(self, now: float) -> None:
         if self.watchdog is None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import re
 import select
 import signal
 import sys
@@ -18,14 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grpo_dist.errors import GrpoDistError
+from grpo_dist.errors import GrpoDistError, LaunchError
 from grpo_dist.procs.ports import ports_of
 from grpo_dist.procs.shared_memory import LOOK_SECONDS, SharedMemory
 from grpo_dist.procs.tree import become_subreaper, descendants, die_with_parent, end_all
 from grpo_dist.run.checkpoints import newest_step
 from grpo_dist.run.control import AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.slurm.client import Allocation, kill_wait
+from grpo_dist.slurm.client import Allocation, kill_wait, time_left
 from grpo_dist.supervisor.agent import SURVIVED_SIGNALS, NodeAgent, announced, head_places
 from grpo_dist.supervisor.coordinator import JOIN_SECONDS, Coordinator
 from grpo_dist.supervisor.rpc import HEARTBEAT_SECONDS, CoordinatorServer, Secret
@@ -99,9 +100,13 @@ HEAD_VARIABLE = "GRPO_DIST_HEAD"
 
 def main(run: Path, attempt: Path) -> int:
     """Run this node's share of the attempt, and return the exit code of the attempt."""
-    # Popped, so that processes started on the node do not inherit it.
-    token, allocation = os.environ.pop(TOKEN_VARIABLE), Allocation.from_environ(os.environ)
-    node, ports = int(os.environ["SLURM_PROCID"]), ports_of(allocation.job_id)
+    try:
+        token, node, allocation = _stated(os.environ)
+    except GrpoDistError as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    del os.environ[TOKEN_VARIABLE]  # processes started on the node do not inherit it
+    ports = ports_of(allocation.job_id)
     agent = NodeAgent(node, RunDirectory(run), attempt)
     secret = Secret(token, allocation.job_id, attempt.name)
 
@@ -121,13 +126,30 @@ def main(run: Path, attempt: Path) -> int:
     return watched(supervise)
 
 
+def _stated(environ: Mapping[str, str]) -> tuple[str, int, Allocation]:
+    """The job's token, the node's number and the job.
+
+    Raises:
+        LaunchError: a variable is missing or odd.
+    """
+    for name, pattern in {TOKEN_VARIABLE: "[0-9a-f]{32,}", "SLURM_PROCID": "[0-9]{1,9}"}.items():
+        if not re.fullmatch(pattern, environ.get(name, "")):
+            what = "is not what it should be" if environ.get(name) else "is not set"
+            raise LaunchError(
+                f"{name} in the environment {what}",
+                hint="it comes from the job script and srun: submit a script that `grpo-dist render` writes",
+            )
+    return environ[TOKEN_VARIABLE], int(environ["SLURM_PROCID"]), Allocation.from_environ(environ)
+
+
 async def _coordinate(agent: NodeAgent, attempt: Path, ports: range, secret: Secret, *, alone: bool) -> int:
     """Run the coordinator, and the agent of the first node beside it. `alone`: the job has no other node."""
     server = CoordinatorServer(secret)
     port = await server.listen(ports, LOOPBACK if alone else None)
     agent_task = asyncio.create_task(agent.serve(lambda: [(LOOPBACK, port)], secret, JOIN_SECONDS))
     with announced(attempt, port, [platform.node()]):
-        outcome = await Coordinator(agent.run, attempt, server, ports, partial(kill_wait, secret.job)).run_attempt()
+        asked = partial(kill_wait, secret.job), partial(time_left, secret.job)
+        outcome = await Coordinator(agent.run, attempt, server, ports, *asked).run_attempt()
     with contextlib.suppress(OSError):  # `close_attempt` notices and reports it
         outcome.write(attempt)
     # Printed now and not when the job is closed: Slurm may end the job before that.

@@ -23,7 +23,7 @@
 # srun takes these for options, and sbatch passes on what they were in the job it was typed in. A step without options
 # has all its job has.
 for name in "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_@}" "${!SLURM_GPUS_PER_@}" "${!SLURM_NTASKS@}" "${!SLURM_STEP@}" \
-  SLURM_GPUS SLURM_GPU_BIND SLURM_TRES_PER_TASK SLURM_NPROCS SLURM_DISTRIBUTION; do
+  SLURM_GPUS SLURM_GPU_BIND SLURM_TRES_PER_TASK SLURM_NPROCS SLURM_DISTRIBUTION GRPO_DIST_JOB GRPO_DIST_ATTEMPT; do
   unset "$name"
 done
 [ "${SLURM_JOB_ID_HET_GROUP_0:-}" = "$SLURM_JOB_ID" ] || unset SLURM_HET_SIZE
@@ -44,9 +44,16 @@ set -uo pipefail # not before: what makes environments ready seldom bears it
 opened=$(
   trap '' USR2 TERM # it is left to finish, and what came meanwhile is written down after it
   python -m grpo_dist.slurm.job open "$@"
-) || exit
+) || {
+  code=$?
+  python -c 'import grpo_dist' &>/dev/null && exit "$code"
+  echo "Error: python here, $(command -v python || echo none at all), has no grpo_dist" >&2
+  echo "  → have it found: modules, activate or scratch in ~/.config/grpo-dist/site.yaml, or cluster.setup" >&2
+  exit 2
+}
 run=${opened%$'\n'*} attempt=${opened##*$'\n'}
 [ -z "$why" ] || stop "$why"
+scontrol write batch_script "$SLURM_JOB_ID" "$attempt/submitted.sh" &>/dev/null # for a job that follows this one
 
 # One supervisor on each node; which one it is, it finds out there. This shell runs on the first. They end together: what
 # has not ended 10 s after the first is on a node that is no more.

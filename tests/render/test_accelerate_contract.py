@@ -18,9 +18,10 @@ from plans import LAYOUTS, layout, planned
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import PlanError
 from grpo_dist.launch.forks import LAUNCHER, Forks
+from grpo_dist.launch.stages import launch_command
 from grpo_dist.plan import LaunchPlan
 from grpo_dist.render import render_files
-from grpo_dist.render.accelerate import launch_arguments
+from grpo_dist.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -36,7 +37,7 @@ def written(config: RunConfig, plan: LaunchPlan, directory: Path) -> list[str]:
     for name, text in render_files(config, plan).items():
         (directory / name).write_text(text)
     node = ["--main_process_ip", "first-node", "--main_process_port", "20123"]
-    return [*launch_arguments(plan, str(directory)), *node]
+    return [*launch_command("train", RunDirectory(directory), plan)[3:-3], *node]
 
 
 def launch_of(arguments: list[str], rank: int) -> tuple[LaunchConfig | None, dict[str, str]]:
@@ -68,6 +69,7 @@ def check(config: RunConfig, plan: LaunchPlan, directory: Path, monkeypatch: pyt
     else:
         assert found.min_nodes * found.nproc_per_node == plan.topology.num_processes
         assert (found.min_nodes, found.max_nodes, found.rdzv_backend) == (nodes, nodes, "static")
+        assert found.logs_specs.root_log_dir == os.devnull
     if nodes > 1:
         assert (found.rdzv_endpoint, found.rdzv_configs["rank"]) == ("first-node:20123", nodes - 1)
     with monkeypatch.context() as patch:
@@ -122,6 +124,7 @@ def launched(tmp_path_factory) -> Iterator[Callable[[str], list[dict[str, Any]]]
     directories = {strategy: tmp_path_factory.mktemp(strategy) for strategy in STRATEGIES}
     commands = {strategy: command(strategy, directory) for strategy, directory in directories.items()}
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    env["TMPDIR"] = str(temporary := tmp_path_factory.mktemp("temporary"))
     with Forks(directories["ddp"], env) as forks:
 
         @cache
@@ -129,6 +132,7 @@ def launched(tmp_path_factory) -> Iterator[Callable[[str], list[dict[str, Any]]]
             process = forks.start(commands[strategy], env)
             told = process.stdout.read().decode(errors="replace")
             assert process.wait() == 0, told
+            assert not list(temporary.glob("torchelastic_*"))
             return [json.loads((directories[strategy] / f"world-{rank}.json").read_text()) for rank in range(2)]
 
         yield launch

@@ -34,6 +34,7 @@ exec "$@"
 SCONTROL = "#!/bin/sh\necho JobState=RUNNING\n"
 PYTHON = """#!/usr/bin/env bash
 # Writes down how it was called; opens an attempt, is a node, closes with CODE: each when nothing holds it up.
+[ "$1" != -c ] || exit "${NO_PACKAGE:-0}"
 { printf '%s' "${SLURM_PROCID:-}"; printf '\\t%s' "$@"; echo; } >> "$HOME/calls"
 case "$3" in open | close) held=$3 ;; *) held=node ;; esac
 while [ -e "$HOME/hold-$held" ]; do sleep 0.02; done
@@ -128,6 +129,44 @@ def test_bash_reads_every_script(name):
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
         late = re.search(r"^[^#\n].*^#SBATCH", text, re.MULTILINE | re.DOTALL)
         assert late is None, "sbatch ignores options after the first command"
+
+
+SITE = "→ {}: modules, activate or scratch in ~/.config/grpo-dist/site.yaml, or cluster.setup"
+
+
+@pytest.mark.parametrize(
+    ("setup", "line"),
+    [
+        (["module load cuda/99"], 0),
+        (["export A=1", "source /nowhere/bin/activate", "export B=2"], 1),
+        (["module() { eval false; return 3; }", "module load 'a b'"], 1),
+        (["export C=$HOME", "D=$(conda info)"], 1),
+    ],
+)
+def test_a_setup_line_that_fails_ends_the_job_with_one_error(job, setup, line):
+    told = job(cluster={"setup": setup}).submit(code=2)
+    assert f"Error: cluster.setup: this line failed: {setup[line]}\n  {SITE.format('mend it')}" in told
+    assert told.count("Error") == 1 and "Traceback" not in told
+
+
+def test_setup_lines_may_fail_where_bash_does_not_mind(job, tmp_path):
+    sourced = tmp_path / "activate"
+    sourced.write_text("false\n[ 1 = 2 ]\nexport MINE=1\n")
+    setup = [f". {shlex.quote(str(sourced))}", '[ -n "${X:-}" ] && export Y=1', "false || true", "for a in 1; do"]
+    found = job(cluster={"setup": [*setup, "if [ $a = 2 ]; then false; fi", "done", "false || true"]})
+    found.submit()
+    assert found.environment()["MINE"] == "1"
+
+
+@pytest.mark.parametrize("settings", [{}, {"container": {"runtime": "apptainer", "image": "/i"}}])
+def test_without_python_or_the_package_a_job_names_the_site_s_keys(job, settings):
+    found = job(cluster=settings)
+    told = found.submit(code=2, NO_PACKAGE="1", REFUSED="No module named grpo_dist")
+    assert "has no grpo_dist" in told and SITE.format("have it found") in told
+    (found.home / "bin" / "python").unlink()
+    (found.home / "bin" / "apptainer").unlink()
+    told = found.submit(code=2, PATH=f"{found.home / 'bin'}:/usr/bin:/bin")
+    assert "has no grpo_dist" in told and SITE.format("have it found") in told
 
 
 def contained(runtime: str, image: str = HOSTILE) -> dict:

@@ -59,6 +59,19 @@ def test_a_flipped_byte_unmakes_a_checkpoint_and_is_named(tmp_path, name):
     assert list(damaged_after(tmp_path, 5)) == [(newer, damage(newer))]
 
 
+@pytest.mark.parametrize(("directory", "file"), [(0o755, 0o644), (0o750, 0o640), (0o2770, 0o660), (0o700, 0o600)])
+def test_a_sealed_checkpoint_is_readable_as_its_directory_is(tmp_path, directory, file):
+    """safetensors writes files that only their owner reads."""
+    found = checkpoint(tmp_path, 5, sealed=False)
+    for path in found.rglob("*"):
+        path.chmod(0o600 if path.is_file() else 0o755)
+    found.chmod(directory)
+    seal(found)
+    assert {
+        path.stat().st_mode & 0o777 for path in found.rglob("*") if path.name != "complete.json" and path.is_file()
+    } == {file}
+
+
 def test_a_checkpoint_sealed_empty_does_not_count(tmp_path):
     (tmp_path / "checkpoint-5").mkdir()
     seal(tmp_path / "checkpoint-5")

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_jobs import HERE, PACKAGES, PYTHON, ROOT, Job, Submit, stopped
+from slurm_jobs import HERE, PACKAGES, PYTHON, ROOT, Job, Submit, hold, stopped
+
+from grpo_dist.run.control import read_start
 
 pytestmark = pytest.mark.heavy
 
@@ -59,6 +61,28 @@ def interrupted(fake: Submit, name: str, cluster: dict, *options: str) -> Job:
     return job.wait()
 
 
+OPTIONS = (
+    "--time=77",
+    "--exclude=node2",
+    "--mem=900",
+    "--gres=gpu:1",
+    "--comment=a b=c 'd'",
+    "--nice=3",
+    "--no-requeue",
+)
+
+
+def with_a_script_of_one_s_own(fake: Submit, name: str) -> Job:
+    """The same, submitted with other options than its script has, and a line of the user's."""
+    run = fake.render(name)
+    hold(run, 5)
+    lines = (run / "job.sh").read_text().replace("\nwork=$PWD\n", '\nwork=$PWD\necho "$SLURM_JOB_ID" >>mine\n')
+    (fake.home / "my own.sh").write_text(lines.replace("#SBATCH --nodes=2", "#SBATCH --nodes=2 --gpus-per-node=2"))
+    job = fake.again(run, *OPTIONS, script=fake.home / "my own.sh")
+    stopped(job, "scancel", "--batch", "--signal=USR2", job.number)
+    return job.wait()
+
+
 def test_a_run_is_saved_and_continued_with_and_without_a_container(fakes, contained):
     """One job goes back into the queue; the others may not, and chain a second one."""
     mounts = [f"{HERE}:/my tests:ro"]
@@ -67,12 +91,17 @@ def test_a_run_is_saved_and_continued_with_and_without_a_container(fakes, contai
         requeued = pool.submit(interrupted, contained, "a run in pyxis", pyxis)
         chained = [
             pool.submit(interrupted, contained, "a run in apptainer", apptainer, "--no-requeue"),
-            pool.submit(interrupted, fakes, "a run outside", {}, "--no-requeue"),
+            pool.submit(with_a_script_of_one_s_own, fakes, "a run outside"),
         ]
         requeued, chained = requeued.result(), [job.result() for job in chained]
     assert "scontrol requeue" in (requeued.run / "logs" / "attempt-1" / "again.sh").read_text()
     assert [job.code for job in chained] == [75, 75], [job.text() for job in chained]
-    for job in (requeued, *(job.successor().wait() for job in chained)):
+    followed = [job.successor().wait() for job in chained]
+    for job in (requeued, *followed):
         assert (job.state, job.code, job.attempts) == ("COMPLETED", 0, 2), job.text()
         assert job.steps() == list(range(1, 13)), job.text()
+    assert (job.run / "mine").read_text().split() == [chained[-1].number, job.number]
+    before, after = (read_start(job.run / "logs" / f"attempt-{number}").options[0] for number in (1, 2))
+    assert before == after and {"--time=01:17:00", "--mem=900M", "--gres=gpu:2,gpu:1"} <= {*after}
+    assert "Submitted batch job" in chained[-1].text().splitlines()[-1]
     assert contained.cluster.leaks() == ""

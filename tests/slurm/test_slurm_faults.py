@@ -165,11 +165,15 @@ def a_full_disk_ends_the_job_and_what_was_saved_before_stands(fake):
 
 
 @together
-def a_job_that_cannot_save_in_time_continues_from_what_was_saved_before(fake):
-    """Ahead of the time limit it is given up while there is time to put it back."""
-    job = fake("slow", fault="0 5 slow", cluster={"signal_seconds": 60})
-    until((job.run / "checkpoints" / "checkpoint-5").exists, WAIT_SECONDS, job.text)
-    fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
+def ahead_of_a_limit_without_a_signal_a_job_that_cannot_save_continues_from_what_was_saved(fake):
+    """It looks at Slurm's clock itself, and is given up while there is time to put it back."""
+    run = fake.render("slow", cluster={"signal_seconds": 60})
+    (run / "fault").write_text("0 5 slow")
+    script = run / "job.sh"
+    script.write_text(re.sub(r"#SBATCH --signal=.*\n", "", script.read_text()))
+    job = fake.again(run, "--time=3")
+    until(lambda: job.attempts == 2, WAIT_SECONDS, job.text)
+    fake.cluster.slurm("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
     finished(job, attempts=2)
     assert job.steps().count(4) == 2, "it was not continued from checkpoint-3"
     assert "no step ended before the time limit; what was saved before is kept" in job.text()
@@ -211,6 +215,7 @@ def ahead_of_the_time_limit_a_job_saves_and_goes_back_into_the_queue(fake):
 def a_trained_run_is_not_put_back_into_the_queue_for_want_of_a_comparison(fake):
     job = fake("trained", evaluation={"enabled": True})
     until(lambda: "compare on" in job.text(), WAIT_SECONDS, job.text)
+    assert "training has ended and is saved" in fake.program("checkpoint", job.run).stderr
     fake.cluster.slurm("scancel", "--batch", "--signal=USR2", job.number)
     finished(job, attempts=1)
     assert "but for the comparison" in job.text()
@@ -231,6 +236,7 @@ def cancelled_it_saves_and_does_not_come_back(fake):
     stopped(job, "scancel", job.number)
     job.wait("CANCELLED")
     until(lambda: "saved after step 5" in job.text(), WAIT_SECONDS, job.text)
+    until(lambda: "and nothing runs it again; continue it with: sbatch" in job.text(), WAIT_SECONDS, job.text)
     assert job.attempts == 1
     assert (job.run / "checkpoints" / "checkpoint-5").exists(), job.text()
     assert max(job.steps()) == 5
@@ -244,6 +250,18 @@ def preempted_it_gives_way_and_comes_back(fake):
     urgent = stopped(job, "sbatch", "--parsable", "--partition=urgent", *nodes, "--wrap=true", "--output=/dev/null")
     finished(job, attempts=2)
     assert Job(fake.cluster, urgent, job.run, job.output).state == "COMPLETED"
+
+
+@together
+def preempted_where_that_cancels_a_job_another_one_continues(fake):
+    """Slurm gives no grace time, only KillWait, and does not run it again."""
+    nodes = ("--nodelist=node1,node2", "--exclusive")
+    job = fake.held("replaced", 5, "--partition=scrap", *nodes)
+    stopped(job, "sbatch", "--parsable", "--partition=urgent", *nodes, "--wrap=true", "--output=/dev/null")
+    job.wait()
+    assert re.match(r"Submitted batch job \d+$", job.text().splitlines()[-1]), job.text()
+    assert job.state == "PREEMPTED"
+    finished(job.successor(), attempts=2)
 
 
 @together

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -13,10 +14,11 @@ import yaml
 from grpo_dist.errors import RunDirectoryError
 from grpo_dist.launch.open import check_as_started
 from grpo_dist.run.checkpoints import seal
-from grpo_dist.run.control import DONE, FAILED, TRY_AGAIN, AttemptOutcome
+from grpo_dist.run.control import DONE, FAILED, REFUSED, TRY_AGAIN, AttemptOutcome
 from grpo_dist.run.directory import RunDirectory
-from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait, memory_of
+from grpo_dist.slurm.client import KILL_WAIT_SECONDS, kill_wait, memory_of, parse_fields
 from grpo_dist.slurm.job import main
+from grpo_dist.slurm.requeue import options_of
 from grpo_dist.slurm.status import status_of
 
 SLURM = """#!/usr/bin/env bash
@@ -26,10 +28,14 @@ case "$(basename "$0") $1 ${{3:-}}" in
   "scontrol --oneliner job")
     state=${{STATE:-RUNNING}}
     [ "$4" = "$SLURM_JOB_ID" ] || state=${{OTHER_STATE:-$state}}
-    echo "JobId=$4 JobState=$state Restarts=0 TimeLimit=${{LIMIT:-1-00:00:00}} SubmitTime=2026-11-30T17:00:00" \\
-      "WorkDir=$PWD StdOut=$PWD/it's out Power= " ;;
+    echo "JobId=$4 JobState=$state Restarts=${{RESTARTS:-0}} TimeLimit=${{LIMIT:-1-00:00:00}}" \\
+      "SubmitTime=2026-11-30T17:00:00 PreemptTime=${{PREEMPTED:-None}} Reason=${{REASON:-None}} Partition=gpu long" \\
+      "NumNodes=2 WorkDir=$PWD StdOut=$PWD/it's out Power= " ;;
   "scontrol requeue "*) [ -z "${{NO_REQUEUE:-}}" ] || {{ echo "presently disabled" >&2; exit 1; }} ;;
-  sbatch*) env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true ;;
+  sbatch*)
+    [ -z "${{NO_SBATCH:-}}" ] || {{ echo "Access denied" >&2; exit 1; }}
+    env | grep -c "^SLURM_JOB_ID" >> "{calls}" || true
+    echo "Submitted batch job 8" ;;
 esac
 """
 
@@ -45,7 +51,6 @@ def calls(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu long")
     monkeypatch.chdir(tmp_path)
     return lambda: record.read_text().splitlines() if record.exists() else []
 
@@ -97,6 +102,23 @@ def test_a_time_limit_that_leaves_no_time_is_refused(opened, tmp_path, monkeypat
     assert "and one step: no step is ever done" in capsys.readouterr().err
 
 
+def test_gpus_that_nobody_uses_are_told(opened, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8")
+    assert main(["open", str(tmp_path / "my.yaml"), "--output", "other"]) == DONE
+    assert "warning: the job has 8 GPUs per node, and the configuration trains on CPUs" in capsys.readouterr().err
+
+
+def test_a_run_that_is_gone_is_not_made_anew(opened, monkeypatch, capsys):
+    run = opened[0]
+    shutil.rmtree(run.path)
+    assert close(run, "attempt-1", None, code=1) == REFUSED
+    assert last_line(capsys) == f"{run.path}: the run directory is gone; put it back, then submit again"
+    monkeypatch.setenv("GRPO_DIST_CHAINED", "1")
+    assert main(["open", "my.yaml", "--output", str(run.path)]) == REFUSED
+    assert "the run this job continues is gone" in capsys.readouterr().err
+    assert not run.path.exists()
+
+
 def test_an_attempt_that_may_be_tried_again_goes_back_into_the_queue(opened, calls):
     run = opened[0]
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
@@ -130,11 +152,50 @@ def test_a_head_that_cannot_start_while_the_job_ends_is_no_failure(opened, calls
     assert calls()[-1] == "scontrol requeue 7"
 
 
-@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "PENDING"])
-def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, state):
-    monkeypatch.setenv("STATE", state)
-    close(opened[0], "attempt-1", TRY_AGAIN)
+def last_line(capsys) -> str:
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "told"),
+    [
+        ({"STATE": "CANCELLED"}, "Slurm has ended job 7, and nothing runs it again; continue it with: sbatch --chdir="),
+        ({"STATE": "COMPLETING"}, "Slurm has ended job 7, and nothing runs it again; continue it with: sbatch"),
+        ({"STATE": "PENDING"}, "Slurm has put job 7 back in the queue"),
+        ({"STATE": "COMPLETING", "RESTARTS": "1"}, "Slurm has put job 7 back in the queue"),
+        ({"STATE": "COMPLETING", "RESTARTS": "1", "REASON": "TimeLimit"}, "Slurm has put job 7 back in the queue"),
+    ],
+)
+def test_a_job_slurm_has_ended_is_left_to_slurm(opened, calls, monkeypatch, capsys, slurm, told):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert close(opened[0], "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert not any("requeue" in call or "sbatch" in call for call in calls())
+    assert last_line(capsys).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "slurm",
+    [{"STATE": "COMPLETING", "REASON": "TimeLimit"}, {"STATE": "COMPLETING", "PREEMPTED": "2026-11-30T21:20:41"}],
+)
+def test_after_its_limit_or_a_preemption_that_cancels_a_job_is_followed(opened, calls, monkeypatch, capsys, slurm):
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert close(opened[0], "attempt-1", TRY_AGAIN) == TRY_AGAIN
+    assert any(call.startswith("sbatch") for call in calls())
     assert not any("requeue" in call for call in calls())
+    assert last_line(capsys) == "Submitted batch job 8"
+    assert json.loads(opened[0].job.read_text())["job_id"] == "8"
+    monkeypatch.setenv("NO_SBATCH", "1")
+    close(opened[0], "attempt-1", TRY_AGAIN)
+    assert last_line(capsys).startswith("continue it with: sbatch")
+
+
+def test_of_a_job_that_is_ended_while_slurm_is_silent_nothing_is_promised(opened, monkeypatch, capsys):
+    opened[0].stop_request.write_text("terminated\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    close(opened[0], "attempt-1", TRY_AGAIN)
+    assert "does not say whether it runs it again; if not, continue it with: sbatch" in last_line(capsys)
 
 
 def test_only_a_job_that_slurm_has_ended_is_about_to_be_killed(calls, monkeypatch):
@@ -333,14 +394,69 @@ def test_where_requeue_is_forbidden_a_job_is_chained(opened, calls, monkeypatch,
     run = opened[0]
     monkeypatch.setenv("NO_REQUEUE", "1")
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
-    assert calls()[-2] == chained(run)
-    assert calls()[-1] == "0", "sbatch would take the job's own variables for options"
-    assert "by hand" not in capsys.readouterr().err
+    sent = next(call for call in calls() if call.startswith("sbatch"))
+    assert sent == chained(run)
+    assert calls()[calls().index(sent) + 1] == "0", "sbatch would take the job's own variables for options"
+    assert last_line(capsys) == "Submitted batch job 8"
 
 
 def chained(run: RunDirectory) -> str:
-    options = "--dependency=afterany:7 --partition=gpu long --nodes=2"
-    return f"sbatch {options} --chdir={run.path} {run.path / 'job.sh'}"
+    home = run.path.parents[1]
+    options = f"--dependency=afterany:7 --chdir={home} --partition=gpu long --time=1-00:00:00 --nodes=2"
+    script = run.logs / "attempt-1" / "next.sh"
+    return f"sbatch {options} --output={home}/it's out {script} {run.config} --output {run.path}"
+
+
+def test_a_chained_job_has_the_user_s_own_script_and_continues_the_run(opened, tmp_path, monkeypatch, capsys):
+    """What sbatch would add to the same option of the command line, or take for this job, is taken out."""
+    run = opened[0]
+    header = (
+        "#!/bin/bash\n#SBATCH --gres=gpu:a100:8 --comment=x\n#SBATCH -G 4\n#SBATCH --array=1-3 --wait-all-nodes=1\n"
+    )
+    body = "export MINE='a b'\n#SBATCH --mem=5\ncat <<X\n#SBATCH --gres=gpu:1\nX\n"
+    (run.logs / "attempt-1" / "submitted.sh").write_text(header + body)
+    monkeypatch.setenv("NO_REQUEUE", "1")
+    close(run, "attempt-1", TRY_AGAIN)
+    script = (run.logs / "attempt-1" / "next.sh").read_text()
+    assert script == "#!/bin/bash\n#SBATCH --comment=x\n#SBATCH\n#SBATCH --wait-all-nodes=1\n" + body
+    for name, value in {"SLURM_JOB_ID": "8", "GRPO_DIST_CHAINED": "1", "GRPO_DIST_RUN": str(run.path)}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "my.yaml").unlink()
+    capsys.readouterr()
+    assert main(["open", "my.yaml"]) == DONE, "a script that passes no arguments on"
+    assert capsys.readouterr().out.splitlines()[0] == str(run.path)
+
+
+@pytest.mark.parametrize(
+    ("shown", "options"),
+    [
+        (
+            "JobId=1 JobName=a b=c UserId=root(0) Nice=5 Account=(null) QOS=high Requeue=0 Restarts=0 "
+            "TimeLimit=00:20:00 TimeMin=N/A Deadline=N/A Partition=gpu long ReqNodeList=(null) ExcNodeList=node[3-4] "
+            "NumNodes=1 NumCPUs=1 CPUs/Task=16 CoreSpec=* JOB_GRES=gpu:1 MinMemoryNode=62.50G MinTmpDiskNode=0 "
+            "Features=a100&ib Reservation=r OverSubscribe=OK Licenses=(null) Network=(null) Command=/x/s.sh a b c "
+            "WorkDir=/x Comment=my Cost=x, 'q'  StdErr=/x/1/slurm-1-11%.out StdIn=/dev/null "
+            "StdOut=/x/1/slurm-1-11%.out Power= TresPerNode=gres:gpu:a100:2",
+            "--job-name=a b=c|--partition=gpu long|--qos=high|--reservation=r|--time=00:20:00|--nodes=1|"
+            "--exclude=node[3-4]|--constraint=a100&ib|--cpus-per-task=16|--mem=62.50G|--nice=5|"
+            "--comment=my Cost=x, 'q'|--gres=gpu:a100:2|--no-requeue|--output=/x/%j/slurm-%j-11%%.out",
+        ),
+        (
+            "JobId=30 HetJobId=30 JobName=q HetJobIdSet=30-31 UserId=root(0) Nice=0 Requeue=1 TimeLimit=UNLIMITED "
+            "CPUs/Task=1 MinMemoryCPU=10M OverSubscribe=NO StdErr=/x/e StdOut=/x/o CpusPerTres=gres/gpu:4 "
+            "TresPerJob=gres/gpu:h100=8",
+            "--job-name=q|--time=UNLIMITED|--mem-per-cpu=10M|--gpus=h100:8|--cpus-per-gpu=4|--exclusive|"
+            "--output=/x/o|--error=/x/e",
+        ),
+        (
+            "JobId=4 ArrayJobId=3 ArrayTaskId=1 JobName=q UserId=root(0) MinMemoryNode=0 MemPerTres=gres:gpu:100 "
+            "TresPerTask=cpu=8,gres/gpu=1 MinTmpDiskNode=0 StdErr=/x/e StdOut=/x/o",
+            "--job-name=q|--gpus-per-task=1|--mem-per-gpu=100",
+        ),
+    ],
+)
+def test_a_job_like_this_one_is_asked_for_by_what_slurm_shows(shown, options):
+    assert "|".join(options_of(parse_fields(shown))) == options
 
 
 def test_in_a_container_slurm_is_not_asked_but_told_what_to_ask(opened, calls, monkeypatch):
@@ -349,7 +465,8 @@ def test_in_a_container_slurm_is_not_asked_but_told_what_to_ask(opened, calls, m
     monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=CANCELLED")
     close(run, "attempt-1", TRY_AGAIN)
     assert not script.exists()
-    monkeypatch.setenv("GRPO_DIST_JOB", "JobId=7 JobState=RUNNING TimeLimit=1-00:00:00")
+    here = f"StdOut={run.path.parents[1]}/it's out"
+    monkeypatch.setenv("GRPO_DIST_JOB", f"JobId=7 JobState=RUNNING TimeLimit=1-00:00:00 NumNodes=2 {here}")
     assert close(run, "attempt-1", TRY_AGAIN) == TRY_AGAIN
     assert calls() == before
     subprocess.run(["bash", script], check=True, timeout=30)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +19,23 @@ from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import plan_run
 from grpo_dist.procs.ports import interface_of, ports_of
 from grpo_dist.run.checkpoints import seal
-from grpo_dist.run.control import FAILED, FIRST_STEP_SECONDS, REFUSED, TRY_AGAIN, Watchdog, Why, request_stop
+from grpo_dist.run.control import (
+    FAILED,
+    FIRST_STEP_SECONDS,
+    REFUSED,
+    TRY_AGAIN,
+    AttemptStart,
+    Watchdog,
+    Why,
+    request_stop,
+    stop_requested,
+)
 from grpo_dist.run.directory import RunDirectory
 from grpo_dist.slurm.client import Allocation, parse_fields
-from grpo_dist.supervisor import coordinator, shared_fs_check
+from grpo_dist.supervisor import coordinator, node, shared_fs_check
 from grpo_dist.supervisor.agent import connect
 from grpo_dist.supervisor.coordinator import Coordinator
+from grpo_dist.supervisor.deadline import MARGIN_SECONDS, Deadline
 from grpo_dist.supervisor.failure import failure_of, first_cause
 from grpo_dist.supervisor.preflight import NodeInfo, node_info, problems, warnings
 from grpo_dist.supervisor.rpc import CoordinatorServer, Secret
@@ -273,6 +287,10 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
         create_or_resume(other, plan_run(other), run, resume_command="")
 
 
+SILENT = (lambda: None, lambda: None)
+"""Slurm does not say when it kills the job, nor how much time is left."""
+
+
 def test_a_node_that_refuses_ends_the_attempt_at_once(tmp_path):
     run = checkpointed(tmp_path)
 
@@ -281,7 +299,7 @@ def test_a_node_that_refuses_ends_the_attempt_at_once(tmp_path):
         port = await server.listen(ports_of("79"))
         agent = await connect(lambda: [("127.0.0.1", port)], server.secret, 1, 5)
         agent.send({"event": "hello", "refused": "config.yaml: not YAML"})
-        outcome = await Coordinator(run, run.new_attempt(), server, ports_of("79"), lambda: None).run_attempt()
+        outcome = await Coordinator(run, run.new_attempt(), server, ports_of("79"), *SILENT).run_attempt()
         assert (outcome.code, outcome.why) == (REFUSED, "node 1: config.yaml: not YAML")
         await agent.close()
         await server.close()
@@ -297,7 +315,7 @@ def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypa
     async def scene() -> None:
         server, ports = CoordinatorServer(Secret("token", "78", "attempt-1")), ports_of("78")
         port = await server.listen(ports)
-        outcome = await Coordinator(run, run.new_attempt(), server, ports, lambda: None).run_attempt()
+        outcome = await Coordinator(run, run.new_attempt(), server, ports, *SILENT).run_attempt()
         assert (outcome.code, outcome.why, outcome.step) == (TRY_AGAIN, "stopped: the time limit is near", 4)
         server.end_agents(outcome.code)
         late = await connect(lambda: [("127.0.0.1", port)], server.secret, 1, 5)
@@ -306,3 +324,90 @@ def test_a_job_that_is_to_stop_waits_for_no_node_that_is_late(tmp_path, monkeypa
         await server.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("left", "ends_in", "asked", "expected"),
+    [
+        (4000.0, None, None, (None, 4000 - MARGIN_SECONDS)),
+        (400.0, None, None, (None, 400 - MARGIN_SECONDS)),
+        (299.0, None, None, (Why.LIMIT, 299 - MARGIN_SECONDS)),
+        (299.0, None, Why.ASKED, (Why.LIMIT, 299 - MARGIN_SECONDS)),
+        (60.0, None, Why.TERMINATED, (Why.TERMINATED, 30)),
+        (None, None, None, (None, math.inf)),
+        (None, 299.0, None, (Why.LIMIT, math.inf)),
+        (None, 400.0, None, (None, math.inf)),
+    ],
+)
+def test_a_job_stops_in_time_by_slurm_s_clock_without_a_signal(tmp_path, left, ends_in, asked, expected):
+    """It is to save 300 s before its limit. In a container only the limit known at the start counts."""
+    run = checkpointed(tmp_path)
+    attempt = run.new_attempt()
+    AttemptStart("78", 0, ends=None if ends_in is None else time.time() + ends_in).write(attempt)
+    if asked:
+        request_stop(run, asked)
+
+    async def scene() -> None:
+        found, now = Deadline(run, attempt, 300, lambda: None, lambda: left), time.monotonic()
+        found.watch(now)
+        await found.time_query
+        assert stop_requested(run) == expected[0]
+        assert found.limit - now == pytest.approx(expected[1], abs=2)
+        if left == 400.0:  # the next question is when the time has come
+            assert found.ask_at - now == pytest.approx(100, abs=2)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("left", "seconds"), [(60.0, 30.0), (600.0, 555.0), (None, 255.0)])
+def test_after_a_signal_a_step_has_the_time_slurm_leaves_it(tmp_path, left, seconds):
+    """Whatever signal the job asked for, and however short the grace time of a preemption is."""
+    run = checkpointed(tmp_path)
+
+    async def scene() -> None:
+        found, now = Deadline(run, run.new_attempt(), 300, lambda: None, lambda: left), time.monotonic()
+        assert not found.passed(now, Why.LIMIT)
+        found.watch(now)
+        await found.time_query
+        assert not found.passed(now + seconds - 3, Why.LIMIT)
+        assert found.passed(now + seconds + 3, Why.LIMIT)
+        assert not found.passed(now + seconds + 3, Why.ASKED), "a user who asks is in no hurry"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("GRPO_DIST_TOKEN", None, "GRPO_DIST_TOKEN in the environment is not set"),
+        ("GRPO_DIST_TOKEN", "x y", "GRPO_DIST_TOKEN in the environment is not what it should be"),
+        ("SLURM_PROCID", None, "SLURM_PROCID in the environment is not set"),
+        ("SLURM_PROCID", "-1", "SLURM_PROCID in the environment is not what it should be"),
+        ("SLURM_JOB_ID", None, "SLURM_JOB_ID is not set"),
+        ("GRPO_DIST_CHAINED", "twice", "GRPO_DIST_CHAINED='twice' in the environment is no number"),
+    ],
+)
+def test_a_variable_that_is_missing_or_odd_is_one_clear_line(tmp_path, monkeypatch, capsys, name, value, told):
+    stated = {"GRPO_DIST_TOKEN": "0" * 64, "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "GRPO_DIST_CHAINED": "0"}
+    for variable, text in {**stated, name: value}.items():
+        monkeypatch.delenv(variable, raising=False) if text is None else monkeypatch.setenv(variable, text)
+    assert node.main(tmp_path, tmp_path) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_an_attempt_whose_run_directory_goes_away_ends_and_makes_nothing_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(coordinator, "GONE_SECONDS", 0.5)
+    run = checkpointed(tmp_path)
+
+    async def scene() -> None:
+        server = CoordinatorServer(Secret("token", "77", "attempt-1"))
+        await server.listen(ports_of("77"))
+        found = Coordinator(run, run.new_attempt(), server, ports_of("77"), *SILENT)
+        shutil.rmtree(run.path)
+        outcome = await found.run_attempt()
+        assert outcome.code == REFUSED
+        assert outcome.why.startswith(f"{run.path}: the run directory is gone")
+        await server.close()
+
+    asyncio.run(scene())
+    assert not run.path.exists()

@@ -23,7 +23,7 @@ from grpo_dist.plan.checks import extra
 from grpo_dist.progress import say
 from grpo_dist.report.record import read_run
 from grpo_dist.run.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EXPORT_RECORD, step_of
-from grpo_dist.run.directory import write_atomically, write_json
+from grpo_dist.run.directory import give_access, write_atomically, write_json
 from grpo_dist.training.common.environment import packages
 from grpo_dist.training.common.process import Run, as_process, open_run
 from grpo_dist.training.models.generate import settings
@@ -81,6 +81,7 @@ def export(request: ExportRequest) -> None:
     }
     write_json(draft / EXPORT_RECORD, record)
     write_atomically(draft / "README.md", _card(request, run, record))
+    give_access(draft)
     draft.rename(request.output)
 
 

@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from grpo_dist.errors import DataError
 from grpo_dist.progress import say, say_passing
+from grpo_dist.run.directory import give_access
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.common.unsloth_arguments import build
 from grpo_dist.training.models.prompts import PromptRenderer
@@ -53,6 +54,7 @@ def warm_start(
     trainer.add_callback(_ReportLoss())
     trainer.train()
     trainer.save_model(str(work))
+    give_access(work)
     work.rename(run.directory.warm_start)
 
 

@@ -21,6 +21,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from grpo_dist.config.base import seconds_of
+from grpo_dist.errors import RunDirectoryError
 from grpo_dist.progress import say, say_passing
 from grpo_dist.run import metrics
 from grpo_dist.run.control import note_stop, stop_requested
@@ -241,8 +242,14 @@ class Heartbeat(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             draft = self.path.with_name(f".{self.path.name}")
-            draft.write_text(json.dumps({"step": state.global_step, "max_steps": state.max_steps, "time": time.time()}))
-            draft.replace(self.path)  # no fsync: a step must not wait for a disk
+            told = json.dumps({"step": state.global_step, "max_steps": state.max_steps, "time": time.time()})
+            try:
+                draft.write_text(told)
+                draft.replace(self.path)  # no fsync: a step must not wait for a disk
+            except FileNotFoundError as error:  # before a checkpoint would make it anew
+                raise RunDirectoryError(
+                    f"{self.path.parent}: the run directory is gone", hint="put it back, then continue the run"
+                ) from error
 
 
 def note_stopped(step: int) -> None:
