@@ -37,7 +37,7 @@ def written(config: RunConfig, plan: LaunchPlan, directory: Path) -> list[str]:
     for name, text in render_files(config, plan).items():
         (directory / name).write_text(text)
     node = ["--main_process_ip", "first-node", "--main_process_port", "20123"]
-    return [*launch_command("train", RunDirectory(directory), plan)[3:-3], *node]
+    return [*launch_command("train", RunDirectory(directory), plan)[3:-4], *node]
 
 
 def launch_of(arguments: list[str], rank: int) -> tuple[LaunchConfig | None, dict[str, str]]:
