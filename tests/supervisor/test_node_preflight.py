@@ -273,7 +273,7 @@ def test_a_partitioned_optimizer_is_refused_another_number_of_processes(tmp_path
     sharded = {"distributed": {"strategy": "zero2"}}
     run, more = checkpointed(tmp_path, **sharded), config(nodes=3, **sharded)
     before = run.plan.read_text()
-    with pytest.raises(PlanError, match="optimizer of step 4 lies in 2 parts") as refused:
+    with pytest.raises(PlanError, match="optimizer of step 4 is in 2 parts") as refused:
         create_or_resume(more, plan_run(more), run, resume_command="")
     assert "2 nodes" in refused.value.hint
     assert run.plan.read_text() == before
