@@ -232,8 +232,8 @@ def _syncs(bench: Bench, pool: Pool, transport: str) -> tuple[dict[str, Any], Po
         tensors = passed(gather_adapter(bench.model, bench.accelerator, bench.dtype))
         policy = passed(write_policy(bench.model, tensors, len(parts), policies))
         passed(pool.load(policy))
-        passed(pool.unload_others(policy))
-        passed(discard_others(policies, policy))
+        passed(pool.unload_others([policy]))
+        passed(discard_others(policies, [policy]))
         parts.append((policy, [after - before for before, after in pairwise(times)]))
 
     _, peak = _timed(bench, sync)

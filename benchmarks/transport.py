@@ -37,6 +37,7 @@ from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
 from grpo_dist.config.cluster import TimeoutSection
+from grpo_dist.inference.client import Policy
 from grpo_dist.inference.pool import Pool
 from grpo_dist.inference.registry import ReplicaEntry, make_key, write_replica
 from grpo_dist.plan.memory.vllm import RolloutSetup
@@ -83,7 +84,7 @@ class PoolRollouts(ServerRollouts):
     """Our generation on a pool, without model, adapter and canary."""
 
     def __init__(self, registry: Path, max_tokens: int) -> None:
-        self.accelerator, self.policy, self.metrics = PartialState(), None, {}
+        self.accelerator, self.metrics, self.ahead, self.step = PartialState(), {}, {}, lambda: 0
         processes = self.accelerator.num_processes
         self.pool = Pool(
             registry,
@@ -94,6 +95,9 @@ class PoolRollouts(ServerRollouts):
         )
         self.utilization = Utilization(self.pool)
         self.max_tokens = max_tokens
+
+    def policy_for(self, step: int) -> Policy:
+        return Policy("recorded", step, Path(), 0)
 
     def next_seed(self, prompts: int) -> int:
         return self.accelerator.process_index * prompts

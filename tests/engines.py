@@ -69,7 +69,7 @@ def engine(engine_model, tmp_path_factory, missing) -> Iterator[Engine]:
     """One replica with adapters up to MAX_LORA_RANK; tests that ask for it are heavy."""
     if find_spec("vllm") is None:
         missing("vLLM is not installed")
-    config = server_config(engine_model)
+    config = server_config(engine_model, max_staleness=1)
     plan = plan_run(config)
     settings = server_settings(config, plan, str(engine_model), str(engine_model))
     where = node_settings(config, plan, tmp_path_factory.mktemp("engine"))

@@ -37,7 +37,9 @@ class FakeServer:
         self.refuse: str | None = None
         self.refuse_adapters: tuple[int, str] | None = None
         """Status and words of the answer to every adapter."""
-        self.incarnation = self.loads = self.most_in_flight = 0
+        self.pause = 0.002
+        """Seconds before each completion ends."""
+        self.incarnation = self.loads = self.most_in_flight = self.most_adapters = 0
         self.work = EngineActivity()
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -100,6 +102,7 @@ class FakeServer:
         if body["path"] is None and not any(key.startswith(name) for key in self.pushed):
             return web.json_response({"error": "nothing was pushed"}, status=404)
         self.adapters.add(name)
+        self.most_adapters = max(self.most_adapters, len(self.adapters))
         self.events.append(("load", name))
         return web.json_response({"path": "x"})
 
@@ -143,7 +146,7 @@ class FakeServer:
                 self.break_off -= 1
                 request.transport.close()
                 return response
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self.pause)
             await response.write(encode(index, ids[1:], [-0.25] * (count - 1), LENGTH))
         self.generated.append((body["adapter"], seed, n))  # before whoever asked can look
         await response.write_eof()

@@ -65,6 +65,9 @@ class RolloutSection(Section):
     transport: Literal["shared", "push"] = "shared"
     """How an adapter reaches a server: `shared` through the run directory, `push` over HTTP to the server's own disk.
    """
+    max_staleness: Annotated[int, Field(ge=0, le=16)] = 0
+    """Server mode: the completions of a step come from the policy of so many optimizer steps before it, and the servers
+    write them while the model trains. 0: generation and training take turns."""
     canary_steps: NonNegative = 50
     """Steps between checks that servers and trainer give the same tokens the same log-probabilities; 0: no checks."""
     max_restarts: NonNegative = 3
@@ -98,6 +101,11 @@ class RolloutSection(Section):
             yield from self._only_in_server_mode()
         elif self.enable_sleep_mode:
             yield ("enable_sleep_mode",), "a server has its GPUs to itself and need not sleep; remove it"
+        elif self.max_staleness and not self.syncs_adapter:
+            yield (
+                ("max_staleness",),
+                "a server holds merged weights of one policy only; set it to 0, or --set rollout.sync=adapter",
+            )
 
     def _only_with_vllm(self) -> Iterator[Conflict]:
         what = "the training processes generate themselves; remove it, or set rollout.backend: vllm"
@@ -110,11 +118,23 @@ class RolloutSection(Section):
             "enable_sleep_mode": self.enable_sleep_mode,
         }
         yield from (((name,), what) for name, there in stated.items() if there)
+        if self.max_staleness:
+            yield (
+                ("max_staleness",),
+                "the training processes generate themselves and cannot train meanwhile; set it to 0, or generate on "
+                "other GPUs: --set rollout.backend=vllm --set rollout.mode=server",
+            )
 
     def _only_in_server_mode(self) -> Iterator[Conflict]:
         what = "every training GPU generates too in colocate mode; remove it, or set rollout.mode: server"
         stated = {"replicas": self.replicas != "auto", "nodes": self.nodes not in ("auto", 0)}
         yield from (((name,), what) for name, there in stated.items() if there)
+        if self.max_staleness:
+            yield (
+                ("max_staleness",),
+                "an engine on a training GPU cannot generate while the model trains there; set it to 0, or give "
+                "generation its own GPUs: --set rollout.mode=server",
+            )
 
 
 class DistributedSection(Section):

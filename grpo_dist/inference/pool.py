@@ -8,11 +8,14 @@ depends on the place of the prompt in the batch.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,6 +207,18 @@ class Pool:
         """
         return asyncio.run(self._generate(prompts, policy, sampling))
 
+    def begin(
+        self, prompts: Sequence[Prompt], policy: Policy, sampling: Mapping[str, Any]
+    ) -> Future[tuple[list[list[Sampled]], float]]:
+        """As `generate`, without waiting; one at a time. The result is the completions and the seconds they took;
+        cancelling it ends the requests."""
+
+        async def timed() -> tuple[list[list[Sampled]], float]:
+            began = time.monotonic()
+            return await self._generate(prompts, policy, sampling), time.monotonic() - began
+
+        return asyncio.run_coroutine_threadsafe(timed(), _background())
+
     def load(self, policy: Policy) -> None:
         """Load the adapter on every server that answers; the others get it when they are back.
 
@@ -212,12 +227,13 @@ class Pool:
         """
         asyncio.run(self._load(policy))
 
-    def unload_others(self, kept: Policy | None) -> None:
+    def unload_others(self, kept: Iterable[Policy]) -> None:
         """Unload all other adapters from every server that answers; a killed attempt leaves some behind."""
+        names = {policy.name for policy in kept}
 
         async def unload(client: Client) -> None:
             for name in (await client.status())["adapters"]:
-                if kept is None or name != kept.name:
+                if name not in names:
                     await client.unload(name)
 
         asyncio.run(self._each(unload))
@@ -243,8 +259,11 @@ class Pool:
         results: list[list[Sampled] | None] = [None] * len(prompts)
         waiting, running = deque(range(len(prompts))), {}
         loading = defaultdict(asyncio.Lock)
-        async with self._session() as session, _cancelled_at_the_end(running):
-            recovery = self._recovery(session, policy)
+        async with (
+            self._session() as session,
+            self._recovery(session, policy) as recovery,
+            _cancelled_at_the_end(running),
+        ):
             while any(result is None for result in results):
                 while waiting and (replica := self._least_loaded()) is not None:
                     index = waiting.popleft()
@@ -285,13 +304,12 @@ class Pool:
     async def _load(self, policy: Policy) -> None:
         async with self._session() as session:
             returned = await self._returned(session)
-            recovery = self._recovery(session, policy)
             tasks = {
                 asyncio.create_task(Client(session, replica.url, self.timeouts).load(policy, push=self.push)): replica
                 for replica in self.replicas
                 if not replica.down
             }
-            async with _cancelled_at_the_end(tasks):
+            async with self._recovery(session, policy) as recovery, _cancelled_at_the_end(tasks):
                 loaded = False
                 while tasks or not loaded:
                     for task in await recovery.wait(tasks):
@@ -350,11 +368,22 @@ class Pool:
         ]
         return min(ready, key=lambda entry: entry[:2])[2] if ready else None
 
-    def _recovery(self, session: aiohttp.ClientSession, policy: Policy | None) -> ReplicaRecovery:
-        return ReplicaRecovery(self.replicas, self.registry, self.timeouts, session, policy, push=self.push)
+    @asynccontextmanager
+    async def _recovery(self, session: aiohttp.ClientSession, policy: Policy | None) -> AsyncIterator[ReplicaRecovery]:
+        recovery = ReplicaRecovery(self.replicas, self.registry, self.timeouts, session, policy, push=self.push)
+        async with _cancelled_at_the_end(recovery.tasks):
+            yield recovery
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(headers=self.headers, connector=aiohttp.TCPConnector(limit=0))
+
+
+@cache
+def _background() -> asyncio.AbstractEventLoop:
+    """The loop of a thread that does not keep the process alive."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="rollouts", daemon=True).start()
+    return loop
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from grpo_dist.config import RunConfig
 from grpo_dist.inference.wire_format import FrameDecoder
 from grpo_dist.plan import LaunchPlan, plan_run
-from grpo_dist.plan.memory.vllm import RolloutSetup, served_rank
+from grpo_dist.plan.memory.vllm import RolloutSetup, served_loras, served_rank
 from grpo_dist.plan.topology import Topology, visible_gpus
 
 # Options and variables are those of vLLM 0.31. It refuses an option it does not know, but ignores a variable that is
@@ -34,10 +34,9 @@ CPU_COMMAND = "grpo_dist.inference.cpu_serve"
 MIDDLEWARE = "grpo_dist.inference.middleware.RolloutMiddleware"
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probabilities after temperature and top-k/top-p: those the token was sampled with."""
-MAX_LORAS = 2
-"""Adapters in one batch: the newest, and the previous one while its last requests finish."""
-MAX_CPU_LORAS = 4
-"""Adapters an engine keeps. It evicts the oldest beyond that, and would reload it from a directory that is gone."""
+SPARE_LORAS = 2
+"""Adapters an engine keeps beyond those of one batch. It evicts the oldest beyond that, and would reload it from a
+directory that is gone."""
 ON_CPU = ("--enforce-eager", "--no-enable-chunked-prefill")
 """Compiling takes minutes on a CPU and gains little. A seeded request with a chunked prefill would end the engine: vLLM
 0.31 rewinds the generator, which PyTorch's CPU generator does not support ("CPU Generator does not use offset")."""
@@ -65,6 +64,7 @@ class ServerSettings:
     tensor_parallel_size: int
     max_lora_rank: int
     """Rounded up to a rank vLLM supports; 0 with merged weights."""
+    max_loras: int
     sync: Literal["adapter", "merged"]
     seed: int
     device: Literal["cpu", "cuda"]
@@ -94,6 +94,7 @@ def server_settings(config: RunConfig, plan: LaunchPlan, model: str, tokenizer: 
         gpu_memory_utilization=plan.gpu_memory_utilization,
         tensor_parallel_size=plan.topology.tensor_parallel_size,
         max_lora_rank=served_rank(config.lora.r) if rollout.syncs_adapter else 0,
+        max_loras=served_loras(rollout.max_staleness),
         sync=rollout.sync,
         seed=config.grpo.seed,
         device=plan.topology.device,
@@ -170,7 +171,8 @@ def _weights(settings: ServerSettings) -> tuple[str, ...]:
     """Options for the weight sync: LoRA adapters, or whole merged weights over NCCL (as TRL sends them)."""
     if settings.merges:
         return ("--weight-transfer-config", '{"backend": "nccl"}', "--max-logprobs", "-1")
-    rank, loras, kept = str(settings.max_lora_rank), str(MAX_LORAS), str(MAX_CPU_LORAS)
+    rank, loras = str(settings.max_lora_rank), str(settings.max_loras)
+    kept = str(settings.max_loras + SPARE_LORAS)
     return ("--enable-lora", "--max-lora-rank", rank, "--max-loras", loras, "--max-cpu-loras", kept)
 
 

@@ -51,8 +51,8 @@ def calibrate(
     """Scales of generation and of the rest, as medians over the steps after warm-up.
 
     Each step is estimated with its own lengths; the policy sync counts as training. Without `perf/generation_seconds`,
-    both get one common scale. Without `step_time`, a step lasts from one line's
-    `time` to the next. `replaced` of the result says what was fitted, and from how many steps.
+    and where generation and training overlap, both get one common scale. Without `step_time`, a step lasts from one
+    line's `time` to the next. `replaced` of the result says what was fitted, and from how many steps.
 
     Args:
         metrics: the lines of `metrics.jsonl`, in order.
@@ -102,10 +102,11 @@ def _samples(
         step = line.get(STEP) or wall
         if not step or not generated.get(MEAN):
             continue
+        taken = 0.0 if trains_on_earlier else _generation(before, line, step, workload.num_iterations)
         estimate = step_time(replace(workload, lengths=_lengths(generated, workload.lengths)), layout, efficiencies)
         yield _Sample(
             step=step,
-            generation=0.0 if trains_on_earlier else _generation(before, line, step, workload.num_iterations),
+            generation=None if layout.max_staleness else taken,
             estimated_generation=estimate.part("generation"),
             estimated_rest=estimate.seconds - estimate.part("generation"),
             uncounted=wall - step if wall and line.get(STEP) else None,

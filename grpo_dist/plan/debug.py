@@ -226,6 +226,7 @@ def _rollouts(config: RunConfig, machine: DebugMachine, trial: _Trial) -> Iterat
         yield _Wish("rollout.gpu_memory_utilization", "auto", why)
         yield _Wish("rollout.enable_sleep_mode", False, why)
     yield _Wish("rollout.mode", "colocate", "no GPUs for servers")
+    yield _Wish("rollout.max_staleness", 0, "generation and training take turns")
     yield _Wish("rollout.replicas", "auto", one)
     yield _Wish("rollout.nodes", "auto", one)
     yield _Wish("rollout.tensor_parallel_size", "auto", one)

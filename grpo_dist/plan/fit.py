@@ -73,6 +73,7 @@ def layout(basis: PlanInputs, split: Split, engine: RolloutSetup | None) -> Layo
         gpu_memory_utilization=engine.gpu_memory_utilization if engine else 0.9,
         kv_pool_bytes=None if engine is None else kv_cache_bytes(engine),
         max_num_seqs=RolloutSetup.max_num_seqs if engine is None else engine.max_num_seqs,
+        max_staleness=0 if split.rollout_gpus == 0 else rollout.max_staleness,
         sleeps=rollout.enable_sleep_mode,
         partitioned=basis.config.distributed.strategy in ("zero3", "fsdp2"),
         syncs_adapter=rollout.syncs_adapter,

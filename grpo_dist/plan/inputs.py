@@ -29,6 +29,7 @@ from grpo_dist.plan.memory import (
     rollout_memory,
     trainer_memory,
 )
+from grpo_dist.plan.memory.vllm import served_loras
 from grpo_dist.plan.specs import Architecture, Quantization, architecture_of, bitsandbytes
 from grpo_dist.plan.specs.hardware import GPUS, Gpu, Link, UnknownHardware, gpu, link
 from grpo_dist.plan.time import DEFAULTS, Assumption, Efficiencies, Lengths
@@ -351,7 +352,9 @@ def engine_setup(basis: PlanInputs, architecture: Architecture, tensor_parallel_
     """
     config, stated = basis.config, basis.config.rollout.gpu_memory_utilization
     colocated = config.rollout.colocated
-    how = {**COLOCATED, "max_num_seqs": min(MOST_SEQUENCES, max(1, share) * tensor_parallel_size)} if colocated else {}
+    how = {"max_loras": served_loras(config.rollout.max_staleness)}
+    if colocated:
+        how = {**COLOCATED, "max_num_seqs": min(MOST_SEQUENCES, max(1, share) * tensor_parallel_size)}
     return RolloutSetup(
         architecture=architecture,
         gpu_bytes=int(basis.gpu.memory),

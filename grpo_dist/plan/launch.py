@@ -248,6 +248,11 @@ def _warnings(basis: PlanInputs, choice: Chosen, where: Topology, batch: BatchPl
             f"{name} looks like a secret, and config.yaml of the run will state it, for you alone to read; keep it in "
             "the environment instead: env:NAME"
         )
+    if config.rollout.max_staleness and not corrects_sampling(config):
+        yield (
+            "grpo.vllm_importance_sampling_correction: off, so completions of older policies (rollout.max_staleness) "
+            "count as if they were new; set it to true"
+        )
     cut = [name for name, off in (("top_p", 1), ("top_k", 0), ("min_p", None)) if getattr(config.grpo, name) != off]
     if cut and corrects_sampling(config):
         yield (

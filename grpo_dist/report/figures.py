@@ -132,14 +132,17 @@ def _dynamic_sampling(log: Log) -> LineChart:
 
 
 def _seconds(log: Log) -> LineChart:
-    """Empty unless generation was timed."""
+    """Empty unless generation was timed. Where it runs beside training, only waiting for it is part of a step."""
+    overlaps = any(present(log.values(summary.STALENESS)))
+    waiting = summary.WAIT if overlaps else summary.GENERATION
     generation, sync = (
-        summary.per_step(log.values(key), log.steps, log.num_iterations) for key in (summary.GENERATION, summary.SYNC)
+        summary.per_step(log.values(key), log.steps, log.num_iterations) for key in (waiting, summary.SYNC)
     )
     if not present(generation):
         return LineChart("Seconds per step", log.steps, ())
     left = summary.rest(log.values("step_time"), generation, sync)
-    traces = _logged(Trace("generation", generation), Trace("policy sync", sync), Trace("rest", left))
+    label = "waiting for completions" if overlaps else "generation"
+    traces = _logged(Trace(label, generation), Trace("policy sync", sync), Trace("rest", left))
     note = "Rest: training, rewards and what else a step does."
     return LineChart("Seconds per step", log.steps, traces, (0.0,), note=note)
 

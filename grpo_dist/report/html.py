@@ -285,6 +285,9 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[Fact]:
     utilization, difference = found["replica_utilization"], found["sampling_logp_difference_max"]
     if seconds is not None:
         yield Fact("Generation", f"{number(seconds)} s", f"median; {generated_by(known)}")
+    if found["staleness"]:
+        behind = plural(round(found["staleness"]), "step")
+        yield Fact("Waiting", f"{number(found['wait_seconds'])} s", f"median; policies at most {behind} old")
     if sync is not None:
         yield Fact("Policy sync", f"{number(sync)} s", f"{data_size(sent)}, medians")
     if utilization is not None:

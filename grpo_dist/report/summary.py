@@ -16,6 +16,7 @@ from grpo_dist.report.record import Comparison, RunRecord, Scores
 from grpo_dist.text import plural
 
 GENERATION, SYNC = "perf/generation_seconds", "perf/sync_seconds"
+WAIT, STALENESS = "perf/wait_seconds", "perf/staleness"
 UTILIZATION, IDLE = "perf/replica_utilization", "perf/idle_share"
 DIFFERENCE = "sampling/sampling_logp_difference"
 CANARY = "perf/canary_difference"
@@ -23,6 +24,8 @@ EFFECTIVE_SAMPLE, LOW_WEIGHT = "sampling/effective_sample_size", "sampling/low_w
 
 MEASURED: Mapping[str, tuple[str, Callable[[list[float]], float]]] = {
     "generation_seconds": (GENERATION, median),
+    "wait_seconds": (WAIT, median),
+    "staleness": (STALENESS, max),
     "sync_seconds": (SYNC, median),
     "sync_bytes": ("perf/sync_bytes", median),
     "replica_utilization": (UTILIZATION, fmean),

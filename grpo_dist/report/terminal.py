@@ -59,6 +59,9 @@ def _rollouts(known: Mapping[str, Any]) -> Iterator[str]:
     found = known["rollouts"]
     yield generated_by(known)
     yield f"generation {number(found['generation_seconds'])} s"
+    if found["staleness"]:
+        old = plural(round(found["staleness"]), "step")
+        yield f"waiting {number(found['wait_seconds'])} s, policies at most {old} old"
     if found["sync_seconds"] is not None:
         yield f"sync {number(found['sync_seconds'])} s, {data_size(found['sync_bytes'])}"
     if found["replica_utilization"] is not None:

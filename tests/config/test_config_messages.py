@@ -246,6 +246,21 @@ FILES = {
         "x.yaml:3: rollout.replicas: every training GPU generates too in colocate mode; remove it, "
         "or set rollout.mode: server",
     ),
+    "ahead without servers": (
+        GOOD + "rollout: {max_staleness: 1}\n",
+        "x.yaml:3: rollout.max_staleness: the training processes generate themselves and cannot train meanwhile; "
+        "set it to 0, or generate on other GPUs: --set rollout.backend=vllm --set rollout.mode=server",
+    ),
+    "ahead on the training GPUs": (
+        GOOD + "rollout: {backend: vllm, max_staleness: 4}\n",
+        "x.yaml:3: rollout.max_staleness: an engine on a training GPU cannot generate while the model trains there; "
+        "set it to 0, or give generation its own GPUs: --set rollout.mode=server",
+    ),
+    "ahead with merged weights": (
+        GOOD + "rollout: {backend: vllm, mode: server, sync: merged, max_staleness: 2}\n",
+        "x.yaml:3: rollout.max_staleness: a server holds merged weights of one policy only; "
+        "set it to 0, or --set rollout.sync=adapter",
+    ),
     "a figure no GPU has": (
         GOOD + "cluster: {gpu_overrides: {memory_bytes: 3}}\n",
         "x.yaml:3: cluster.gpu_overrides.memory_bytes: unknown setting; did you mean cluster.gpu_overrides.memory?",

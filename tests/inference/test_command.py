@@ -51,6 +51,12 @@ def test_the_rank_is_rounded_up_to_one_vllm_serves(r, served):
     assert options(settings, "--max-lora-rank") == served
 
 
+@pytest.mark.parametrize(("staleness", "loras", "kept"), [(0, "2", "4"), (1, "3", "5"), (4, "6", "8")])
+def test_a_server_holds_the_policies_that_are_in_use_together(staleness, loras, kept):
+    settings, _ = planned(rollout={"max_staleness": staleness})
+    assert (options(settings, "--max-loras"), options(settings, "--max-cpu-loras")) == (loras, kept)
+
+
 def test_merged_weights_come_over_nccl_and_no_adapter_is_served():
     settings, topology = planned(rollout={"sync": "merged", "replicas": 1}, distributed={"num_processes": 4})
     assert options(settings, "--weight-transfer-config") == '{"backend": "nccl"}'

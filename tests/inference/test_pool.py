@@ -8,6 +8,7 @@ import time
 
 import pytest
 from fake_servers import start, tokens
+from waiting import until
 
 from grpo_dist.config.cluster import TimeoutSection
 from grpo_dist.errors import RolloutError, RolloutsGone
@@ -184,7 +185,7 @@ def test_a_server_restarted_after_a_sync_gets_the_newest_adapter(tmp_path, serve
     clients = pool(tmp_path, push=push, at_once=8)
     for one in (policy, newest):
         clients.load(one)
-        clients.unload_others(one)
+        clients.unload_others([one])
     again.restart()
     assert ids(clients.generate(PROMPTS, newest, SAMPLING)) == expected()
     assert all(adapter == newest.name for server in (again, other) for adapter, _, _ in server.generated)
@@ -261,9 +262,9 @@ def test_push_sends_the_very_bytes(tmp_path, servers, policy):
         assert server.pushed[f"{policy.name}/adapter_model.safetensors"] == bytes(range(256))
     assert ids(clients.generate(PROMPTS, policy, SAMPLING)) == expected()
     running[1].adapters.add("policy-1-of-a-killed-attempt")
-    clients.unload_others(policy)
+    clients.unload_others([policy])
     assert all(server.adapters == {policy.name} for server in running)
-    clients.unload_others(None)
+    clients.unload_others(())
     assert not any(server.adapters for server in running)
 
 
@@ -311,3 +312,32 @@ def test_a_foreign_server_is_no_server_of_ours(tmp_path, servers, policy):
     server.key = "another run's"
     with pytest.raises(RolloutError, match="does not take this run's key"):
         pool(tmp_path).load(policy)
+
+
+def test_batches_of_two_policies_survive_a_server_that_forgets_both(tmp_path, servers):
+    """Each has a pool of its own, and a restarted server gets from each the policy that it lacks."""
+    running = servers(2)
+    old, new = make_policy(tmp_path, 1), make_policy(tmp_path, 2)
+    batches = {old: PROMPTS[:6], new: PROMPTS[6:]}
+    for server in running:
+        server.pause = 0.02
+    begun = [pool(tmp_path).begin(prompts, policy, SAMPLING) for policy, prompts in batches.items()]
+    until(lambda: all(server.generated for server in running))
+    running[0].restart()
+    running[1].break_off = 2
+    found = [batch.result(30) for batch in begun]
+    assert [ids(results) for results, _ in found] == [expected(prompts) for prompts in batches.values()]
+    assert all(seconds > 0 for _, seconds in found)
+    assert answered(running) == [prompt.seed for prompt in PROMPTS]
+    by_policy = {adapter: seed < PROMPTS[6].seed for server in running for adapter, seed, _ in server.generated}
+    assert by_policy == {old.name: True, new.name: False}
+
+
+def test_a_cancelled_batch_leaves_the_servers_alone(tmp_path, servers, policy):
+    (server,) = servers(1)
+    server.pause = 0.2
+    batch = pool(tmp_path).begin(PROMPTS, policy, SAMPLING)
+    until(lambda: server.work.in_flight)
+    batch.cancel()
+    until(lambda: not server.work.in_flight)
+    assert not server.generated

@@ -46,6 +46,7 @@ ROLLOUTS = st.fixed_dictionaries(
         "gpu_memory_utilization": st.sampled_from([0.01, 0.3, 0.5, 0.9, 0.99]),
         "enable_sleep_mode": st.booleans(),
         "sync": st.sampled_from(["adapter", "merged"]),
+        "max_staleness": st.sampled_from([0, 0, 1, 4]),
     },
 )
 GRPO = _some(

@@ -89,6 +89,13 @@ def test_where_completions_came_from_and_what_that_took(tmp_path: Path) -> None:
     assert "rollouts" not in printed(runs.make_run(tmp_path / "old", steps=3))
 
 
+def test_a_run_that_generates_ahead_says_how_long_it_waited(tmp_path: Path) -> None:
+    run = runs.make_run(tmp_path / "run", steps=3, served=True)
+    took = {"perf/generation_seconds": 9.0, "perf/wait_seconds": 0.5}
+    runs.write_metrics(run, [{"step": step, "perf/staleness": min(2.0, step - 1), **took} for step in (1, 2, 3)])
+    assert "generation 9 s · waiting 0.5 s, policies at most 2 steps old" in printed(run, 200)
+
+
 def test_what_correction_leaves_is_said_with_its_lowest(tmp_path: Path) -> None:
     run = runs.make_run(tmp_path / "run", steps=3, served=True)
     shares = [0.9, 0.04, 0.56]

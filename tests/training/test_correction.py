@@ -140,3 +140,56 @@ def test_the_same_is_logged_whoever_scores(model, tmp_path, missing, mode):
     assert {name: scored[name] for name in wanted} == pytest.approx(wanted, rel=1e-3)
     assert {name: deferred[name] for name in wanted} == pytest.approx(wanted, rel=1e-3)
     assert 0 < wanted["sampling/effective_sample_size"] < 1
+
+
+def decoupled_gradient(trainer: Any, batch: dict[str, Any], rewards: list[float], most: float) -> dict[str, Any]:
+    """Of the objective in docs/correction.md, completion by completion; adapter tensor → gradient of the loss.
+
+    Args:
+        rewards: of the completions, in groups of four.
+        most: the largest weight.
+    """
+    import torch
+
+    groups = torch.tensor(rewards).view(-1, 4)
+    advantages = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+    named = {name: value for name, value in trainer.model.named_parameters() if value.requires_grad}
+    total, tokens = 0.0, 0
+    for row, advantage in enumerate(advantages):
+        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row] > 0]
+        kept = batch["completion_mask"][row] > 0
+        completion = batch["completion_ids"][row][kept]
+        logits = trainer.model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        logps = logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
+        ratio = torch.exp(logps.detach() - batch["sampling_per_token_logps"][row][kept]).nan_to_num(1.0)
+        total = total - (ratio.clamp(max=most) * advantage * torch.exp(logps - logps.detach())).sum()
+        tokens += len(completion)
+    gradients = torch.autograd.grad(total / tokens, list(named.values()))
+    return dict(zip(named, gradients, strict=True))
+
+
+def test_a_stale_batch_has_the_gradient_of_the_decoupled_objective(model, tmp_path, missing):
+    if find_spec("vllm") is None:
+        missing("vllm is not installed")
+    import torch
+    from stub_rollouts import Ours, checksum, make_trainer, take_steps
+
+    paid: list[float] = []
+    wanted: list[dict[str, Any]] = []
+
+    def reward(completions: list[Any], **_: Any) -> list[float]:
+        paid.extend(checksum(completions))
+        return list(paid)
+
+    class Watched(Ours):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            output = super()._generate_and_score_completions(inputs)
+            wanted.append(decoupled_gradient(self, output, paid, 1.1))
+            return output
+
+    stated = {"vllm_importance_sampling_mode": "token_truncate", "vllm_importance_sampling_clip_max": 1.1}
+    steps = take_steps(make_trainer(Watched, model, tmp_path, reward=reward, max_steps=1, **stated))
+    assert steps.logs[0]["sampling/importance_sampling_ratio/max"] == pytest.approx(1.1)
+    largest = max(gradient.abs().max().item() for gradient in wanted[0].values())
+    for name, gradient in wanted[0].items():
+        torch.testing.assert_close(steps.gradients[0][name], gradient, rtol=1e-3, atol=1e-5 * largest, msg=name)

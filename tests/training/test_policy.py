@@ -76,9 +76,9 @@ def test_an_adapter_whose_removal_was_cut_off_is_written_anew(model, tmp_path, m
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adapter.shutil, "rmtree", killed)
-        adapter.discard_others(policies, new)
+        adapter.discard_others(policies, [new])
     again = adapter.write_policy(model, tensors, 2, policies)
     assert again == old
     assert sorted(file.name for file in again.directory.iterdir()) == ["adapter_config.json", adapter.WEIGHTS]
-    adapter.discard_others(policies, again)
+    adapter.discard_others(policies, [again])
     assert list(policies.iterdir()) == [again.directory]

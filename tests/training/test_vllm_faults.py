@@ -327,7 +327,7 @@ def bench(engine: Engine, tmp_path_factory) -> Iterator[Bench]:
     canary = Canary(model, PromptRenderer(tokenizer, {}), Accelerator(cpu=True), rows, dtype="float32", max_tokens=32)
     pool = Pool(engine.registry, TimeoutSection(), rank=0, completions_per_replica=16, push=False)
     yield Bench(model, canary, pool, tmp_path_factory.mktemp("policies"))
-    pool.unload_others(None)
+    pool.unload_others(())
 
 
 @pytest.fixture

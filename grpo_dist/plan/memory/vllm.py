@@ -55,6 +55,7 @@ class RolloutSetup:
     max_lora_rank: int = 0
     """0: no adapter is served."""
     max_loras: int = 2
+    """Adapters in one batch: see `served_loras`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -147,6 +148,12 @@ def _fixed(setup: RolloutSetup) -> Iterator[Component]:
 def served_rank(r: int) -> int:
     """The smallest rank vLLM accepts that holds r; 0 for none."""
     return 0 if r == 0 else next(rank for rank in SERVED_RANKS if rank >= r)
+
+
+def served_loras(max_staleness: int) -> int:
+    """vLLM's `max_loras`: one adapter for each policy whose completions are being written, and one more: a new policy
+    is loaded before the oldest is unloaded."""
+    return max_staleness + 2
 
 
 def _weights(setup: RolloutSetup) -> int:

@@ -72,6 +72,8 @@ class Layout:
     """ZeRO-3 or FSDP2: weights are gathered for every pass."""
     syncs_adapter: bool = True
     """Whether a weight sync sends the adapter alone; else the whole merged model."""
+    max_staleness: int = 0
+    """Steps whose completions are written while earlier ones train; 0: generation and training take turns."""
     sleeps: bool = False
     """Colocated engines release their memory while the model trains."""
 

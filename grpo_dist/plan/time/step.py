@@ -82,12 +82,13 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
     """Seconds of one optimizer step.
 
     Generation and training take turns, colocated or not: completions have to be there before they are trained on, and
-    the next ones come from the trained policy.
+    the next ones come from the trained policy. With `max_staleness` they run at the same time, and the longer one
+    counts; the policy sync does not overlap.
 
     Raises:
         PlanError: the KV cache cannot hold one sequence.
     """
-    generated = generation(workload, layout, efficiencies)
+    generated = _steady_generation(workload, layout, efficiencies)
     trained = training(workload, layout, efficiencies)
     share = 1 / workload.num_iterations
     scale = efficiencies.training_scale
@@ -109,7 +110,26 @@ def step_time(workload: Workload, layout: Layout, efficiencies: Efficiencies = D
         ),
         StepPart("other", efficiencies.other_seconds, "rewards, logging, optimizer"),
     ]
+    if layout.max_staleness:
+        written, *others = (part.seconds for part in parts if part.name != "policy sync")
+        hidden = min(written, sum(others))
+        parts.append(StepPart("overlap", -hidden, f"generation is {layout.max_staleness} ahead of training"))
     return StepTime(workload, layout, efficiencies, tuple(part for part in parts if part.seconds))
+
+
+def _steady_generation(workload: Workload, layout: Layout, efficiencies: Efficiencies) -> Generation:
+    """Of one window, among as many as are written at the same time: a slot that the longest completions of one leave
+    is taken by the next."""
+    together = max(1, ceil(layout.max_staleness / workload.num_iterations))
+    of_all = generation(replace(workload, prompts_per_step=together * workload.prompts_per_step), layout, efficiencies)
+    return replace(
+        of_all,
+        seconds=of_all.seconds / together,
+        prefill_seconds=of_all.prefill_seconds / together,
+        decode_seconds=of_all.decode_seconds / together,
+        steps=of_all.steps / together,
+        completions=ceil(of_all.completions / together),
+    )
 
 
 def generation(workload: Workload, layout: Layout, efficiencies: Efficiencies = DEFAULTS) -> Generation:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -65,16 +67,55 @@ def write_policy(model: PeftModel, tensors: dict[str, torch.Tensor], step: int, 
             f"{policies}: the adapter of step {step} ({len(data):,} bytes) cannot be written: {error.strerror}",
             hint="make room there, then continue with --resume",
         ) from error
-    return Policy(target.name, step, target, sum(file.stat().st_size for file in target.iterdir()))
+    return Policy(target.name, step, target, _size(target))
 
 
-def discard_others(policies: Path, kept: Policy) -> None:
-    """Remove every adapter but this one, including partially written ones.
+def copy_policies(policies: Iterable[Policy], to: Path) -> list[Policy]:
+    """Copy adapters to another directory, unless it has them; return them as they are there.
+
+    Raises:
+        RolloutError: they cannot be written; nothing partial has a policy's name.
+    """
+    copies = []
+    draft = to / _draft_name()
+    try:
+        to.mkdir(exist_ok=True)
+        for policy in policies:
+            target = to / policy.name
+            if not target.exists():
+                shutil.copytree(policy.directory, draft)
+                for path in (*draft.iterdir(), draft):
+                    _to_disk(path)
+                draft.rename(target)
+                _to_disk(to)
+            copies.append(replace(policy, directory=target))
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise RolloutError(
+            f"{to}: the adapter {policy.name} cannot be copied: {error}",
+            hint="make room there, then continue with --resume",
+        ) from error
+    return copies
+
+
+def policies_in(directory: Path) -> list[Policy]:
+    """The adapters in a directory of a finished checkpoint, by their names; none if it is missing."""
+    found = sorted(directory.glob("policy-*"))
+    return [Policy(path.name, int(path.name.split("-")[1]), path, _size(path)) for path in found]
+
+
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def discard_others(policies: Path, kept: Iterable[Policy]) -> None:
+    """Remove every adapter but these, including partially written ones.
 
     The name is removed first: a resumed run takes any directory that has the expected name for complete.
     """
+    names = {policy.name for policy in kept}
     for path in list(policies.iterdir()):
-        if path.name != kept.name:
+        if path.name not in names:
             with suppress(OSError):  # it will be removed next time
                 shutil.rmtree(path.rename(policies / _draft_name()))
 

@@ -45,6 +45,9 @@ class AdapterRollouts(VLLMGeneration):
     def __init__(self, *args: Any, run: Run, step: Callable[[], int], dataset: Dataset, **kwargs: Any) -> None:
         self.run, self.step, self.dataset = run, step, dataset
         self.policy: Policy | None = None
+        """The newest."""
+        self.policies: dict[int, Policy] = {}
+        """Optimizer steps → policy after them, as far as completions of this step or a later one come from it."""
         self.round = self.syncs = 0
         self.metrics: dict[str, float] = {}
         """`perf/*` values not yet reported."""
@@ -64,6 +67,16 @@ class AdapterRollouts(VLLMGeneration):
     def _deliver(self, policy: Policy) -> None:
         """Load a policy on the engines and unload the previous one."""
 
+    def policy_for(self, step: int) -> Policy:
+        """The policy that the completions of an optimizer step come from."""
+        return self.policies[max(0, step - self.run.config.rollout.max_staleness)]
+
+    def policies_before(self, step: int) -> list[Policy]:
+        """The policies of earlier steps that completions of this step or later ones come from."""
+        per_window, staleness = self.run.config.grpo.num_iterations, self.run.config.rollout.max_staleness
+        generates = -(-step // per_window) * per_window
+        return [policy for done, policy in self.policies.items() if generates - staleness <= done < step]
+
     def release(self) -> None:
         """No more generation follows: the engines may unload the adapters."""
 
@@ -75,9 +88,11 @@ class AdapterRollouts(VLLMGeneration):
         """Send the current adapter to the engines; every process must call it."""
         began = time.perf_counter()
         self.policy = self._share()
+        needed = [*self.policies_before(self.policy.step), self.policy]
+        self.policies = {policy.step: policy for policy in needed}
         together(self._deliver, self.policy)
         if self.accelerator.is_main_process:
-            discard_others(self.run.directory.policies, self.policy)
+            discard_others(self.run.directory.policies, needed)
         self.round, self.syncs = 0, self.syncs + 1
         self.metrics = {
             "perf/sync_seconds": time.perf_counter() - began,
@@ -88,17 +103,22 @@ class AdapterRollouts(VLLMGeneration):
     def take_metrics(self) -> dict[str, float]:
         """`perf/*` of the last sync, if there was one since the last call, and of the last generation."""
         taken, self.metrics = self.metrics, {}
-        return {"perf/policy_version": float(self.policy.step), **taken}
+        return {"perf/policy_version": float(self.policy_for(self.step()).step), **taken}
 
     def next_seed(self, prompts: int) -> int:
-        """Seed of this process's first completion in the next round; the others count up from it.
+        """Seed of this process's first completion in the next round of this step."""
+        seed = self.seed_of(self.step(), self.round, prompts)
+        self.round += 1
+        return seed
+
+    def seed_of(self, step: int, round_: int, prompts: int) -> int:
+        """Seed of this process's first completion in a round; the others count up from it.
 
         A completion's seed depends on the run's seed, the step and its place in the batch, not on the process that
         samples it.
         """
         seed = self.run.config.grpo.seed
-        digest = sha256(f"{seed}/{self.policy.step}/{self.round}".encode()).digest()
-        self.round += 1
+        digest = sha256(f"{seed}/{step}/{round_}".encode()).digest()
         return int.from_bytes(digest[:6]) + self.accelerator.process_index * prompts
 
     def _share(self) -> Policy:

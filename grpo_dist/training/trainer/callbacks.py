@@ -72,7 +72,8 @@ SIGNS = (
         "sampling/effective_sample_size",
         "importance-sampling correction left an effective sample of half of the tokens or less: the engines sample "
         "from another distribution than the one that is trained; compare perf/canary_difference with earlier steps, "
-        "leave out grpo.top_p, grpo.top_k and grpo.min_p, and set grpo.num_iterations to 1",
+        "leave out grpo.top_p, grpo.top_k and grpo.min_p, set grpo.num_iterations to 1, and lower "
+        "rollout.max_staleness",
         at_most=0.5,
         correction="token_",
     ),
@@ -149,7 +150,8 @@ class StepRecorder(TrainerCallback):
         self.last_time, self.last_step, self.last_tokens = now, state.global_step, state.num_input_tokens_seen
         first = (logs.get("completions/mean_length") or 0.0) * args.generation_batch_size
         completion_tokens = (first + logs.get("sampling/further_completion_tokens", 0.0)) * rounds
-        waited = (logs.get("perf/generation_seconds", 0.0) + logs.get("perf/sync_seconds", 0.0)) * rounds
+        generation = logs.get("perf/wait_seconds", logs.get("perf/generation_seconds", 0.0))
+        waited = (generation + logs.get("perf/sync_seconds", 0.0)) * rounds
         return {
             "perf/tokens_per_second": tokens / seconds,
             "perf/prompt_tokens_per_second": (tokens - completion_tokens) / seconds,

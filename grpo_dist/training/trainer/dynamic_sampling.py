@@ -69,8 +69,9 @@ class DynamicSampling(GRPOTrainer):
             batches.append(self._scored(rows))
             later = self._metrics["train"]
             metrics["num_tokens"] = later["num_tokens"]  # a running total
-            if seconds := later.get("perf/generation_seconds"):
-                metrics["perf/generation_seconds"][-1] += seconds[-1]
+            for name in ("perf/generation_seconds", "perf/wait_seconds"):
+                if seconds := later.get(name):
+                    metrics[name][-1] += seconds[-1]
             if share := later.get("perf/replica_utilization"):
                 metrics["perf/replica_utilization"][-1:] = share  # of all batches so far
             further += later["completions/mean_length"][-1] * len(batches[-1].informative) * self.num_generations

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from grpo_dist.plan.inputs import MOST_SEQUENCES
 from grpo_dist.run.checkpoints import is_complete, note_trained, seal
 from grpo_dist.training.common.backend import is_unsloth
 from grpo_dist.training.common.process import Run
+from grpo_dist.training.models.adapter import copy_policies
 from grpo_dist.training.rewards.silent import HearsSilence
 from grpo_dist.training.rollouts.base import replaced
 from grpo_dist.training.trainer.callbacks import Clock
@@ -47,11 +49,32 @@ class KeepsDataOrder(GRPOTrainer):
         sampler.epochs_done = lambda: self._epochs_done(len(sampler))
         return sampler
 
+    def upcoming(self) -> Iterator[list[dict[str, Any]]]:
+        """This process's rows of the next generation batch, the one after it, and so on, over all epochs.
+
+        As TRL 1.16 samples and Accelerate 1.15 shards: a batch is repeated for each of its micro-steps, and processes
+        take consecutive parts of it. In another order, what was generated ahead is refused.
+        """
+        args, sampler = self.args, self._get_train_sampler()
+        share = args.per_device_train_batch_size * args.steps_per_generation
+        repeated = share * self.accelerator.num_processes * args.steps_per_generation * self.num_iterations
+        first = self.accelerator.process_index * share
+        skipped = self.state.global_step // self.num_iterations % max(1, len(sampler) // repeated)
+        while True:
+            for batch in islice(_in_parts(iter(sampler), repeated), skipped, None):
+                yield [self.train_dataset[row] for row in batch[first : first + share]]
+            skipped = 0
+
     def _epochs_done(self, completions: int) -> int:
-        """Complete passes done, each of this many completions."""
+        """Complete passes done, each of this many completions: TRL's sampler repeats a batch for each micro-step."""
         per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        steps = max(1, completions // (per_step * self.accelerator.num_processes))
+        steps = max(1, completions // (per_step * self.accelerator.num_processes * self.args.steps_per_generation))
         return self.state.global_step // steps
+
+
+def _in_parts(rows: Iterator[int], size: int) -> Iterator[list[int]]:
+    while part := list(islice(rows, size)):
+        yield part
 
 
 class ForwardedSampler(RepeatSampler):
@@ -116,13 +139,62 @@ class PlannedRollouts(GRPOTrainer):
         answer = super()._generate_single_turn(prompt_ids, *arguments, **keywords)
         seconds = time.perf_counter() - began
         perf = self.vllm_generation.take_metrics() if self.use_vllm else {}
-        perf["perf/generation_seconds"] = seconds - sum(perf.get(name, 0.0) for name in BESIDES_GENERATION)
+        perf.setdefault("perf/generation_seconds", seconds - sum(perf.get(name, 0.0) for name in BESIDES_GENERATION))
         for name, value in perf.items():
             self._metrics["train"][name].append(value)
         if self.use_vllm:
             self.policy_version = perf["perf/policy_version"]
             self._log_completion_extra("policy_version", [int(self.policy_version)] * len(prompt_ids))
         return answer
+
+
+class GeneratesAhead(KeepsDataOrder):
+    """With `rollout.max_staleness` s: at the start of step t the servers get its policy, and begin the batch of step
+    t + s, which comes from it.
+
+    Steps up to s are all begun at the start, from the first policy. After a resume, the batches on their way are begun
+    again, from the policies in the checkpoint; a completion's seed belongs to its place, so they are the same.
+    """
+
+    _batches: Iterator[list[dict[str, Any]]] | None = None
+
+    def train(self, *arguments: Any, **keywords: Any) -> TrainOutput:
+        try:
+            return super().train(*arguments, **keywords)
+        finally:
+            if self._batches is not None:
+                self.vllm_generation.cancel()
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        # TRL 1.16 calls this for each micro-batch, and counts them in `_step`. If it calls it later than that, the
+        # first batch is refused: it was not begun.
+        starts = self._step % self.args.gradient_accumulation_steps == 0
+        if starts and self.model.training and self.run.config.rollout.max_staleness:
+            self._generate_ahead()
+        return super()._prepare_inputs(generation_batch)
+
+    def _generate_ahead(self) -> None:
+        step, rollouts = self.state.global_step, self.vllm_generation
+        if self._batches is None:
+            self._batches, self._next = self.upcoming(), step
+            if step:
+                rollouts.restore(self._policies_of(step))
+        rollouts.sync_weights()
+        # TRL 1.16 syncs before it generates if this is another step. If it no longer asks, it syncs a second time.
+        self._last_loaded_step = step
+        while self._next <= step + self.run.config.rollout.max_staleness and self._next < self.state.max_steps:
+            prompts = [row["prompt"] for row in next(self._batches)]
+            rollouts.begin(self._next, self._tokenize_prompts(prompts)[0])
+            self._next += self.num_iterations
+
+    def _policies_of(self, step: int) -> Path:
+        return Path(self._get_output_dir(None)) / f"checkpoint-{step}" / "policies"
+
+    def _keep_policies(self) -> None:
+        """Put the policies of batches on their way into the checkpoint that was just saved."""
+        step = self.state.global_step
+        if self._batches is not None:
+            copy_policies(self.vllm_generation.policies_before(step), self._policies_of(step))
 
 
 class WholeTable(pandas.DataFrame):
@@ -168,7 +240,7 @@ def _generation_of(run: Run) -> type[VLLMGeneration]:
 
 class Trainer(
     StopsWhenDiverged,
-    KeepsDataOrder,
+    GeneratesAhead,
     HearsSilence,
     DynamicSampling,
     TightMicroBatches,
@@ -220,5 +292,6 @@ class Trainer(
         if self.args.should_save:
             checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             note_trained(checkpoint, self.clock.seconds)
+            self._keep_policies()
             seal(checkpoint)
         self.accelerator.wait_for_everyone()

@@ -200,6 +200,19 @@ class TestStep:
         assert found.part("policy sync") == 0
         assert found.part("generation") > 5 * step_time(workload(), layout()).part("generation")
 
+    def test_generation_beside_training_costs_the_longer_of_the_two(self):
+        apart = layout(nodes=2, trainer_gpus=8, rollout_gpus=8)
+        in_turns, overlapped = (step_time(workload(), replace(apart, max_staleness=s)) for s in (0, 1))
+        generation, sync = in_turns.part("generation"), in_turns.part("policy sync")
+        training = in_turns.seconds - generation - sync
+        assert overlapped.seconds == pytest.approx(max(generation, training) + sync)
+        assert overlapped.part("overlap") == pytest.approx(-min(generation, training))
+
+    def test_batches_written_together_hide_the_longest_completions(self):
+        apart = layout(nodes=2, trainer_gpus=15, rollout_gpus=1)
+        generation = [step_time(workload(), replace(apart, max_staleness=s)).part("generation") for s in (0, 1, 2, 4)]
+        assert generation[0] == generation[1] > generation[2] > generation[3]
+
     def test_gpu_hours(self):
         found = step_time(workload(), layout(nodes=4))
         assert found.gpu_hours == pytest.approx(found.seconds * 32 / 3600)
