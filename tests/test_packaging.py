@@ -43,12 +43,12 @@ def test_pyproject_holds_the_build_system_alone():
 
 def test_the_extras_are_these(setup):
     assert set(setup["options.extras_require"]) == {
-        *("train", "vllm", "deepspeed", "unsloth", "code", "cpu", "tracking", "dev")
+        *("train", "vllm", "deepspeed", "unsloth", "code", "reasoning-gym", "cpu", "tracking", "dev")
     }
 
 
 def test_the_lock_pins_every_requirement_within_its_range(setup, locked):
-    for requirement in requirements_of(setup, "train", "tracking", "dev"):
+    for requirement in requirements_of(setup, "train", "tracking", "reasoning-gym", "dev"):
         if requirement.name == "torch":  # installed by install.sh, from where its CPU build can be had
             [pinned] = [line.split("=")[1] for line in _install_script() if line.startswith("torch=")]
         else:
@@ -59,7 +59,8 @@ def test_the_lock_pins_every_requirement_within_its_range(setup, locked):
 
 def test_every_package_that_is_imported_is_declared(setup):
     named = {"math_verify": "math-verify", "yaml": "pyyaml"}
-    declared = {one.name for one in requirements_of(setup, "train", "vllm", "deepspeed", "unsloth", "code")}
+    extras = ("train", "vllm", "deepspeed", "unsloth", "code", "reasoning-gym")
+    declared = {one.name for one in requirements_of(setup, *extras)} | {"sympy"}  # it comes with reasoning-gym
     imported = {name for path in (ROOT / "grpo_dist").rglob("*.py") for name in _imported(path)}
     # A sandboxed program finds its neighbours in its own directory.
     ours = {*sys.stdlib_module_names, "grpo_dist", "remote", "confine"}

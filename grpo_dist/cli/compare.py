@@ -119,7 +119,7 @@ def data_settings(data: str | None) -> tuple[str, ...]:
 
     So are columns and answer extractor, if those of the other data are known.
     """
-    from grpo_dist.config.sections import KNOWN_DATA
+    from grpo_dist.config.known_data import KNOWN_DATA
 
     if data is None:
         return ()

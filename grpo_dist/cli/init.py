@@ -127,7 +127,8 @@ def _of_gpus(number: int | None) -> Changes:
 
 def _of_data(name: str) -> Changes:
     """What a known data set, or the first rows of a local one, need to be read."""
-    from grpo_dist.config.sections import KNOWN_DATA, SourceSection
+    from grpo_dist.config.known_data import KNOWN_DATA
+    from grpo_dist.config.sections import SourceSection
     from grpo_dist.data.readers import find_files, first_rows_of, is_local
     from grpo_dist.data.sources import is_saved_to_disk
     from grpo_dist.errors import ConfigError, DataError

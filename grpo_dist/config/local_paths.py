@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from grpo_dist.config.base import EMBEDDED
 from grpo_dist.config.cluster import ClusterSection
+from grpo_dist.config.generators import is_generated
 from grpo_dist.config.sections import DataSection, ModelSection, RewardFunction, RunConfig, SourceSection
 
 AnySource = TypeVar("AnySource", bound=SourceSection)
@@ -72,7 +73,8 @@ def _model(section: ModelSection) -> ModelSection:
 def _source(section: AnySource) -> AnySource:
     name = section.name_or_path
     pattern = any(character in name for character in "*?[") or name.endswith(DATA_SUFFIXES)
-    local = name not in PRESETS and "://" not in name and (pattern or _looks_local(name) or _exists(name))
+    named = name in PRESETS or is_generated(name) or "://" in name
+    local = not named and (pattern or _looks_local(name) or _exists(name))
     return section.model_copy(update={"name_or_path": _absolute(name)}) if local else section
 
 

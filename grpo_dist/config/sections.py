@@ -1,96 +1,27 @@
-"""The sections of a configuration: model, adapter, warm start, data, rewards, evaluation, run.
-
-Also the data sets whose schema is known, for which the name is enough.
-"""
+"""The sections of a configuration: model, adapter, warm start, data, rewards, evaluation, run."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from grpo_dist.config import generators
 from grpo_dist.config.base import EMBEDDED, Conflict, Fraction, Name, NonNegative, Positive, Section
 from grpo_dist.config.cluster import ClusterSection, DistributedSection, RolloutSection
 from grpo_dist.config.generation_fields import OWN_IN_BOTH, TAKEN, unknown_to
 from grpo_dist.config.grpo import LEAST_TEMPERATURE, GrpoSection
+from grpo_dist.config.known_data import KNOWN_DATA, KnownName, with_known
 from grpo_dist.config.trl_fields import OptimizerName, SchedulerName
-
-
-@dataclass(frozen=True)
-class KnownData:
-    """A data set on the Hub: which of its rows are used, and the names of its columns."""
-
-    columns: Mapping[str, str]
-    """Our column name → theirs."""
-    answer_extractor: str = "none"
-    config: str | None = None
-    split: str = "train"
-    eval_split: str | None = None
-
-
-_MATH = KnownData({"prompt": "problem", "answer": "solution"}, answer_extractor="boxed", eval_split="test")
-
-KNOWN_DATA: dict[str, KnownData] = {
-    "open-r1/DAPO-Math-17k-Processed": KnownData({"answer": "solution"}, config="en"),
-    "unsloth/OpenMathReasoning-mini": KnownData(
-        {"prompt": "problem", "reasoning": "generated_solution", "answer": "expected_answer"}, split="cot"
-    ),
-    "openai/gsm8k": KnownData({"prompt": "question"}, answer_extractor="gsm8k", config="main", eval_split="test"),
-    "DigitalLearningGmbH/MATH-lighteval": _MATH,
-    "EleutherAI/hendrycks_math": _MATH,  # one configuration for each of the seven subjects
-    "HuggingFaceH4/MATH-500": KnownData({"prompt": "problem"}, split="test"),
-    "google-research-datasets/mbpp": KnownData({"prompt": "text", "answer": "code"}, config="full", eval_split="test"),
-    "openai/openai_humaneval": KnownData({"prompt": "prompt"}, split="test"),
-    "open-r1/verifiable-coding-problems-python": KnownData(
-        {"prompt": "problem_statement", "answer": "gold_standard_solution"}
-    ),
-    "agentica-org/DeepCoder-Preview-Dataset": KnownData({"prompt": "problem"}, config="primeintellect"),
-}
-"""Hub id → its schema."""
-
-KnownName = Literal[*KNOWN_DATA]
-
-
-def with_known(stated: Mapping[str, Any], settings: Container[str]) -> dict[str, Any]:
-    """`stated` settings of a data set, completed with what is known about it; explicit settings win.
-
-    Configuration and splits are only filled in for the data set on the Hub: a copy that is `like` it has its own.
-    Explicit columns are added to the known ones.
-
-    Args:
-        settings: names of the existing settings; others are not filled in.
-    """
-    return {**stated, **{name: value for name, value in _filled_in(stated) if name in settings}}
-
-
-def _filled_in(stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    name = stated.get("name_or_path")
-    on_hub = KNOWN_DATA.get(name) if isinstance(name, str) else None
-    like = stated.get("like")
-    schema = KNOWN_DATA.get(like) if isinstance(like, str) else on_hub
-    if schema is not None:
-        columns = stated.get("columns") or {}
-        if isinstance(columns, Mapping):
-            yield "columns", {**schema.columns, **columns}
-        if stated.get("answer_extractor") is None:
-            yield "answer_extractor", schema.answer_extractor
-    if on_hub is not None:
-        split = stated.get("split") or on_hub.split
-        yield "split", split
-        if stated.get("config") is None:
-            yield "config", on_hub.config
-        held = on_hub.eval_split
-        if held and held not in str(split) and stated.get("eval_split") is None and stated.get("eval_fraction") is None:
-            yield "eval_split", held
 
 
 class SourceSection(Section):
     """One data set: on the Hub, in local files, or embedded in the package."""
 
     name_or_path: Name
-    """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; or `embedded`."""
+    """Hub data set id; local JSONL, JSON, CSV or Parquet file, glob or directory; `reasoning_gym/NAME` for a generator
+    of reasoning-gym; or `embedded`."""
     like: KnownName | None = None
     """A known data set of which this is a copy, in a file or under another name: its columns and answer extractor apply
     unless set otherwise. A known data set on the Hub needs only its own name."""
@@ -115,10 +46,11 @@ class SourceSection(Section):
         return self.like or (self.name_or_path if self.name_or_path in KNOWN_DATA else None)
 
     def conflicts(self) -> Iterator[Conflict]:
-        if self.name_or_path == EMBEDDED:
-            for name in ("like", "config", "revision", "columns"):
-                if getattr(self, name):
-                    yield (name,), f"the embedded data has no {name}; remove it"
+        for name in ("like", "config", "revision", "columns"):
+            if getattr(self, name) and self.name_or_path == EMBEDDED:
+                yield (name,), f"the embedded data has no {name}; remove it"
+            elif getattr(self, name) and generators.is_generated(self.name_or_path):
+                yield (name,), f"generated data has no {name}; remove it"
 
 
 RECIPE, TOKENIZER = "recipe", "tokenizer"
@@ -141,6 +73,10 @@ class DataSection(SourceSection):
     """Split held out for the comparison of base and trained model."""
     eval_fraction: Fraction | None = None
     """Fraction of the split held out instead, chosen by `grpo.seed`; 0.05 if neither is set."""
+    generator: dict[Name, Any] = Field(default_factory=dict)
+    """For `reasoning_gym/NAME`: the generator's own settings, as reasoning-gym spells them; `size` (500) is the number
+    of training problems, `seed` (0) chooses them. `reasoning_gym/composite` mixes several:
+    `datasets: [{name: chain_sum, weight: 2, config: {max_terms: 3}}, {name: maze, weight: 1}]`."""
     max_samples: Positive | None = None
     """Use only this many training problems, chosen by `grpo.seed`."""
     max_prompt_length: Positive | None = None
@@ -150,6 +86,7 @@ class DataSection(SourceSection):
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
+        yield from self._generator_conflicts()
         if self.name_or_path == EMBEDDED and self.eval_split is not None:
             yield ("eval_split",), "the embedded data has one split, train; remove it"
         elif self.eval_split is not None and self.eval_fraction is not None:
@@ -158,6 +95,12 @@ class DataSection(SourceSection):
             yield ("eval_split",), f"{self.split} is the training split; name another, or set eval_fraction: 0.05"
         if self.max_prompt_length is not None and self.max_prompt_length_quantile is not None:
             yield ("max_prompt_length_quantile",), "max_prompt_length is set already; remove one of the two"
+
+    def _generator_conflicts(self) -> Iterator[Conflict]:
+        if generators.is_generated(self.name_or_path):
+            yield from generators.wrong_settings(self.name_or_path, self.generator)
+        elif self.generator:
+            yield ("generator",), "is for data.name_or_path: reasoning_gym/NAME; remove it"
 
 
 RECIPE_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -421,8 +364,8 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _judge_programs_by_their_tests(cls, stated: Any) -> Any:
-        return with_scorer(stated) if isinstance(stated, dict) else stated
+    def _fill_in_who_judges(cls, stated: Any) -> Any:
+        return with_scorer(generators.with_own_grades(stated)) if isinstance(stated, dict) else stated
 
     def conflicts(self) -> Iterator[Conflict]:
         if self.model.dtype == "float16" and self.cluster.gpus_per_node == 0:

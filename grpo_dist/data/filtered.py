@@ -14,6 +14,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_dist.config.generators import OWN_GRADES, is_generated
 from grpo_dist.config.sections import DataSection
 from grpo_dist.data.json_cells import row_values
 from grpo_dist.errors import DataError
@@ -95,6 +96,8 @@ def settings_for(section: DataSection, output: Path) -> list[str]:
         settings.append(f"data.like={section.known_as}")
     if section.split != "train":
         settings.append("data.split=train")
+    if is_generated(section.name_or_path):
+        settings += ["data.generator={}", f"rewards.functions=[{OWN_GRADES}]", f"evaluation.scorer={OWN_GRADES}"]
     chosen = ("config", "revision", "eval_split", "max_samples", "max_prompt_length_quantile")
     settings += [f"data.{name}=null" for name in chosen if getattr(section, name) is not None]
     return settings

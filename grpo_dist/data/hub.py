@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_dist.config.sections import KNOWN_DATA, SourceSection
+from grpo_dist.config.known_data import KNOWN_DATA
+from grpo_dist.config.sections import SourceSection
 from grpo_dist.data.readers import similar_path
 from grpo_dist.data.text import place, set_option
 from grpo_dist.errors import DataError

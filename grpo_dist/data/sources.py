@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_dist.config.base import EMBEDDED
+from grpo_dist.config.generators import is_generated
 from grpo_dist.config.sections import DataSection, SourceSection
+from grpo_dist.data.generated import generated_rows, sizes
 from grpo_dist.data.hub import load_from_hub
 from grpo_dist.data.json_cells import read_exactly
-from grpo_dist.data.readers import find_files, is_local, read_files
+from grpo_dist.data.readers import find_files, from_rows, is_local, read_files
 from grpo_dist.data.text import listing, place, set_option
 from grpo_dist.errors import DataError
 from grpo_dist.text import closest
@@ -79,8 +81,8 @@ def take_split(instruction: ReadInstruction, splits: Mapping[str, Dataset]) -> D
 def load_rows(source: SourceSection, split: str) -> Dataset:
     """The rows of `split`, or of a slice like `train[:1000]`, in memory, with their original columns.
 
-    A name is local when it exists, is a pattern, has the suffix of a data file or starts like a path; otherwise it is
-    the id of a data set on the Hub. Code in a data set repository is never run.
+    The problems of a generator are made here. A name is local when it exists, is a pattern, has the suffix of a data
+    file or starts like a path; otherwise it is the id of a data set on the Hub. Code in its repository is never run.
 
     Raises:
         DataError: not reachable, not readable, no such configuration or split, or no row in it.
@@ -92,13 +94,24 @@ def load_rows(source: SourceSection, split: str) -> Dataset:
         )
     read_exactly()
     instruction = parse_split(source, split)
-    if not is_local(source.name_or_path):
+    if is_generated(source.name_or_path):
+        rows = _generated(source, split, instruction)
+    elif not is_local(source.name_or_path):
         rows = load_from_hub(source, split)
     else:
         rows = take_split(instruction, _local_splits(source, split))
     if len(rows) == 0:
         raise DataError(f"{place(source)}.name_or_path: {source.name_or_path} has no rows in split {split!r}")
     return rows
+
+
+def _generated(source: SourceSection, split: str, instruction: ReadInstruction) -> Dataset:
+    settings = source.generator if isinstance(source, DataSection) else {}
+    there = sizes(settings)
+    check_splits(source, split, there)
+    pieces = instruction.to_absolute(there)
+    wanted = [(one.splitname, range(one.from_, max(one.from_, one.to))) for one in pieces]
+    return from_rows(generated_rows(source.name_or_path, settings, wanted))
 
 
 def _local_splits(source: SourceSection, split: str) -> dict[str, Dataset]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from grpo_dist.config.base import EMBEDDED
+from grpo_dist.config.generators import is_generated
 from grpo_dist.config.sections import ModelSection, SourceSection
 from grpo_dist.data.readers import is_local
 from grpo_dist.doctor.case import DoctorContext
@@ -41,6 +42,8 @@ def _available(context: DoctorContext, section: str, kind: str, named: ModelSect
     what, name = section.replace(".", "-").replace("_", "-"), named.name_or_path
     if name == EMBEDDED:
         return Finding(what, "ok", "embedded in the program")
+    if is_generated(name):
+        return Finding(what, "ok", f"{name} is made on the spot")
     if Path(name).expanduser().exists():
         return Finding(what, "ok", f"{name} is there")
     if name.startswith(("/", "./", "../", "~")) or (kind == "datasets" and is_local(name)):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from grpo_dist.config.generators import is_generated
 from grpo_dist.doctor.case import DoctorContext
 from grpo_dist.findings import Finding
 
@@ -56,6 +57,7 @@ TESTED = (
     Tested("deepspeed", "deepspeed", "0.19"),
     UNSLOTH,
     Tested("bitsandbytes", "unsloth", "0.50"),
+    Tested("reasoning-gym", "reasoning-gym", "0.1.25", "0.2"),
     Tested("trackio", "tracking", "0.43"),
     Tested("tensorboard", "tracking", "2.21"),
     Tested("wandb", "tracking", "0.31"),
@@ -114,6 +116,8 @@ def _needed(context: DoctorContext) -> dict[str, str]:
         return {}
     needed = {package.name: "training" for package in TESTED if package.extra == "train"}
     needed |= dict.fromkeys(config.tracking, "tracking")
+    if is_generated(config.data.name_or_path):
+        needed["reasoning-gym"] = f"data.name_or_path: {config.data.name_or_path}"
     if config.rollout.uses_vllm:
         needed["vllm"] = "rollout.backend: vllm"
     if config.distributed.strategy.startswith("zero"):

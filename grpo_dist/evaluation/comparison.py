@@ -151,6 +151,10 @@ class Answered:
     greedy_clipped: bool
     samples_correct: int
     samples: int
+    greedy_score: float | None = None
+    """What the scorer gave: partial credit counts here. None, as below, if it is not a number from 0 to 1."""
+    samples_score: float | None = None
+    """Mean over the samples."""
 
 
 def compare(
@@ -189,7 +193,8 @@ def compare(
 
 
 def scores(answers: Sequence[Answered], paired: Paired) -> dict[str, Any]:
-    """mean_at_k is the share of correct samples, pass_at_k the share of problems with a correct one among k."""
+    """mean_at_k is the share of correct samples, pass_at_k the share of problems with a correct one among k;
+    greedy_score and mean_score are means of what the scorer gave, None if it gives other than numbers from 0 to 1."""
     return {
         **{name: asdict(paired.mean(*values)) if values else None for name, values in _values(answers).items()},
         "mean_completion_length": fmean(a.greedy_tokens for a in answers),
@@ -198,24 +203,32 @@ def scores(answers: Sequence[Answered], paired: Paired) -> dict[str, Any]:
 
 
 def differences(first: Sequence[Answered], second: Sequence[Answered], paired: Paired) -> dict[str, Any]:
-    """The paired difference of every statistic, second minus first; None for statistics without samples."""
+    """The paired difference of every statistic, second minus first; None for statistics that one of them lacks."""
     before, after = _values(first), _values(second)
-    return {name: asdict(paired.difference(before[name][0], *after[name])) if after[name] else None for name in before}
+    return {
+        name: asdict(paired.difference(before[name][0], *after[name])) if before[name] and after[name] else None
+        for name in before
+    }
 
 
 def _values(answers: Sequence[Answered]) -> dict[str, tuple[list[float], int] | None]:
-    """Statistic → a value for each row, and the number of outcomes it averages; None for statistics without samples."""
+    """Statistic → a value for each row, and the number of outcomes it averages; None for statistics without samples or
+    scores."""
     k = answers[0].samples
+    greedy, sampled = [a.greedy_score for a in answers], [a.samples_score for a in answers]
     return {
         "greedy_accuracy": ([float(a.greedy_correct) for a in answers], 1),
         "mean_at_k": ([a.samples_correct / a.samples for a in answers], k) if k else None,
         "pass_at_k": ([float(a.samples_correct > 0) for a in answers], 1) if k else None,
+        "greedy_score": (greedy, 1) if None not in greedy else None,
+        "mean_score": (sampled, k) if k and None not in sampled else None,
     }
 
 
 def result(answer: Answered) -> dict[str, Any]:
     return {
         "greedy_correct": answer.greedy_correct,
+        "greedy_score": answer.greedy_score,
         "samples_correct": answer.samples_correct,
         "greedy": answer.greedy,
     }

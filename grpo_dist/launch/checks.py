@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from grpo_dist.config import RunConfig
+from grpo_dist.config.generators import INSTALL, is_generated, is_installed
 from grpo_dist.doctor.packages import INSTALL_UNSLOTH, unsloth_missing
 from grpo_dist.errors import ConfigError, LaunchError
 from grpo_dist.plan.named_files import check_adapter, check_files
@@ -19,18 +20,24 @@ TRAINING_PACKAGES = ("torch", "trl", "transformers", "peft", "accelerate", "data
 
 def check_reward_settings(config: RunConfig, *, begun: bool = False) -> None:
     """Check names and arguments of built-in rewards, files and the adapter to continue; the user's own functions are
-    imported by the run.
+    imported by the run. Also that the generator of the problems, which grades them, is installed.
 
     Args:
         begun: the run has copied its adapter already, which need not be there any more.
 
     Raises:
+        LaunchError: the generator is not installed.
         PlanError: a file is missing, or the adapter cannot be continued.
         ConfigError: a name or argument is wrong; the message lists all of them.
     """
     check_files(config)
     if not begun:
         check_adapter(config)
+    if is_generated(config.data.name_or_path) and not is_installed():
+        raise LaunchError(
+            f"data.name_or_path: {config.data.name_or_path} needs reasoning-gym, not installed beside {sys.executable}",
+            hint=INSTALL,
+        )
     configured = {"rewards.functions": config.rewards.functions, "evaluation.scorer": (config.evaluation.scorer,)}
     problems = [f"{where}: {what}" for where, functions in configured.items() for what in check_reward_names(functions)]
     if problems:

@@ -111,7 +111,7 @@ def headline(record: RunRecord) -> Headline:
 
 def verdict(comparison: Comparison) -> str:
     """The paired difference of greedy answers in words, and the samples' result if it differs."""
-    greedy, *sampled = comparison.measures
+    greedy, *sampled = comparison.accuracies
     gap, level = comparison.difference, percent(comparison.confidence, 0)
     found = f"{points(gap.estimate)} percentage points, {level} interval {points(gap.low)} to {points(gap.high)}."
     told = [one for one in sampled if one.sign not in (0, greedy.sign)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -27,22 +27,26 @@ from grpo_dist.text import closest, first_few, plural
 
 @dataclass(frozen=True)
 class Scores:
-    """One model. mean_at_k and pass_at_k are None if no completions were sampled; lengths are in tokens."""
+    """One model. mean_at_k and pass_at_k are None if no completions were sampled; scores are None if the scorer does
+    not give numbers from 0 to 1; lengths are in tokens."""
 
     greedy_accuracy: Interval
     mean_at_k: Interval | None
     pass_at_k: Interval | None
+    greedy_score: Interval | None
+    mean_score: Interval | None
     mean_completion_length: float | None
     clipped_ratio: float | None
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Scores:
-        sampled = {k: Interval.from_json(fields[k]) if fields.get(k) else None for k in ("mean_at_k", "pass_at_k")}
+        others = ("mean_at_k", "pass_at_k", "greedy_score", "mean_score")
+        read = {name: Interval.from_json(fields[name]) if fields.get(name) else None for name in others}
         return cls(
             greedy_accuracy=Interval.from_json(fields["greedy_accuracy"]),
             mean_completion_length=fields.get("mean_completion_length"),
             clipped_ratio=fields.get("clipped_ratio"),
-            **sampled,
+            **read,
         )
 
 
@@ -168,8 +172,18 @@ class Comparison:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The statistics that both models have."""
-        named = (("Greedy", "greedy_accuracy"), (f"mean@{self.k}", "mean_at_k"), (f"pass@{self.k}", "pass_at_k"))
+        """The statistics that both models have; scores only if they differ from accuracies."""
+        scores = (("score", "greedy_score"), (f"score@{self.k}", "mean_score"))
+        return self.accuracies + (self._measures(scores) if self.partial_credit else ())
+
+    @property
+    def accuracies(self) -> tuple[Measure, ...]:
+        """The statistics of correct completions that both models have."""
+        return self._measures(
+            (("Greedy", "greedy_accuracy"), (f"mean@{self.k}", "mean_at_k"), (f"pass@{self.k}", "pass_at_k"))
+        )
+
+    def _measures(self, named: Iterable[tuple[str, str]]) -> tuple[Measure, ...]:
         both = ((label, name, getattr(self.base, name), getattr(self.trained, name)) for label, name in named)
         return tuple(
             Measure(label, base, trained, self.differences.get(name))
@@ -178,9 +192,17 @@ class Comparison:
         )
 
     @property
+    def partial_credit(self) -> bool:
+        """Whether the scorer gave a model more credit than for correct completions."""
+        models = (self.base, self.trained)
+        pairs = [(one.greedy_accuracy, one.greedy_score) for one in models]
+        pairs += [(one.mean_at_k, one.mean_score) for one in models]
+        return any(score and score.estimate > (right.estimate if right else 0) + 1e-9 for right, score in pairs)
+
+    @property
     def none_right(self) -> bool:
         """Whether no completion of either model was judged correct."""
-        return not any(one.base.estimate or one.trained.estimate for one in self.measures)
+        return not any(one.base.estimate or one.trained.estimate for one in self.accuracies)
 
     @property
     def counted(self) -> str:

@@ -15,6 +15,7 @@ from grpo_dist.rewards.builtin import (
     strict_format,
 )
 from grpo_dist.rewards.programs.reward import code
+from grpo_dist.rewards.tasks import reasoning_gym
 
 REWARDS = {
     "match_format_exactly": match_format_exactly,
@@ -26,6 +27,7 @@ REWARDS = {
     "accuracy": accuracy,
     "code": code,
     "soft_overlong_punishment": soft_overlong_punishment,
+    "reasoning_gym": reasoning_gym,
 }
 
 REWARD_SETS = {

@@ -162,6 +162,13 @@ def last_answer_tag(text: str) -> str | None:
     return committed(text, [one for one in _tagged(text, "answer") if one.answer])
 
 
+def tagged_answer(text: str) -> str | None:
+    """Inside the solution or answer tags, as it is written there; "" if they hold several different answers, which are
+    guesses."""
+    answers = {one.answer for one in (*_tagged(text, "SOLUTION"), *_tagged(text, "answer")) if one.answer}
+    return (answers.pop() if len(answers) == 1 else "") if answers else None
+
+
 def _tagged(text: str, tag: str) -> list[Marked]:
     return [Marked(found.start(), found.end(), found[1].strip()) for found in _TAGS[tag].finditer(text)]
 

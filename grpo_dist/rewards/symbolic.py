@@ -33,8 +33,6 @@ PATIENCE = 60.0
 START_TIMEOUT_S = 120.0
 MAX_CHARS = 2000  # two of them, as escaped JSON, fit into the pipe: writing a request cannot block
 
-_WORKER = Path(__file__).with_name("symbolic_worker.py")
-
 
 def symbolically_equal(guess: str, truth: str, *, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether math-verify finds both equal within `timeout_s` seconds of processor time.
@@ -74,16 +72,16 @@ def budget(seconds: float = BATCH_S) -> Iterator[None]:
 
 
 class _Worker:
-    """One running `symbolic_worker.py`."""
+    """One running worker script."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: Path) -> None:
         # -P: a `json.py` beside the script or in the current directory must not be imported.
         # Replies have their own pipe: anything may print to stdout, even before the script starts.
         # Its own process group: Ctrl-C is for this process to handle.
         self.replies, replies = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(_WORKER), str(replies)],
+                [sys.executable, "-P", str(script), str(replies)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -98,7 +96,9 @@ class _Worker:
             os.close(replies)
 
     def send(self, request: dict[str, Any]) -> None:
-        self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+        rest = memoryview(json.dumps(request).encode("ascii") + b"\n")
+        while rest:
+            rest = rest[self.process.stdin.write(rest) :]
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """The next reply; None if it does not come in time or the worker has ended."""
@@ -135,36 +135,44 @@ def _read_line(descriptor: int, deadline: float) -> bytes | None:
     return line
 
 
-class _Judge:
-    """The only worker of this process, started when first needed."""
+class Judge:
+    """A script that answers one JSON line with another, run by a process that is started when first needed.
 
-    def __init__(self) -> None:
+    Args:
+        package: what the script needs, and `install` what to type if it cannot be imported.
+    """
+
+    def __init__(self, script: Path, package: str, install: str) -> None:
+        self.script, self.package, self.install = script, package, install
         self.lock = threading.Lock()
         self.worker: _Worker | None = None
-        self.spent_s = 0.0
-        """Processor time of the last comparison."""
+        os.register_at_fork(after_in_child=self.after_fork)
+        atexit.register(self.stop)
 
-    def equal(self, guess: str, truth: str, timeout_s: float) -> bool | None:
-        """The verdict; None if the worker ended without one."""
+    def ask(self, request: dict[str, Any], patience_s: float) -> dict[str, Any] | None:
+        """The reply; None if the worker ended without one, or took longer than `patience_s` seconds.
+
+        Raises:
+            RewardError: the package is not installed, or the script does not start.
+        """
         with self.lock:
             reply = None
             try:
                 worker = self._ready_worker()
-                worker.send({"guess": guess, "truth": truth, "timeout_s": timeout_s})
-                reply = worker.receive(PATIENCE * (1 + timeout_s))
+                worker.send(request)
+                reply = worker.receive(patience_s)
             except BrokenPipeError:
                 pass
             finally:  # also on KeyboardInterrupt: a reply left in the pipe would answer the next request
                 if reply is None:
                     self._stop()
-        self.spent_s = timeout_s if reply is None else reply["spent_s"]
-        return None if reply is None else reply["equal"]
+        return reply
 
     def _ready_worker(self) -> _Worker:
         if self.worker is None or self.worker.process.poll() is not None:
             self._stop()
-            self.worker = _Worker()
-            _check_started(self.worker.receive(START_TIMEOUT_S))
+            self.worker = _Worker(self.script)
+            self._check_started(self.worker.receive(START_TIMEOUT_S))
         return self.worker
 
     def _stop(self) -> None:
@@ -176,6 +184,18 @@ class _Judge:
         with self.lock:
             self._stop()
 
+    def _check_started(self, reply: dict[str, Any] | None) -> None:
+        if reply is None:
+            raise RewardError(
+                f"the process that runs {self.package} ended or hung while starting ({sys.executable})",
+                hint=f"see why: {sys.executable} -P {self.script} 1 < /dev/null",
+            )
+        if "missing" in reply:
+            raise RewardError(
+                f"judging these answers needs {self.package}, which cannot be imported: {reply['missing']}",
+                hint=self.install,
+            )
+
     def after_fork(self) -> None:
         """In the child: the lock may be held by a thread that does not exist here, the worker belongs to the parent."""
         self.lock = threading.Lock()
@@ -184,19 +204,20 @@ class _Judge:
             self.worker = None
 
 
-def _check_started(reply: dict[str, Any] | None) -> None:
-    if reply is None:
-        raise RewardError(
-            f"the process that runs math-verify ended or hung while starting ({sys.executable})",
-            hint=f"see why: {sys.executable} -P {_WORKER} 1 < /dev/null",
+class _Judge(Judge):
+    def __init__(self) -> None:
+        super().__init__(
+            Path(__file__).with_name("symbolic_worker.py"), "math-verify", "pip install 'grpo-dist[train]'"
         )
-    if "missing" in reply:
-        raise RewardError(
-            f"comparing these answers needs math-verify, which cannot be imported: {reply['missing']}",
-            hint="pip install 'grpo-dist[train]'",
-        )
+        self.spent_s = 0.0
+        """Processor time of the last comparison."""
+
+    def equal(self, guess: str, truth: str, timeout_s: float) -> bool | None:
+        """The verdict; None if the worker ended without one."""
+        request = {"guess": guess, "truth": truth, "timeout_s": timeout_s}
+        reply = self.ask(request, PATIENCE * (1 + timeout_s))
+        self.spent_s = timeout_s if reply is None else reply["spent_s"]
+        return None if reply is None else reply["equal"]
 
 
 _judge = _Judge()
-os.register_at_fork(after_in_child=_judge.after_fork)
-atexit.register(_judge.stop)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from grpo_dist.config import load_config
-from grpo_dist.config.sections import KNOWN_DATA, DataSection, SourceSection, WarmStartSection
+from grpo_dist.config.known_data import KNOWN_DATA
+from grpo_dist.config.sections import DataSection, SourceSection, WarmStartSection
 from grpo_dist.data.columns import Tally
 from grpo_dist.data.filtered import settings_for
 from grpo_dist.data.identity import Problems

@@ -9,7 +9,8 @@ from grpo_dist.evaluation.comparison import Answered, ComparedProblem, Paired, c
 
 
 def answered(correct: bool, samples_correct: int = 0, samples: int = 4) -> Answered:
-    return Answered("right" if correct else "wrong", correct, 10, False, samples_correct, samples)
+    score, mean = 1.0 if correct else 0.25, samples_correct / max(samples, 1)
+    return Answered("right" if correct else "wrong", correct, 10, False, samples_correct, samples, score, mean)
 
 
 def paired(rows: int, different: int | None = None) -> Paired:
@@ -40,7 +41,15 @@ def test_accuracy_counts_and_flips():
     assert result["differences"]["mean_at_k"]["estimate"] == (9 - 7) / 16
     assert result["differences"]["pass_at_k"]["estimate"] == 0.0
     assert result["flipped"]["lost"] == [{"prompt": "3+3=", "answer": "6", "base": "right", "trained": "wrong"}]
-    assert result["per_problem"][1]["base"] == {"greedy_correct": False, "samples_correct": 1, "greedy": "wrong"}
+    assert result["per_problem"][1]["base"] == {
+        "greedy_correct": False,
+        "greedy_score": 0.25,
+        "samples_correct": 1,
+        "greedy": "wrong",
+    }
+    assert result["base"]["greedy_score"]["estimate"] > result["base"]["greedy_accuracy"]["estimate"]
+    assert 0 < result["differences"]["greedy_score"]["estimate"] < result["difference"]["estimate"]
+    assert result["base"]["mean_score"] == result["base"]["mean_at_k"]
 
 
 def test_without_samples_there_is_no_pass_at_k():

@@ -23,7 +23,12 @@ def test_every_model_is_held_against_the_first_as_in_the_report():
         assert model["difference"] == pair["differences"]
         assert {key: model[key] for key in pair["trained"]} == pair["trained"]
     assert found["models"][1]["difference"]["mean_at_k"]["estimate"] == (4 - 2) / 24
-    assert found["per_problem"][3]["answers"]["b"] == {"greedy_correct": False, "samples_correct": 0, "greedy": "x"}
+    assert found["per_problem"][3]["answers"]["b"] == {
+        "greedy_correct": False,
+        "greedy_score": None,
+        "samples_correct": 0,
+        "greedy": "x",
+    }
     json.dumps(found, allow_nan=False)
 
 

@@ -201,11 +201,24 @@ class Grader:
 
     def right(self, rows: Dataset, groups: Sequence[Sequence[Completion]]) -> list[int]:
         """How many completions of each problem are correct; one group of equal size for each row."""
+        return [self.correct(scores) for scores in self.scores(rows, groups)]
+
+    def correct(self, scores: Sequence[float | None]) -> int:
+        """How many completions with these scores are correct."""
+        return sum(score is not None and score >= self.threshold for score in scores)
+
+    def scores(self, rows: Dataset, groups: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
+        """What the scorer gives the completions of each problem; one group of equal size for each row."""
         per_prompt = len(groups[0])
         columns: dict[str, list[Any]] = {
             name: [value for value in rows[name] for _ in range(per_prompt)] for name in rows.column_names
         }
         completions = [[{"role": "assistant", "content": one.text}] for group in groups for one in group]
         scores = self.scorer(prompts=columns.pop("prompt"), completions=completions, **columns)
-        right = [score is not None and score >= self.threshold for score in scores]
-        return [sum(right[i : i + per_prompt]) for i in range(0, len(right), per_prompt)]
+        return [scores[i : i + per_prompt] for i in range(0, len(scores), per_prompt)]
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """The mean of scores from 0 to 1, None counting as 0; None if one is no such score."""
+    credit = [score or 0.0 for score in scores]
+    return sum(credit) / len(credit) if all(0 <= score <= 1 for score in credit) else None

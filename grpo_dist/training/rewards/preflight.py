@@ -81,7 +81,7 @@ class Preflight:
     """A few problems, and what is needed to write completions for them."""
 
     def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, problems: Dataset) -> None:
-        self.run, self.tokenizer, self.rows = run, tokenizer, problems.to_list()
+        self.run, self.tokenizer, self.rows = run, tokenizer, list(problems)
         self.longest = run.config.grpo.max_completion_length
         self.rewards = load_rewards(run.config.rewards.functions)
         self.answer_column = answer_column(self.rewards, problems.column_names)

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from grpo_dist.procs.tree import Process, descendants, end
 from grpo_dist.progress import say
+from grpo_dist.rewards import symbolic
 from grpo_dist.rewards.guard import Batch
 from grpo_dist.run.control import RewardNote
 from grpo_dist.run.directory import ATTEMPT_VARIABLE
 
-HELPERS = b"multiprocessing.resource_tracker"
-"""It ends by itself after cleaning up."""
+HELPERS = (b"multiprocessing.resource_tracker", os.fsencode(Path(symbolic.__file__).parent))
+"""They end by themselves: Python's, after cleaning up, and the scripts of `Judge`, with this process."""
 
 
 class RewardWatch:
@@ -73,7 +74,7 @@ class RewardWatch:
 
     def _look(self, name: str, what: str, children: set[int], threads: set[threading.Thread]) -> None:
         kept = {process for process in descendants(os.getpid()) if process.pid in children} if children else set()
-        kept = {process for process in kept if HELPERS not in _command(process.pid)}
+        kept = {process for process in kept if not any(one in _command(process.pid) for one in HELPERS)}
         self.left |= kept
         if name in self.told or not (kept or threads):
             return

@@ -18,7 +18,16 @@ from grpo_dist.progress import say_passing
 from grpo_dist.run.directory import write_json
 from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.comparison_parts import Part, Shared, take_part
-from grpo_dist.training.models.generate import Answerer, Completion, Grader, LocalModel, Sampling, greedy, sampled
+from grpo_dist.training.models.generate import (
+    Answerer,
+    Completion,
+    Grader,
+    LocalModel,
+    Sampling,
+    greedy,
+    mean_score,
+    sampled,
+)
 from grpo_dist.training.models.load import load_adapter, load_model
 from grpo_dist.training.models.prompts import renderer_in
 from grpo_dist.training.models.served import has_pool, pool_of, served_models
@@ -93,12 +102,26 @@ class ModelComparison:
         first = self._complete(answerer, greedy(self.config), "greedy")
         samples = self._complete(answerer, sampled(self.config), f"{k} samples") if k else []
         seconds = time.perf_counter() - began
-        greedy_right = self.judge.right(self.rows, first)
-        sampled_right = self.judge.right(self.rows, samples) if k else [0] * len(first)
+        greedy_scores = self.judge.scores(self.rows, first)
+        sampled_scores = self.judge.scores(self.rows, samples) if k else [[] for _ in first]
         return [
-            Answered(one.text, bool(right), one.tokens, one.clipped, samples_right, k)
-            for [one], right, samples_right in zip(first, greedy_right, sampled_right, strict=True)
+            self._answered(one, mine, others)
+            for [one], mine, others in zip(first, greedy_scores, sampled_scores, strict=True)
         ], seconds
+
+    def _answered(self, greedy: Completion, mine: list[float | None], others: list[float | None]) -> Answered:
+        """What one model answered to one problem, with the scores of its greedy completion and of the samples."""
+        correct = self.judge.correct
+        return Answered(
+            greedy.text,
+            bool(correct(mine)),
+            greedy.tokens,
+            greedy.clipped,
+            correct(others),
+            len(others),
+            mean_score(mine),
+            mean_score(others) if others else None,
+        )
 
     def answer_only(self, answerer: Answerer) -> None:
         """The answers as plain data, for another process to judge."""

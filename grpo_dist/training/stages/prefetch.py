@@ -13,6 +13,7 @@ from pathlib import Path
 
 from grpo_dist.config import RunConfig, load_config
 from grpo_dist.config.base import EMBEDDED
+from grpo_dist.config.generators import is_generated
 from grpo_dist.config.sections import ModelSection, SourceSection
 from grpo_dist.data.readers import is_local
 from grpo_dist.data.sources import load_rows
@@ -89,7 +90,9 @@ def _sources(config: RunConfig) -> Iterator[tuple[SourceSection, tuple[str, ...]
     yield from (
         (source, splits)
         for source, splits in all_sources
-        if source.name_or_path != EMBEDDED and not is_local(source.name_or_path)
+        if source.name_or_path != EMBEDDED
+        and not is_generated(source.name_or_path)
+        and not is_local(source.name_or_path)
     )
 
 
