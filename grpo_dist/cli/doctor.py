@@ -16,9 +16,9 @@ from grpo_dist.cli.options import console, json_option, overrides_option
 def doctor(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Look at this machine, and whether CONFIG can run on it.
 
-    Python and packages, GPUs and who uses them, disks, shared memory, limits, interfaces, Slurm, the Hub and its
-    cache, secrets (whether they are there, never what they are). Without CONFIG nothing is an error that only some
-    configuration would need.
+    Python and packages, GPUs and who uses them, disks, file locks, shared memory, limits, interfaces, Slurm, the Hub
+    and its cache, secrets (whether they are there, never what they are). Without CONFIG nothing is an error that only
+    some configuration would need.
 
     Exit 1 when CONFIG could not run.
     """

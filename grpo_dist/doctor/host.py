@@ -6,16 +6,20 @@ the rendezvous port.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from grpo_dist.doctor.case import DoctorContext
+from grpo_dist.errors import RunDirectoryError
 from grpo_dist.findings import Finding
 from grpo_dist.plan.specs.lookup import hub_cache, hub_home, hub_repository
+from grpo_dist.run.directory import try_lock
 from grpo_dist.run.metrics import has_wandb_key
 from grpo_dist.text import gib
 
@@ -28,6 +32,7 @@ SHARED_PER_PROCESS = 512 * 2**20
 
 def findings(context: DoctorContext) -> Iterator[Finding]:
     yield _disk("run-directory", context.directory, RUN_BYTES, "--output DIR on another file system")
+    yield from _locks(context.directory)
     cache = hub_cache(context.environ)
     yield _disk("hub-cache", cache, _weights(context), "export HF_HOME=/a/large/file/system")
     yield from shared_memory_findings(context)
@@ -42,6 +47,20 @@ def _disk(name: str, path: Path, needed: int, hint: str) -> Finding:
     if free < needed:
         return Finding(name, "error", f"{what}; {gib(needed)} wanted", hint)
     return Finding(name, "ok", what)
+
+
+def _locks(directory: Path) -> Iterator[Finding]:
+    """Whether a run can be locked where its directory is or will be; nothing if that cannot be written."""
+    there = _existing(directory.absolute())
+    try:
+        with TemporaryFile("w", dir=there if there.is_dir() else there.parent) as handle:
+            try_lock(handle, fcntl.LOCK_EX)
+    except RunDirectoryError as error:
+        yield Finding("file-locks", "error", f"{there}: {error.message.partition(': ')[2]}", error.hint or "")
+    except OSError:
+        return
+    else:
+        yield Finding("file-locks", "ok", f"there are locks in {there}")
 
 
 def _existing(path: Path) -> Path:

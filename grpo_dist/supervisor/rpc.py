@@ -30,8 +30,9 @@ LONGEST_MESSAGE = 1 << 24
 HELLO_BYTES = 1 << 10
 HELLO_SECONDS = 5.0
 """For a client to prove that it knows the token; then its connection is closed."""
-HELLOS_PER_PEER = 32
-"""Connections of one address that have not proved it yet; beyond these, the oldest is closed."""
+HELLOS_PER_PEER, HELLOS = 32, 256
+"""Connections of one address, and of all together, that have not proved it yet; beyond these, the oldest is closed.
+Whoever is on a node has all of 127.0.0.0/8, and no process may have any number of files open."""
 LENGTH = struct.Struct(">I")
 BROKEN = (OSError, EOFError, TimeoutError, ValueError, RecursionError, KeyError, TypeError)
 """Reset, closed, silent, or not what the other end would send."""
@@ -241,6 +242,8 @@ class CoordinatorServer:
         waiting.append(connection.writer)
         if len(waiting) > HELLOS_PER_PEER:
             waiting.pop(0).transport.abort()
+        elif sum(map(len, self._hellos.values())) > HELLOS:
+            next(filter(None, self._hellos.values())).pop(0).transport.abort()
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 return await connection.prove_head(self.secret)

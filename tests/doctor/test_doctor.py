@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -9,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from configparser import ConfigParser
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -170,6 +173,20 @@ def test_disks_and_shared_memory_that_are_too_small(tmp_path, monkeypatch):
     assert found["run-directory"].status == "error"
     assert found["hub-cache"].status == "ok"
     assert "--shm-size" in found["shared-memory"].hint
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
+def test_a_file_system_without_locks_is_found(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    where = replace(case(tmp_path, **TWO_GPUS), directory=tmp_path / "runs" / "new")
+    assert by_name(host.findings(where))["file-locks"].status == "ok"
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    found = by_name(host.findings(where))["file-locks"]
+    assert found.status == "error"
+    assert str(tmp_path) in found.what
+    assert "-o flock" in found.hint
 
 
 def test_limits_that_are_low():

@@ -189,6 +189,41 @@ def test_a_flood_without_the_token_holds_nobody_up(monkeypatch, noise):
     over.set()
 
 
+def test_strangers_of_many_addresses_leave_room_for_the_nodes(monkeypatch):
+    monkeypatch.setattr(rpc, "HELLOS", 20)
+
+    async def play(server: CoordinatorServer, port: int) -> None:
+        held = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.1.{number}", 0))
+            for number in range(1, 60)
+        ]
+        node = await meet(port)
+        assert sum(map(len, server._hellos.values())) <= rpc.HELLOS
+        server.send({"start": "train"})
+        assert await node.receive() == {"start": "train"}
+        for _, writer in held:
+            writer.close()
+
+    scene(play)
+
+
+def test_who_sends_a_byte_at_a_time_is_disconnected_in_time(monkeypatch):
+    monkeypatch.setattr(rpc, "HELLO_SECONDS", 0.3)
+
+    async def play(server: CoordinatorServer, port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        began, message = time.monotonic(), frame({"node": 1, "nonce": "n" * 900})
+        with pytest.raises(ConnectionError):
+            for byte in message:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - began < 5
+        assert not server._hellos
+
+    scene(play)
+
+
 def test_who_never_proves_anything_is_disconnected(monkeypatch):
     monkeypatch.setattr(rpc, "HELLO_SECONDS", 0.1)
 
