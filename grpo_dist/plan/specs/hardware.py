@@ -227,15 +227,20 @@ def _near(name: str, words: str) -> str | None:
     if _VARIANT.search(words):
         return None
     forms, stated = {"pcie", "nvl"}, set(words.split())
-    for entry in GPUS:
-        chip = {word for word in entry.split("-") if not re.fullmatch(r"\d+gb", word)}
-        if chip <= stated and chip & forms == stated & forms:
-            return entry
+    same = [entry for entry in GPUS if _chip(entry) <= stated and _chip(entry) & forms == stated & forms]
+    if same:
+        return max(same, key=lambda entry: len(stated.intersection(entry.split("-"))))
     return None if _OTHER_CARD.search(words) else closest(_canonical(name), list(GPUS))
 
 
+def _chip(entry: str) -> set[str]:
+    """The words of an entry, without its memory."""
+    return {word for word in entry.split("-") if not re.fullmatch(r"\d+gb", word)}
+
+
 def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    joined = re.sub(r"(\d)\s+gb\b", r"\1gb", name.lower())
+    return [word for word in re.split(r"[^a-z0-9]+", joined) if word]
 
 
 def _canonical(name: str) -> str:

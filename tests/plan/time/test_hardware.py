@@ -96,6 +96,7 @@ def test_every_gpu_names_a_link_and_a_source():
         ("NVIDIA GB200", "gb200"),
         ("NVIDIA B300 SXM6 AC", "b300"),
         ("NVIDIA-H100-80GB-HBM3", "h100"),
+        ("H100 SXM5 80 GB", "h100"),
         (" cpu ", "cpu"),
     ],
 )
@@ -146,6 +147,8 @@ def test_no_gpu_is_taken_for_another(name, message):
         ("H100 NVLink", "h100"),
         ("NVIDIA H100 PCIe 96GB", "h100-pcie"),
         ("NVIDIA A100-SXM-64GB", "a100-40gb"),
+        ("NVIDIA-A100-SXM4-80GB-SHARED", "a100-80gb"),
+        ("NVIDIA A100 80GB PCIe:8", "a100-80gb-pcie"),
         ("NVIDIA GeForce RTX 4090 48GB", "rtx-4090"),
         ("Tesla V100-PCIE-16GB", None),
         ("NVIDIA GeForce RTX 2080 Ti", None),
