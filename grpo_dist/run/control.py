@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -82,8 +82,8 @@ class AttemptStart:
     """Of the newest checkpoint; None if an earlier version began the attempt."""
     ends: float | None = None
     """When Slurm's time limit ends the job, seconds since 1970; None if it has none, or Slurm did not say."""
-    options: Sequence[Sequence[str]] = ()
-    """Of sbatch, to submit a job like this one: those of each component of a heterogeneous job."""
+    options: list = field(default_factory=list)
+    """Of sbatch, to submit a job like this one: a list of them for each component of a heterogeneous job."""
 
     def write(self, attempt: Path) -> None:
         write_json(attempt / STARTED, asdict(self))
