@@ -43,7 +43,7 @@ MODULES = dict.fromkeys(("checkpoint", "status", "logs", "cancel"), "running")
 """Commands whose module has another name."""
 
 
-class Program(Commands):
+class CommandLine(Commands):
     """Imports a command's module when the command is used, and turns errors into their messages and exit codes."""
 
     elsewhere = ELSEWHERE
@@ -76,7 +76,7 @@ class Program(Commands):
             ctx.exit(1)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="grpo-dist")
 def main() -> None:
     """GRPO reinforcement fine-tuning, from one GPU to a cluster.

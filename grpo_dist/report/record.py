@@ -390,7 +390,7 @@ def _as_report_errors() -> Iterator[None]:
         raise ReportError(error.message, hint=error.hint) from error
 
 
-class _Loader(yaml.SafeLoader):
+class _BoundedLoader(yaml.SafeLoader):
     """For what `dump_config` writes: no aliases, which may stand for any amount, and a few levels."""
 
     depth = 0
@@ -406,7 +406,7 @@ class _Loader(yaml.SafeLoader):
 
 def _yaml_object(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_BoundedLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise _damaged(path, f"it is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value or {}, dict):

@@ -35,7 +35,14 @@ from grpo_dist.training.common.world import check_world, keep_to_gloo
 from grpo_dist.training.models.trainable import trainable
 from grpo_dist.training.rewards.watch import RewardWatch
 from grpo_dist.training.trainer.arguments import grpo_arguments
-from grpo_dist.training.trainer.callbacks import Clock, Heartbeat, StepRecorder, StopWhenAsked, is_over, note_stopped
+from grpo_dist.training.trainer.callbacks import (
+    Heartbeat,
+    StepRecorder,
+    StopWhenAsked,
+    TrainingClock,
+    is_over,
+    note_stopped,
+)
 from grpo_dist.training.trainer.divergence import check_sound
 from grpo_dist.training.trainer.trainer import Trainer
 
@@ -64,7 +71,7 @@ def _train_from(run: Run, checkpoint: Path | None) -> Path | None:
     if checkpoint is not None:
         with _loading(checkpoint):
             check_sound(checkpoint)
-    trainer = _trainer(run, Clock(trained_seconds(checkpoint), run.config.grpo.max_time))
+    trainer = _trainer(run, TrainingClock(trained_seconds(checkpoint), run.config.grpo.max_time))
     if trainer.accelerator.is_main_process:
         done = 0 if checkpoint is None else step_of(checkpoint)
         for damaged, wrong in damaged_after(run.directory.checkpoints, done):
@@ -102,7 +109,7 @@ def _loading(checkpoint: Path | None) -> Iterator[None]:
         ) from None
 
 
-def _trainer(run: Run, clock: Clock) -> Trainer:
+def _trainer(run: Run, clock: TrainingClock) -> Trainer:
     rewards = load_rewards(run.config.rewards.functions)
     # Before the model: under ZeRO-3 it makes each process load only its own shard.
     arguments = grpo_arguments(run, [reward.weight for reward in rewards])

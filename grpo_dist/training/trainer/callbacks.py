@@ -180,7 +180,7 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f} %"
 
 
-class Clock(TrainerCallback):
+class TrainingClock(TrainerCallback):
     """Seconds from the start of training, those of earlier attempts included; loading and waiting between attempts are
     not.
 
@@ -217,7 +217,7 @@ class StopWhenAsked(TrainerCallback):
     Not inside a generation window, from which a run cannot be resumed.
     """
 
-    def __init__(self, run: RunDirectory, clock: Clock) -> None:
+    def __init__(self, run: RunDirectory, clock: TrainingClock) -> None:
         self.run, self.clock = run, clock
         self.state = PartialState()
 

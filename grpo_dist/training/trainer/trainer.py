@@ -30,7 +30,7 @@ from grpo_dist.training.common.process import Run
 from grpo_dist.training.models.adapter import copy_policies
 from grpo_dist.training.rewards.silent import HearsSilence
 from grpo_dist.training.rollouts.base import replaced
-from grpo_dist.training.trainer.callbacks import Clock
+from grpo_dist.training.trainer.callbacks import TrainingClock
 from grpo_dist.training.trainer.deferred_scoring import DeferredScoring
 from grpo_dist.training.trainer.divergence import StopsWhenDiverged
 from grpo_dist.training.trainer.dynamic_sampling import DynamicSampling
@@ -253,7 +253,7 @@ class Trainer(
         clock: how long the run has trained.
     """
 
-    def __init__(self, *arguments: Any, clock: Clock, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, clock: TrainingClock, **keywords: Any) -> None:
         self.clock = clock
         super().__init__(*arguments, **keywords)
         self.add_callback(clock)
