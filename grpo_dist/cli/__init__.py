@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shlex
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -74,6 +75,8 @@ class CommandLine(Commands):
             where = str(error.filename)
             click.echo(f"Error: {where}: {error.strerror}\n  → ls -ld {shlex.quote(where)}", err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})

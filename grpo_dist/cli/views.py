@@ -173,7 +173,18 @@ def print_findings(found: Sequence[Finding], console: Console) -> None:
     console.print(table)
 
 
-COLUMNS = ("run", "state", "job", "nodes", "step", "reward", "tokens/s", "attempts", "steps' time left", "limit's")
+COLUMNS = (
+    "run",
+    "state",
+    "job",
+    "nodes",
+    "step",
+    "reward",
+    "tokens/s",
+    "attempts",
+    "steps' time left",
+    "limit's time left",
+)
 COLOURS = {"running": "green", "finished": "bold green", "queued": "yellow", "stopped": "yellow", "failed": "red"}
 PLAIN = ("RUNNING", "COMPLETED")
 """States of Slurm that say no more than those of `RunStatus`."""

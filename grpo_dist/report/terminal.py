@@ -142,11 +142,15 @@ def print_wide(
 ) -> None:
     """A table whose columns stand below one another, each time beside the first, where the console is too narrow.
 
-    The first column folds, and any that is wider than the console by itself; nothing else is cut.
+    The first column folds, and any that is wider than the console by itself; nothing else is cut. Columns without any
+    value are left out then.
     """
     columns = zip(map(Text, headings), *cells, strict=True)
     widths = [max(cell.cell_len for cell in column) for column in columns]
     room = console.width - FRAME
+    if sum(width + AROUND for width in widths) > room and len(told := _told(cells)) < len(headings):
+        narrower = [[row[at] for at in told] for row in cells]
+        return print_wide([headings[at] for at in told], narrower, console, styles)
     key = min(widths[0], max(len(headings[0]), room // 3))
     widest = room - key - 2 * AROUND
     for block in _blocks([min(width, widest) + AROUND for width in widths[1:]], room - key - AROUND):
@@ -158,6 +162,13 @@ def print_wide(
         for row, style in zip_longest(cells, styles):
             table.add_row(row[0], *(row[at + 1] for at in block), style=style or None)
         console.print(table)
+
+
+def _told(cells: Sequence[Sequence[Text]]) -> list[int]:
+    """The first column, and those with a value in some row."""
+    return [
+        at for at, column in enumerate(zip(*cells, strict=True)) if not at or any(c.plain != NOTHING for c in column)
+    ]
 
 
 LEFT = ("state", "nodes")

@@ -200,3 +200,11 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     failed = CliRunner().invoke(main, ["init", str(tmp_path / "no" / "such" / "x.yaml")])
     assert failed.exit_code in (1, 2)
     assert failed.stderr.startswith(("Error: ", "Usage: "))
+
+
+def test_an_interrupted_command_ends_as_the_exit_codes_say(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grpo_dist.report.record.runs_below", interrupted)
+    assert CliRunner().invoke(main, ["status", "runs"]).exit_code == 130

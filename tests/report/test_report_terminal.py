@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from grpo_dist.report.html import render_html
+from grpo_dist.report.numbers import NOTHING
 from grpo_dist.report.record import read_run
 from grpo_dist.report.summary import summary
 from grpo_dist.report.terminal import print_summary, print_wide
@@ -131,6 +132,14 @@ def test_importing_the_report_needs_no_training_environment() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "grpo_dist" in loaded
     assert not HEAVY & set(loaded)
+
+
+def test_columns_without_a_value_are_left_out_where_there_is_no_room() -> None:
+    cells = [[Text("a"), Text(NOTHING), Text("1"), Text("x" * 20)], [Text("b"), Text(NOTHING), Text(NOTHING), Text("")]]
+    for width, shown in ((60, True), (36, False)):
+        stream = io.StringIO()
+        print_wide(("run", "nothing", "something", "long"), cells, Console(file=stream, width=width))
+        assert ("nothing" in stream.getvalue()) is shown and "something" in stream.getvalue()
 
 
 NUMBERS = ["12,345/20,000", "0.031 → 0.724", "1,234,567", "36.7 % → 50.0 %", "+13.3"]
