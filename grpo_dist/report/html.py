@@ -396,9 +396,12 @@ def _holes(record: RunRecord) -> dict[str, Any]:
 
 
 def _columns(tiles: int) -> tuple[int, int]:
-    """Columns on a wide and on a medium page, so that the last row has not one tile alone."""
-    wide = next((count for count in (6, 5, 4, 3) if tiles % count != 1), 6)
-    return wide, next((count for count in (4, 3) if tiles % count != 1), 3)
+    """Columns on a wide and on a medium page, so that the last row is as full as it can be."""
+
+    def fullest(*counts: int) -> int:
+        return min(counts, key=lambda count: -tiles % count)
+
+    return fullest(6, 5, 4), fullest(4, 3)
 
 
 NAMES = {
