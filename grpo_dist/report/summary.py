@@ -44,9 +44,9 @@ MEASURED: Mapping[str, tuple[str, Callable[[list[float]], float]]] = {
 def rollouts(record: RunRecord) -> dict[str, Any]:
     """JSON-ready: `mode` and `replicas` as planned (colocated engines count as replicas), the rest as logged.
 
-    Seconds and bytes are medians of the logged values, shares (0 to 1) and groups their means, differences of
-    log-probabilities (nats per token) the maximum; of the effective sample also the minimum. Null if nothing was
-    logged.
+    Seconds and bytes are medians of the logged values, shares (0 to 1) and groups their means, staleness (optimizer
+    steps) and differences of log-probabilities (nats per token) the maximum; of the effective sample also the minimum.
+    Null if nothing was logged.
     """
     found: dict[str, Any] = {"mode": record.planned("topology.mode"), "replicas": _replicas(record)}
     for name, (metric, reduced) in MEASURED.items():
