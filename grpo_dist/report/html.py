@@ -256,7 +256,7 @@ def environment_facts(record: RunRecord) -> tuple[list[Fact], list[Fact]]:
 
 def preparation(record: RunRecord) -> list[Fact]:
     """How the data was used: the numbers and notes of prepared.json."""
-    return _listed({key.replace("_", " "): value for key, value in record.prepared.items()})
+    return _listed({NAMES.get(key, key.replace("_", " ")): value for key, value in record.prepared.items()})
 
 
 def cut(text: str, limit: int) -> str:
@@ -411,8 +411,11 @@ NAMES = {
     "grpo_dist": "grpo-dist",
     "python": "Python",
     "backend": "trained by",
+    "train": "problems to train on",
+    "heldout": "held-out problems",
+    "leaked": "left out, as they are held out",
 }
-"""Key of environment.json → what the page calls it."""
+"""Key of environment.json or prepared.json → what the page calls it."""
 
 
 def _comparison(record: RunRecord) -> dict[str, Any]:
