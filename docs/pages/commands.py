@@ -20,7 +20,9 @@ Which commands are there, and what do they take? `--help` after a command says t
 standard error. [Exit codes](troubleshooting.md#exit-codes) are the same for all commands.
 """
 GROUPS = {
-    "Before a run": ("init", "config", "plan", "scale", "render", "doctor", "prefetch", "rewards", "advise", "filter"),
+    "Before a run": (
+        *("tasks", "init", "config", "plan", "scale", "render", "doctor", "prefetch", "rewards", "advise", "filter"),
+    ),
     "A run": ("run", "submit", "sweep", "serve", "status", "logs", "checkpoint", "cancel"),
     "After a run": ("report", "compare", "export"),
 }

@@ -18,7 +18,7 @@ from grpo_dist.masking import hidden
 from grpo_dist.text import PrintableStream, beneath
 
 COMMANDS = (
-    *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
+    *("advise", "tasks", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
     *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
     *("report", "compare", "export"),
 )

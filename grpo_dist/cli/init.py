@@ -30,9 +30,19 @@ Changes = dict[tuple[str, str], Any]
 @click.argument("path", type=click.Path(path_type=Path), default=Path("grpo.yaml"))
 @click.option("--model", metavar="MODEL", help="Hub id or local directory of the model.")
 @click.option("--data", metavar="DATA", help="Hub id, or JSONL, JSON, CSV or Parquet: a file, a glob or a directory.")
+@click.option("--task", metavar="TASK", help="A task that `grpo-dist tasks` lists, with its data and rewards.")
+@click.option("--algorithm", metavar="NAME", help="The settings of a paper: grpo, dr_grpo, dapo, gspo or cispo.")
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="GPUs of this machine to use; 0 trains on the CPU.")
 @click.option("--tiny", is_flag=True, help="The example that trains in minutes on a CPU and downloads nothing.")
-def init(path: Path, model: str | None, data: str | None, gpus: int | None, tiny: bool) -> None:
+def init(
+    path: Path,
+    model: str | None,
+    data: str | None,
+    task: str | None,
+    algorithm: str | None,
+    gpus: int | None,
+    tiny: bool,
+) -> None:
     """Write a commented configuration to PATH.
 
     With --model, --data and --gpus it is one for them: the columns, the form of the answers and the splits are read
@@ -41,13 +51,17 @@ def init(path: Path, model: str | None, data: str | None, gpus: int | None, tiny
     """
     from importlib import resources
 
+    if task and data:
+        raise click.UsageError("--task has its own data; leave one out")
+    start = _of_start(task, algorithm)
+    data = data or start.get(("data", "name_or_path"))
     stated = (model, data, gpus)
-    if tiny and stated != (None, None, None):
+    if tiny and (start or stated != (None, None, None)):
         raise click.UsageError("--tiny has its own model and data; leave one out")
     text = resources.files("grpo_dist.config").joinpath("starters", TINY if tiny else STARTER).read_text("utf-8")
-    if not tiny and not path.exists() and (stated != (None, None, None) or at_a_terminal()):
+    if not tiny and not path.exists() and (start or stated != (None, None, None) or at_a_terminal()):
         model, data, gpus = _asked(*stated) if at_a_terminal() else (model or MODEL, data or DATA, gpus)
-        text = edited(text, {**_of_model(model), **_of_data(data), **_of_gpus(gpus)})
+        text = edited(text, {**_of_model(model), **({} if task else _of_data(data)), **start, **_of_gpus(gpus)})
     _write_new(path, text)
     click.echo(f"{path} written; next: grpo-dist {'run' if tiny else 'plan'} {shlex.quote(str(path))}")
     if not tiny:
@@ -64,17 +78,37 @@ def _asked(model: str | None, data: str | None, gpus: int | None) -> tuple[str, 
     )
 
 
+def _of_start(task: str | None, algorithm: str | None) -> Changes:
+    from grpo_dist.config import starts
+    from grpo_dist.text import closest
+
+    if algorithm and algorithm not in starts.ALGORITHMS:
+        close = closest(algorithm, starts.ALGORITHMS)
+        meant = f"did you mean {close}?" if close else f"there is {', '.join(starts.ALGORITHMS)}"
+        raise click.UsageError(f"--algorithm: no {algorithm!r}; {meant}")
+    return {
+        **(starts.task(task).changes if task else {}),
+        **(starts.ALGORITHMS[algorithm].changes if algorithm else {}),
+    }
+
+
 def edited(text: str, changes: Mapping[tuple[str, str], Any]) -> str:
-    """A YAML text of two levels with these settings; a changed line keeps its comment, a new one ends its section."""
-    left, section, lines = dict(changes), "", []
+    """A YAML text of two levels with these settings; a changed line keeps its comment, a new one ends its section.
+
+    What stands below a changed line, further in, is left out.
+    """
+    left, section, lines, changed = dict(changes), "", [], False
     for line in [*text.splitlines(), "end:"]:
+        if changed and line.startswith("    "):
+            continue
+        changed = False
         if not line.strip() or re.match(r"[a-z]+:", line):
             new = [key for key in left if key[0] == section]
             lines += [f"  {key[1]}: {_flow(value)}" for key in new if (value := left.pop(key)) is not None]
             section = line.partition(":")[0]
         key = (section, line.strip().partition(":")[0])
         if line.startswith("  ") and not line.startswith("   ") and key in left:
-            value, (_, mark, comment) = left.pop(key), line.partition(" #")
+            value, (_, mark, comment), changed = left.pop(key), line.partition(" #"), True
             if value is None:
                 continue
             line = f"  {key[1]}: {_flow(value)}{mark}{comment}"

@@ -8,7 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from grpo_dist.cli import main
-from grpo_dist.config import dump_config, load_config
+from grpo_dist.config import dump_config, load_config, starts
+from grpo_dist.config.starts import ALGORITHMS, TASKS
+from grpo_dist.data.early import check_early
+from grpo_dist.launch.checks import check_reward_settings
 from grpo_dist.plan import plan_run
 
 GOOD = "model: {name_or_path: embedded}\ndata: {name_or_path: embedded}\n"
@@ -144,3 +147,56 @@ def test_init_tells_what_only_the_user_can_say():
     assert run("init", "other.yaml", "--data", "none.csv").exit_code == 2
     assert run("init", "other.yaml", "--tiny", "--gpus", "1").exit_code == 2
     assert not Path("other.yaml").exists()
+
+
+STARTS = [*TASKS, "reasoning_gym/maze", "reasoning_gym/composite"]
+
+
+@pytest.mark.parametrize("task", STARTS)
+def test_init_writes_a_task_that_plans(task):
+    assert run("init", "x.yaml", "--task", task).exit_code == 0
+    config = load_config("x.yaml")
+    assert config.data.name_or_path == starts.task(task).data
+    assert tuple(one.name for one in config.rewards.functions) == starts.task(task).rewards
+    assert config.evaluation.scorer.name == {"code": "code", "reasoning_gym": "reasoning_gym"}.get(
+        starts.task(task).rewards[0], "accuracy"
+    )
+    check_reward_settings(config)
+    check_early(config)
+    assert plan_run(config).warnings == ()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_init_writes_the_settings_of_a_paper_beside_others(algorithm):
+    result = run("init", "x.yaml", "--algorithm", algorithm, "--task", "countdown", "--gpus", "2")
+    assert result.exit_code == 0
+    config = load_config("x.yaml")
+    stated = {**config.grpo.model_dump(), **(config.grpo.model_extra or {})}
+    assert {name: stated[name] for name in ALGORITHMS[algorithm].grpo} == ALGORITHMS[algorithm].grpo
+    assert (config.grpo.max_steps, config.cluster.gpus_per_node) == (100, 2)
+    assert plan_run(config).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--task", "countdwn"), "did you mean countdown?"),
+        (("--task", "maze"), "did you mean reasoning_gym/maze?"),
+        (("--task", "reasoning_gym/mase"), "no generator 'mase'; did you mean maze?"),
+        (("--task", "gsm8k", "--data", "x.jsonl"), "--task has its own data"),
+        (("--algorithm", "dr_gppo"), "did you mean dr_grpo?"),
+        (("--tiny", "--algorithm", "dapo"), "--tiny has its own model and data"),
+    ],
+)
+def test_init_says_which_start_may_be_meant(arguments, said):
+    result = run("init", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split()) and not Path("grpo.yaml").exists()
+
+
+def test_tasks_lists_what_init_takes():
+    listed = json.loads(run("tasks", "--json").output)
+    assert set(listed["tasks"]) == set(TASKS) and set(listed["algorithms"]) == set(ALGORITHMS)
+    assert "knights_knaves" in listed["generators"]
+    shown = run("tasks").output
+    assert all(name in shown for name in (*TASKS, *ALGORITHMS, "arXiv", "knights_knaves"))

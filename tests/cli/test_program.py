@@ -102,7 +102,8 @@ def imported_by(*arguments: str) -> set[str]:
 def test_the_commands_are_these():
     result = CliRunner().invoke(main, ["--help"])
     assert set(main.list_commands(Context(main))) == {
-        *("advise", "init", "config", "plan", "scale", "render", "rewards", "filter", "doctor", "prefetch"),
+        *("advise", "tasks", "init", "config", "plan", "scale", "render"),
+        *("rewards", "filter", "doctor", "prefetch"),
         *("run", "checkpoint", "serve", "submit", "sweep", "status", "logs", "cancel"),
         *("report", "compare", "export"),
     }
