@@ -49,7 +49,7 @@ def compare(
 
     \b
     grpo-dist compare base runs/a runs/b
-    grpo-dist compare runs/a --checkpoints             the way of the training
+    grpo-dist compare runs/a --checkpoints             a learning curve
     grpo-dist compare base runs/a --data more.jsonl --set 'data.columns={prompt: question}'
     """
     from grpo_dist.cli.options import until_stopped

@@ -27,7 +27,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option("--output", type=Directory(), metavar="DIR", help="Where.  [default: RUN/exports/FORM]")
 @click.option("--push", "repository", metavar="OWNER/NAME", help="Upload it; a repository made for it is private.")
 def export(run: Path, to: str, dtype: str | None, output: Path | None, repository: str | None) -> None:
-    """Make files of a trained model, for others.
+    """Export a trained model as self-contained files.
 
     RUN is a run directory, or a checkpoint in one (RUN/checkpoints/…).
 
@@ -36,8 +36,9 @@ def export(run: Path, to: str, dtype: str | None, output: Path | None, repositor
     --to merged    whole weights, merged in float32, then cast
     --to vllm      the same in 16 bits, read by vLLM too where it is installed
 
-    All come with tokenizer, chat template and a model card. The files are loaded again and their logprobs held
-    against the trained model's before they get their name; the numbers are in export.json and on the card.
+    All come with tokenizer, chat template and a model card. Before the files get
+    their name, they are loaded again and their logprobs are compared with the trained model's. The numbers are in
+    export.json and on the card.
 
     --push takes the token from HF_TOKEN or from `hf auth login`.
     """

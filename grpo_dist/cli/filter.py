@@ -44,11 +44,11 @@ def filter_problems(
 ) -> None:
     """Keep the problems of CONFIG that its model sometimes solves.
 
-    The model answers every training problem K times, sampled as in training; evaluation.scorer judges. Of a problem
-    it always solves, or never, all completions are worth the same, and GRPO learns nothing from it: by default just
-    these are left out. FILE has the rows as they came, with pass_rate and samples.
+    The model answers every training problem K times, sampled as in training; evaluation.scorer judges. If it always
+    or never solves a problem, all completions have the same reward and GRPO learns nothing from them. By default only
+    such problems are left out. FILE has the original rows, with pass_rate and samples.
 
-    Cut off, the same command continues where it stopped, with the same result. The answers stay in FILE.work: another
+    After an interruption, the same command continues where it stopped. The answers stay in FILE.work: another
     band over the same answers costs nothing.
     """
     from grpo_dist.config import load_config

@@ -33,11 +33,11 @@ def plan(
     calibrate: Path | None,
     mean_completion: int | None,
 ) -> None:
-    """Work out what CONFIG comes to.
+    """Show what a run of CONFIG needs.
 
-    That is who runs where, the batch, the memory of a GPU, the time of a step. Nothing is started and no network is
-    used. Of a model the program does not know by name, config.json has to be in the Hub cache or in a local
-    directory; without it memory and time are left out.
+    It shows who runs where, the batch, the memory of a GPU and the time of a step. Nothing is started and no network
+    is used. If the program does not know the model by name, its config.json must be in the Hub cache or in a local
+    directory. Without it memory and time are left out.
 
     What cannot run is refused (exit 2) with the numbers and the nearest settings that can.
     """

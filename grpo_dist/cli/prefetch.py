@@ -16,8 +16,9 @@ from grpo_dist.cli.options import console, json_option, overrides_option
 def prefetch(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Fetch what CONFIG loads from the Hub.
 
-    Model, tokenizer and data sets go into the Hub's cache (HF_HOME), for compute nodes that have no network. Cut off,
-    the same command continues with the byte where it stopped. In the end all of it is loaded with the network off.
+    Model, tokenizer and data sets go into the Hub's cache (HF_HOME), for compute nodes that have no network. After
+    an interruption, the same command continues at the byte where it stopped. At the end everything is loaded once with
+    the network off.
 
     Exit 1 when something could not be fetched, or would not load.
     """

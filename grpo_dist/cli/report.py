@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @json_option
 def report(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Show what the run in directory RUN came to.
+    """Show the results of the run in directory RUN.
 
-    A run that is still going on or was stopped is shown as far as it has come. Writes RUN/report.html too.
+    A run that is still going on or was stopped is shown up to its last step. Writes RUN/report.html too.
 
     Several runs, or a directory with runs in it, for example a sweep's, are shown side by side: the settings in
-    which they differ, and what became of each. Of a sweep DIR/report.html is written too.
+    which they differ, and what each achieved. Of a sweep DIR/report.html is written too.
     """
     from grpo_dist.report.record import is_run, is_sweep, read_run, runs_below
     from grpo_dist.run.directory import RunDirectory

@@ -15,7 +15,7 @@ from grpo_dist.cli.options import Directory, overrides_option
 @overrides_option
 @click.option("--output", type=Directory(), metavar="DIR", help="Run directory.  [default: runs/NAME-OF-CONFIG]")
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory, or start it if there is none.")
-@click.option("--debug", is_flag=True, help="Try it on this machine first, scaled down to what there is.")
+@click.option("--debug", is_flag=True, help="Try it on this machine first, scaled down to fit.")
 @click.option("--json", "as_json", is_flag=True, help="With --debug: print JSON instead of tables.")
 def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bool, debug: bool, as_json: bool) -> None:
     """Train as CONFIG says, compare, and report.
@@ -23,7 +23,7 @@ def run(config: str, overrides: tuple[str, ...], output: Path | None, resume: bo
     The run directory holds everything: configuration, plan, metrics, completions, checkpoints, the adapter,
     the comparison and report.html.
 
-    With --debug the configuration of a cluster is tried on this machine: same rewards, data and code, a model of the
+    With --debug a cluster's configuration is tried on this machine: same rewards, data and code, a model of the
     same family, one process, a few short steps, in a run directory of its own (runs/NAME-OF-CONFIG-debug), which every
     further try replaces. It ends with what would fail on the cluster. Exit 1 when that could not work.
     """

@@ -41,7 +41,7 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--follow", "-f", is_flag=True, help="Go on as it grows, from stage to stage, until the run ends.")
+@click.option("--follow", "-f", is_flag=True, help="Continue as it grows, from stage to stage, until the run ends.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Which start of the run.  [default: the last]")
 @click.option("--stage", metavar="NAME", help="prepare, train, compare, or job: what the batch script printed.")
 def logs(run: Path, follow: bool, attempt: int | None, stage: str | None) -> None:
@@ -93,7 +93,7 @@ def cancel(run: Path) -> None:
 
     RUN is a run directory, or a sweep's. Prints the job ids.
 
-    What the run has done stays; `grpo-dist submit … --resume` continues it.
+    What the run has done is kept; `grpo-dist submit … --resume` continues it.
     """
     from grpo_dist.slurm.client import cancel as cancel_job
     from grpo_dist.slurm.status import active_jobs

@@ -47,11 +47,11 @@ def scale(
     calibrate: Path | None,
     mean_completion: int | None,
 ) -> None:
-    """Work it out for clusters of several sizes.
+    """Plan CONFIG for clusters of several sizes.
 
-    A row for each: group, batch, learning rate, memory, time, GPU-hours. And where the time goes: generation,
-    training, synchronisation, the comparison; tokens/s of a GPU, and the share of it that is kept as GPUs are added;
-    the step of the other mode, colocated or servers; jobs of cluster.time that the run takes.
+    Each size has a row with group, batch, learning rate, memory, time and GPU-hours. The tables also show where the
+    time goes (generation, training, synchronisation, the comparison), tokens/s per GPU and how much of it is kept as
+    GPUs are added, the step in the other mode (colocate or server), and how many jobs of cluster.time the run takes.
 
     \b
     --keep prompts      prompts per step stay: the same step, faster with more nodes;
@@ -60,11 +60,11 @@ def scale(
     --keep group        the group and the completions per node stay: prompts per step
                         grow with the nodes. Takes no --num-generations.
 
-    A size that cannot run is named below the tables, with its reason. Hours are for grpo.max_steps, or for 100 steps
-    where it is not stated.
+    A size that cannot run is named below the tables, with its reason. Hours are for grpo.max_steps, or for 100 steps if
+    it is not set.
 
-    At the configuration's own number of nodes, rollout.nodes, rollout.replicas and distributed.num_processes hold as
-    stated; at other sizes the GPUs are shared out afresh.
+    At the configuration's own number of nodes, rollout.nodes, rollout.replicas and distributed.num_processes are
+    used as set; at other sizes the GPUs are divided again.
     """
     if keep == "group" and groups:
         raise click.UsageError("--keep group keeps the group as configured; leave --num-generations out")

@@ -17,7 +17,7 @@ def serve(run: Path, node: int, host: str) -> None:
     """Start the vLLM servers of a run, until interrupted.
 
     RUN is a prepared run directory. When all servers are ready, one line of JSON says where they are and where their
-    key lies. A server that fails is started again.
+    key is. A server that fails is started again.
     """
     from grpo_dist.inference.registry import KEY
     from grpo_dist.launch.process import Interrupted, signals_raise
