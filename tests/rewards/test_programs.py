@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pickle
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from grpo_dist.rewards.names import accepted_kwargs
 from grpo_dist.rewards.programs import judge, sandbox
 from grpo_dist.rewards.programs.confine import landlock_version
 from grpo_dist.rewards.programs.judge import Judge, program_in
+from grpo_dist.rewards.programs.remote import alike
 from grpo_dist.rewards.programs.row_tests import Functions, Scripts, read_tests, same_output
 from grpo_dist.rewards.programs.sandbox import Limits, Sandbox
 
@@ -79,15 +81,39 @@ class TestRightPrograms:
                 ["a = Node(1)\na.next = Node(2)\nassert length(a) == 2 and a.next.v == 2"],
             ),
             ("def f(n):\n    return f(n - 1) + 1 if n else 0", ["assert f(3000) == 3000"]),
+            (
+                "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    y: int = 2\n"
+                "def f():\n    return P(1)",
+                ["assert (f().x, f().y) == (1, 2)"],
+            ),
+            ("def sum(a, b):\n    return a - b", ["assert sum(3, 1) == 2"]),
+            ("big = list(range(10 ** 6))\nobject()\ndef f():\n    return len(big)", ["assert f() == 10 ** 6"]),
+            ("def f(n):\n    return range(n), bytearray(b'x')", ["assert f(3) == (range(3), bytearray(b'x'))"]),
+            (
+                "import datetime\ndef f():\n    return datetime.date(2024, 2, 29)",
+                ["import datetime\nassert f() == datetime.date(2024, 2, 29)"],
+            ),
         ],
     )
     def test_functions_are_paid(self, paid, program, tests):
         assert paid(program, functions(*tests)) == 1.0
 
+    def test_calls_have_the_imports_of_such_sites(self, paid):
+        program = "class Solution:\n    def f(self, x: List[int]) -> Optional[float]:\n        return -inf if x else 0"
+        calls = Functions("", ({"call": "f", "arguments": [[1]], "returns": [float("-inf")]},), imports=True)
+        assert paid(program, calls) == 1.0
+
     @pytest.mark.parametrize(
         "program",
         [
             "print(sum(map(int, input().split())))",
+            "print(sum(map(int, input().split())))\nexit()",
+            "import atexit, io, sys\nsys.stdout = io.StringIO()\n"
+            "atexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))\n"
+            "print(sum(map(int, input().split())))",
+            "out = open(1, 'w')\nout.write(str(sum(map(int, input().split()))))",
+            "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+            "print(P(sum(map(int, input().split()))).x)\nfrom __main__ import P",
             "import sys\nprint(sum(int(x) for x in sys.stdin.read().split()))",
             "import sys\nsys.stdout.write(str(sum(map(int, sys.stdin.readline().split()))) + '\\n'); sys.exit()",
             "if __name__ == '__main__':\n    a, b = input().split(); print('', int(a) + int(b), '\\n\\n')",
@@ -102,6 +128,10 @@ class TestRightPrograms:
         numbers = "\n".join(map(str, range(100_000)))
         program = "import sys\nfor line in sys.stdin:\n    print(line.strip())"
         assert paid(program, Scripts(((numbers, numbers),))) == 1.0
+
+    def test_output_may_be_long_where_the_right_one_is(self, paid):
+        right = "12345678\n" * 200_000
+        assert paid("print('12345678\\n' * 200_000)", Scripts((("", right),))) == 1.0
 
 
 class TestWrongPrograms:
@@ -166,6 +196,93 @@ CHEATS = {
 }
 
 
+PARENT = "import os\nprint(os.getppid())"
+CLOSE = ("import math\nassert abs(f(2) - 4.5) < 1e-6", "assert all([f(2) == 4.5]) and math.isclose(f(2), 4.5)")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "abs = lambda x: 0\nall = lambda x: True\ndef f(x):\n    return 0",
+        "class math:\n    isclose = lambda *a: True\nall = lambda x: True\nf = abs",
+        "import sys\nsys.modules['__main__'].Program.on_execute = lambda s: ['__builtins__', 'f']\ndef f(x): return 0",
+        "import gc\nfor o in gc.get_objects():\n    if getattr(o, '__name__', '') == 'Program':\n"
+        "        o.on_execute = lambda s: ['__builtins__', 'abs', 'all', 'f']\n"
+        "        o.on_name = lambda s, n: ['value', {'__import__': print, 'abs': int, 'all': any}]\n",
+    ],
+)
+def test_names_of_python_keep_their_meaning_in_tests(paid, program):
+    assert paid(program, functions(*CLOSE), share=True) == 0.0
+
+
+def test_each_program_has_a_parent_of_its_own(confined):
+    """Which alone has read it: another completion of the same problem may be right, and would be in memory."""
+    runner = confined.start()
+    try:
+        parents = [one["output"] for _ in range(2) for one in runner.printed(PARENT, ["", ""], LIMITS)]
+        assert parents[0] == parents[1] != parents[2] == parents[3]
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "import os, struct, json\nd = json.dumps('failed').encode()\nfor n in range(3, 64):\n    try:\n"
+        "        os.write(n, (struct.pack('>I', len(d)) + d) * 3)\n    except OSError: pass",
+        "import os, struct, json\nd = json.dumps({'failed': None}).encode()\nfor n in range(3, 64):\n    try:\n"
+        "        os.write(n, (struct.pack('>I', len(d)) + d + b'\\n' + b'null\\n') * 3)\n    except OSError: pass",
+    ],
+)
+def test_tests_that_write_verdicts_reach_no_other_row(confined, tests):
+    judged = Judge(confined, LIMITS, share=True)
+    try:
+        judged(ADD, functions(tests))
+        assert (
+            judged("def add(a, b):\n    return 0", functions("assert add(1, 2) == 3", "assert add(0, 0) == 1")) == 0.0
+        )
+    finally:
+        judged.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (5, float("inf"), False),
+        (float("inf"), float("inf"), True),
+        (float("nan"), 1.5, False),
+        (10**400, 1.5, False),
+        ({1: 2, "1": 2}, {"1": 2, "2": 2}, False),
+        ({1: 2}, {"1": 2}, True),
+        ((1, [2]), [1, [2]], True),
+        (True, 1, False),
+        (0.1 + 0.2, 0.3, True),
+    ],
+)
+def test_values_are_alike_as_in_json(one, other, same):
+    assert alike(one, other) is same
+
+
+def test_an_interrupted_reward_leaves_no_runner(confined, monkeypatch):
+    monkeypatch.setattr(judge, "available", lambda: (confined.kind, ""))
+    monkeypatch.setattr(judge, "workers", lambda: 2)
+    started, start = [], Sandbox.start
+    monkeypatch.setattr(Sandbox, "start", lambda self: started.append(start(self)) or started[-1])
+
+    def interrupted(pool, judged, programs, rows):
+        pool.submit(judged, programs[0], rows[0])
+        while not started:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge.ThreadPoolExecutor, "map", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        REWARDS["code"]([""], [fenced("import time\ntime.sleep(99)")], tests=[STDIN])
+    assert time.monotonic() - began < 30
+    assert all(one.process.poll() is not None for one in started)
+
+
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_cheat_is_not_paid(paid, name):
     tests = functions(
@@ -199,6 +316,17 @@ HARM = {
     "takes memory that no limit counts": "import os\nos.memfd_create('x')",
     "raises its limits": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1000, 1000))",
     "limits another process": "import resource\nresource.prlimit(1, resource.RLIMIT_CPU, (1, 1))",
+    "has a signal sent to the run": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {pid})",
+    "chooses a signal to be sent": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], 10, 9)",
+    "empties a file": "import os\nos.truncate({home!r}, 0)",
+    "empties a file of Python": "import os\nos.open(os.__file__, os.O_RDONLY | os.O_TRUNC)",
+    "watches the home directory": (
+        "import ctypes, os\nc = ctypes.CDLL(None)\n"
+        "assert c.inotify_add_watch(c.inotify_init(), os.path.dirname({home!r}).encode(), 4095) >= 0"
+    ),
+    "opens in a way that no filter sees": (
+        "import ctypes\nassert ctypes.CDLL(None).syscall(437, -100, b'/dev/null', (ctypes.c_ulong * 3)(), 24) >= 0"
+    ),
     "makes a namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
 }
 
@@ -360,6 +488,7 @@ class TestLayouts:
             ({"tests": [{"in": "1", "output": "2"}]}, "a test has no input or stdin or inputs; it has in, output"),
             ({"verification_info": {"language": "rust", "test_cases": STDIN}}, "rust"),
             ({"input_output": "{"}, "JSONDecodeError"),
+            ({"tests": "[" * 200_000}, "cannot be read"),
             ({"private_test_cases": "no base64"}, "cannot be read"),
         ],
     )

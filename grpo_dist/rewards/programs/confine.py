@@ -102,6 +102,10 @@ FORBIDDEN = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
+    "truncate": (76, 45),  # not for Landlock before Linux 6.2
+    "ftruncate": (77, 46),
+    "inotify_init": (253, None),  # watches what Landlock keeps from being read
+    "inotify_init1": (294, 26),
     "fanotify_init": (300, 262),
     "quotactl": (179, 60),
     "acct": (163, 89),
@@ -123,13 +127,18 @@ FORBIDDEN = {
 """System calls that fail with EPERM: (x86-64, aarch64), None where there is none."""
 
 CLONE, CLONE3, PRCTL, PRLIMIT = (56, 220), (435, 435), (157, 167), (302, 261)
+OPEN, OPENAT, OPENAT2, FCNTL = (2, None), (257, 56), (437, 437), (72, 25)
+TRUNCATING = (os.O_TRUNC | os.O_RDONLY, os.O_TRUNC | os.O_ACCMODE)
+"""Ways to open that empty a file without a right to write that Landlock would miss before Linux 6.2."""
+OF_OWNERS = (8, 10, 15, 1024, 1026)
+"""Commands of fcntl(2) that make the kernel send signals, to any process: F_SETOWN, F_SETSIG, F_SETOWN_EX, …"""
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Place in the pairs above, and AUDIT_ARCH of linux/audit.h."""
 X32 = 0x40000000
 """From this number on the system calls of x86-64 are those of another ABI."""
 
 # linux/filter.h and linux/seccomp.h
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; the low half of the first argument
 
@@ -144,7 +153,17 @@ def seccomp_filter(machine: str) -> bytes:
     for numbers in FORBIDDEN.values():
         if numbers[place] is not None:
             parts += [_one(_EQUAL, numbers[place], 0, 1), refuse]
-    parts += [_one(_EQUAL, CLONE3[place], 0, 1), missing]  # its flags are in memory; glibc falls back to clone
+    for numbers in (CLONE3, OPENAT2):  # their flags are in memory; glibc falls back to clone and openat
+        parts += [_one(_EQUAL, numbers[place], 0, 1), missing]
+    for number, argument, mask, values in (
+        (OPEN[place], 1, os.O_TRUNC | os.O_ACCMODE, TRUNCATING),
+        (OPENAT[place], 2, os.O_TRUNC | os.O_ACCMODE, TRUNCATING),
+        (FCNTL[place], 1, 0xFFFFFFFF, OF_OWNERS),
+    ):
+        if number is not None:
+            found = [_one(_LOAD, _ARGUMENT + 8 * argument), _one(_AND, mask)]
+            found += [part for value in values for part in (_one(_EQUAL, value, 0, 1), refuse)]
+            parts += [_one(_EQUAL, number, 0, len(found) + 1), *found, allow]
     load = _one(_LOAD, _ARGUMENT)
     parts += [_one(_EQUAL, CLONE[place], 0, 4), load, _one(_ANY_BIT, CLONE_THREAD, 1, 0), refuse, allow]
     parts += [_one(_EQUAL, PRCTL[place], 0, 4), load, _one(_EQUAL, PR_SET_PDEATHSIG, 0, 1), refuse, allow]

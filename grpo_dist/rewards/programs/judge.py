@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from grpo_dist.errors import RewardError
@@ -13,6 +14,8 @@ from grpo_dist.rewards.preflight.forms import texts
 from grpo_dist.rewards.programs.row_tests import Functions, Tests, read_tests, same_output
 from grpo_dist.rewards.programs.sandbox import Limits, NotStarted, ProgramEnded, Runner, Sandbox, available, workers
 
+TOO_LONG = "took too long"
+"""What the runner says of a program that sleeps."""
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TAGS = re.compile(r"<(SOLUTION|answer)>(.*?)</\1>", re.DOTALL)
@@ -45,8 +48,12 @@ def paid(
     rows = [read_tests({name: values[i] for name, values in columns.items()}) for i in range(len(completions))]
     programs = [program_in(text) for text in texts(completions)]
     judge = Judge(_sandbox(sandbox), _limits(seconds, memory_mb), share=_is_share(pay))
-    with ThreadPoolExecutor(workers(), thread_name_prefix="code") as pool, closing(judge):
-        return list(pool.map(judge, programs, rows))
+    with closing(judge), ThreadPoolExecutor(workers(), thread_name_prefix="code") as pool:
+        try:
+            return list(pool.map(judge, programs, rows))
+        except BaseException:
+            judge.stop()  # or the pool waits for what still runs
+            raise
 
 
 def _sandbox(asked: str) -> Sandbox:
@@ -81,6 +88,8 @@ class Judge:
     def __init__(self, sandbox: Sandbox, limits: Limits, *, share: bool) -> None:
         self.sandbox, self.limits, self.share = sandbox, limits, share
         self.idle: list[Runner] = []
+        self.busy: set[Runner] = set()
+        self.stopped = False
 
     def __call__(self, program: str | None, tests: Tests) -> float:
         if program is None:
@@ -100,11 +109,16 @@ class Judge:
             runner = self.idle.pop()
         except IndexError:
             runner = self._started()
+        self.busy.add(runner)
         try:
+            if self.stopped:
+                raise ProgramEnded("nothing more is judged")
             yield runner
         except BaseException:
             runner.close()
             raise
+        finally:
+            self.busy.discard(runner)
         self.idle.append(runner)
 
     def _started(self) -> Runner:
@@ -118,14 +132,22 @@ class Judge:
 
     def _verdicts(self, runner: Runner, program: str, tests: Tests) -> Generator[bool]:
         if isinstance(tests, Functions):
-            failures, ended = runner.verdicts(program, tests, self.limits, until_failure=not self.share)
+            failures, _ = runner.verdicts(program, tests, self.limits, until_failure=not self.share)
             yield from (failed is None for failed in failures)
-            if ended:
-                raise ProgramEnded(ended)
             return
-        with closing(runner.printed(program, (given for given, _ in tests.cases), self.limits)) as found:
-            for (_, expected), one in zip(tests.cases, found, strict=True):
+        longest = max(len(expected.encode(errors="replace")) for _, expected in tests.cases)
+        limits = replace(self.limits, output_bytes=max(self.limits.output_bytes, 2 * longest))
+        with closing(runner.printed(program, (given for given, _ in tests.cases), limits)) as found:
+            for (_, expected), one in zip(tests.cases, found, strict=False):
                 yield one["ended"] is None and same_output(one["output"], expected)
+                if one["ended"] == TOO_LONG:
+                    return  # it sleeps, and would do so for each input
+
+    def stop(self) -> None:
+        """End what runs now, from another thread, and run nothing more."""
+        self.stopped = True
+        for runner in list(self.busy):
+            runner.process.kill()
 
     def close(self) -> None:
         for runner in self.idle:

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import builtins
 import collections
+import datetime
 import decimal
 import fractions
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-LONGEST = 32 << 20
+LONGEST = 256 << 20
 """Bytes of one message."""
 DEEPEST = 100
 PLAIN = (list, tuple, set, frozenset)
 COLLECTIONS = {"Counter": collections.Counter, "OrderedDict": collections.OrderedDict, "deque": collections.deque}
 NUMBERS = {"Decimal": decimal.Decimal, "Fraction": fractions.Fraction}
+DATES = {"date": datetime.date, "datetime": datetime.datetime, "time": datetime.time}
 
 
 def read_exactly(descriptor: int, count: int) -> bytes:
@@ -110,12 +113,7 @@ class Peer:
             send(self.writes, {"error": names, "text": _text(error)})
 
     def _error(self, message: dict[str, Any]) -> BaseException:
-        """An exception of the same class, or of the nearest that Python has itself; never one that ends a process."""
-        names = [name for name in message["error"] if isinstance(name, str)]
-        kind = next((kind for kind in (getattr(builtins, name, None) for name in names) if _is_error(kind)), Exception)
-        if names and names[0] != kind.__name__ and names[0].isidentifier():
-            kind = ERRORS.setdefault(names[0], type(names[0], (kind,), {}))
-        return kind(str(message.get("text")))
+        return error_class(message["error"])(str(message.get("text")))
 
     def packed(self, value: Any, depth: int = 0) -> Any:
         """As JSON: a number, text, or [kind, …]."""
@@ -128,8 +126,12 @@ class Peer:
             raise ValueError(f"a value of more than {DEEPEST} levels")
         if kind in (float, complex):
             return [kind.__name__, repr(value)]
-        if kind is bytes:
-            return ["bytes", value.hex()]
+        if kind in (bytes, bytearray):
+            return [kind.__name__, value.hex()]
+        if kind is range:
+            return ["range", [hex(one) for one in (value.start, value.stop, value.step)]]
+        if kind in DATES.values():
+            return [kind.__name__, value.isoformat()]
         if kind in NUMBERS.values():
             return [kind.__name__, str(value)]
         if kind in PLAIN:
@@ -152,8 +154,12 @@ class Peer:
             return int(value, 16)
         if kind in ("float", "complex"):
             return getattr(builtins, kind)(value)
-        if kind == "bytes":
-            return bytes.fromhex(value)
+        if kind in ("bytes", "bytearray"):
+            return getattr(builtins, kind).fromhex(value)
+        if kind == "range":
+            return range(*(int(one, 16) for one in value))
+        if kind in DATES:
+            return DATES[kind].fromisoformat(value)
         if kind in NUMBERS:
             return NUMBERS[kind](value)
         if kind == "dict":
@@ -171,6 +177,16 @@ class Peer:
 
 ERRORS: dict[str, type[BaseException]] = {}
 """Classes that stand for those of the program, by name, so that a test can catch them."""
+
+
+def error_class(names: list[Any]) -> type[BaseException]:
+    """What stands for an exception of these classes, nearest first: the same class, or the nearest that Python has
+    itself; never one that ends a process."""
+    names = [name for name in names if isinstance(name, str)]
+    kind = next((kind for kind in (getattr(builtins, name, None) for name in names) if _is_error(kind)), Exception)
+    if names and names[0] != kind.__name__ and names[0].isidentifier():
+        return ERRORS.setdefault(names[0], type(names[0], (kind,), {}))
+    return kind
 
 
 def _is_error(kind: Any) -> bool:
@@ -247,3 +263,25 @@ class Remote:
         if type(value) is not kind:
             raise TypeError(f"{name}() of a {self._name_} is no {kind.__name__}")
         return value
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Equal as JSON would have them: a tuple is a list, and keys may have become text."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        mine, texts = ({str(key): value for key, value in each.items()} for each in (one, other))
+        same = len(one) == len(other) == len(mine) and mine.keys() == texts.keys()
+        return same and all(alike(mine[key], texts[key]) for key in mine)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, float) or isinstance(other, float):
+        return isinstance(one, int | float) and isinstance(other, int | float) and _near(one, other)
+    return type(one) is type(other) and one == other
+
+
+def _near(one: float, other: float) -> bool:
+    try:
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-6)
+    except OverflowError:  # a whole number that no float holds
+        return False

@@ -19,7 +19,7 @@ import math
 import pickle
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -32,6 +32,7 @@ WITH = ("test_setup_code", "test_imports", "entry_point", "metadata")
 """Read with them."""
 INPUTS, OUTPUTS = ("input", "stdin", "inputs"), ("output", "stdout", "expected_output", "outputs")
 NAMES = ("fn_name", "func_name", "function_name")
+PACKING = (zlib.error, pickle.UnpicklingError)
 LAYOUTS = 'a list of assertions, or a list like [{"input": "1 2", "output": "3"}]'
 
 
@@ -53,6 +54,8 @@ class Functions:
     """Run before the tests."""
     tests: tuple[Any, ...]
     """{"code": assertions} or {"call": name, "arguments": […], "returns": [every right value]}; as JSON has them."""
+    imports: bool = field(default=False, compare=False)
+    """Whether the problem gives a program the usual imports, as the sites do that call functions, and HumanEval."""
 
     def __len__(self) -> int:
         return len(self.tests)
@@ -66,7 +69,7 @@ def read_tests(row: Mapping[str, Any]) -> Tests:
     given = {name: value for name, value in row.items() if value not in (None, "", [], {})}
     try:
         return _read_tests(json.dumps(given, sort_keys=True))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, zlib.error, pickle.UnpicklingError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, RecursionError, *PACKING) as error:
         raise RewardError(
             f"the tests of a problem cannot be read: {type(error).__name__}: {error}",
             hint=f"a column `tests` may hold {LAYOUTS}",
@@ -92,7 +95,7 @@ def _read(row: Mapping[str, Any]) -> Tests:
         setup = [*([imports] if isinstance(imports, str) else imports), row.get("test_setup_code", "")]
         return Functions("\n".join(setup), tuple({"code": one} for one in row["test_list"]))
     if "test" in row and "entry_point" in row:
-        return Functions(row["test"], ({"code": f"check({row['entry_point']})"},))
+        return Functions(row["test"], ({"code": f"check({row['entry_point']})"},), imports=True)
     if "input_output" in row:
         return _any(_opened(row["input_output"]), None)
     if "public_test_cases" in row or "private_test_cases" in row:
@@ -139,7 +142,7 @@ def _any(value: Any, name: str | None) -> Tests:
 
 def _cases(cases: list[Mapping[str, Any]], name: str | None, *, wrapped: bool = False) -> Tests:
     if any(_name(one) or name for one in cases) and not all(_kind(one) in ("stdin", "stdin_stdout") for one in cases):
-        return Functions("", tuple(_call(one, _name(one) or name, wrapped) for one in cases))
+        return Functions("", tuple(_call(one, _name(one) or name, wrapped) for one in cases), imports=True)
     return Scripts(tuple((_lines(_first(one, INPUTS)), _lines(_first(one, OUTPUTS))) for one in cases))
 
 

@@ -24,7 +24,7 @@ from grpo_dist.rewards.programs.remote import receive, send
 from grpo_dist.rewards.programs.row_tests import Functions
 
 HERE = Path(__file__).parent
-SCRIPTS = ("runner.py", "remote.py", "confine.py")
+SCRIPTS = ("runner.py", "processes.py", "remote.py", "confine.py")
 INSIDE = "/runner"
 START_SECONDS = 60.0
 """To start Python on a busy machine."""
@@ -175,12 +175,10 @@ class Runner:
 
         ProgramEnded if the runner does not answer; it is of no use then.
         """
-        self.tell({"kind": "functions", "program": program, "limits": asdict(limits)})
+        self.tell({"kind": "functions", "program": program, "limits": asdict(limits), "imports": tests.imports})
         self.tell({"setup": tests.setup, "tests": list(tests.tests), "until_failure": until_failure})
-        failures = []
-        while "failed" in (found := self.reply(SLOWER_BY * limits.seconds)):
-            failures.append(found["failed"])
-        return failures, found["ended"]
+        found = self.reply(SLOWER_BY * limits.seconds)
+        return found["failures"][: len(tests)], found["ended"]
 
     def tell(self, message: Any) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -189,7 +187,9 @@ class Runner:
     def reply(self, seconds: float) -> dict[str, Any]:
         """The next message. ProgramEnded if none comes in time, or what comes is none."""
         descriptor = self.process.stdout.fileno()
-        if not select.select([descriptor], [], [], seconds)[0]:
+        poll = select.poll()  # a training process may have more descriptors than select(2) takes
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(1000 * seconds):
             raise ProgramEnded("no reply in time")
         try:
             return receive(descriptor)
