@@ -119,14 +119,18 @@ def _counted(tres: str, *, by_name: bool) -> Iterator[str]:
 
 
 def _outputs(fields: Mapping[str, str]) -> Iterator[str]:
-    """Where the job prints, with the number of the next job where that of this one stands."""
+    """Where the job prints; in the name of the file with the number of the next job in place of this one's."""
     if "ArrayJobId" in fields or "JobId" not in fields:
         return
-    number = rf"(?<!\d){fields['JobId']}(?!\d)"
+
+    def pattern(path: str) -> str:
+        directory, slash, name = path.replace("%", "%%").rpartition("/")
+        return directory + slash + re.sub(rf"(?<![A-Za-z0-9]){fields['JobId']}(?![A-Za-z0-9])", "%j", name)
+
     if output := fields.get("StdOut"):
-        yield f"--output={re.sub(number, '%j', output.replace('%', '%%'))}"
+        yield f"--output={pattern(output)}"
     if (errors := fields.get("StdErr")) and errors != output:
-        yield f"--error={re.sub(number, '%j', errors.replace('%', '%%'))}"
+        yield f"--error={pattern(errors)}"
 
 
 def requeue(run: RunDirectory, attempt: Path, allocation: Allocation, config: RunConfig) -> int:

@@ -47,6 +47,8 @@ class Cluster:
 
     directory: Path
     subnet: str
+    inside: tuple[str, ...] = ()
+    """Words before every command, where the cluster is in a root directory of its own."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -64,7 +66,7 @@ class Cluster:
         return self.slurm(str(HERE / "slurm_cluster"), *arguments, check=check)
 
     def slurm(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        words = [str(word) for word in command]
+        words = [*self.inside, *(str(word) for word in command)]
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
@@ -181,6 +183,8 @@ class Submit:
     home: Path
     base: dict[str, Any]
     environment: dict[str, str]
+    words: tuple[str, ...] = ()
+    """Words before sbatch."""
 
     def __call__(self, name: str, *options: str, fault: str | None = None, **settings: dict[str, Any]) -> Job:
         """A job for a new run; `fault` as fake_ranks.py has it."""
@@ -214,7 +218,15 @@ class Submit:
 
     def again(self, run: Path, *options: str, script: Path | None = None, arguments: tuple[str, ...] = ()) -> Job:
         """A job for a run that stands there."""
-        words = ["sbatch", "--parsable", f"--chdir={run}", f"--output={run}/slurm-%j.out", *options]
+        words = [
+            *self.cluster.inside,
+            *self.words,
+            "sbatch",
+            "--parsable",
+            f"--chdir={run}",
+            f"--output={run}/slurm-%j.out",
+            *options,
+        ]
         words += [str(script or run / "job.sh"), *arguments]
         env = {**self.cluster.environment, **self.environment}
         sent = subprocess.run(words, env=env, capture_output=True, text=True, cwd=self.home, timeout=60)

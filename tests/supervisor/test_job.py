@@ -435,11 +435,11 @@ def test_a_chained_job_has_the_user_s_own_script_and_continues_the_run(opened, t
             "TimeLimit=00:20:00 TimeMin=N/A Deadline=N/A Partition=gpu long ReqNodeList=(null) ExcNodeList=node[3-4] "
             "NumNodes=1 NumCPUs=1 CPUs/Task=16 CoreSpec=* JOB_GRES=gpu:1 MinMemoryNode=62.50G MinTmpDiskNode=0 "
             "Features=a100&ib Reservation=r OverSubscribe=OK Licenses=(null) Network=(null) Command=/x/s.sh a b c "
-            "WorkDir=/x Comment=my Cost=x, 'q'  StdErr=/x/1/slurm-1-11%.out StdIn=/dev/null "
-            "StdOut=/x/1/slurm-1-11%.out Power= TresPerNode=gres:gpu:a100:2",
+            "WorkDir=/x Comment=my Cost=x, 'q'  StdErr=/x/1/slurm-1-a1-11%.out StdIn=/dev/null "
+            "StdOut=/x/1/slurm-1-a1-11%.out Power= TresPerNode=gres:gpu:a100:2",
             "--job-name=a b=c|--partition=gpu long|--qos=high|--reservation=r|--time=00:20:00|--nodes=1|"
             "--exclude=node[3-4]|--constraint=a100&ib|--cpus-per-task=16|--mem=62.50G|--nice=5|"
-            "--comment=my Cost=x, 'q'|--gres=gpu:a100:2|--no-requeue|--output=/x/%j/slurm-%j-11%%.out",
+            "--comment=my Cost=x, 'q'|--gres=gpu:a100:2|--no-requeue|--output=/x/1/slurm-%j-a1-11%%.out",
         ),
         (
             "JobId=30 HetJobId=30 JobName=q HetJobIdSet=30-31 UserId=root(0) Nice=0 Requeue=1 TimeLimit=UNLIMITED "
