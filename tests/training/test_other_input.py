@@ -136,6 +136,25 @@ def test_a_warm_start_teaches_the_format_before_the_first_step(program):
     assert program.report("warm")["steps"] == 2
 
 
+def test_a_generator_of_problems_needs_only_its_name(program):
+    document = yaml.safe_load(program.config.read_text())
+    document["data"] = {
+        "name_or_path": "reasoning_gym/chain_sum",
+        "generator": {"size": 24, "max_terms": 2, "max_digits": 1},
+    }
+    document.pop("rewards", None)
+    document["grpo"] |= {"max_steps": 1, "prompts_per_step": 2, "max_completion_length": 24}
+    document["evaluation"] = {"num_problems": 4, "num_samples": 2}
+    program.config.write_text(yaml.safe_dump(document))
+    result = program("run", str(program.config), "--output", "made")
+    assert "has left" not in result.stderr
+    [step] = [json.loads(line) for line in (program.cwd / "made" / "metrics.jsonl").read_text().splitlines()]
+    assert step["tasks/chain_sum"] == pytest.approx(step["rewards/reasoning_gym/mean"])
+    compared = json.loads((program.cwd / "made" / "comparison.json").read_text())
+    assert compared["scorer"] == "reasoning_gym"
+    assert compared["trained"]["mean_score"]["estimate"] >= compared["trained"]["mean_at_k"]["estimate"]
+
+
 def test_layers_the_model_does_not_have_are_named_before_anything_starts(program):
     result = program("run", str(program.config), "--set", "lora.target_modules=[c_attn]", code=2)
     assert "lora.target_modules: a qwen3 layer has no linear layer named c_attn" in result.stderr
