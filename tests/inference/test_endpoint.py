@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections import defaultdict
+from contextlib import suppress
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -289,6 +290,45 @@ def test_a_client_that_goes_away_frees_the_engine(engine, call):
     while call.json("GET", "/grpo-dist/status")[1]["in_flight"]:
         assert time.monotonic() < deadline
     assert call.generate(n=1, seed=1)[2][0] in (STOP, LENGTH)
+
+
+STRANGERS = {
+    "silent": b"",
+    "half a request": b"GET / HTTP/1.1\r\nHost: x\r\n",
+    "an endless header": b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000,
+    "no HTTP": b"\x00\xff" * 50_000,
+    "a body never sent": b"POST /grpo-dist/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n",
+    "a body without end": b"POST /grpo-dist/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\nx\r\n" * 9999,
+    "a wrong key": b"GET /grpo-dist/status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n" * 500,
+    "deep JSON": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000,
+}
+
+
+def test_a_flood_of_strangers_holds_up_no_request(engine, call):
+    where, held, longest = urlsplit(engine.url), [], 0.0
+    try:
+        for number in range(160):
+            held.append(socket.create_connection((where.hostname, where.port), 5))
+            held[-1].setblocking(False)
+            with suppress(OSError):  # refused already
+                held[-1].send(list(STRANGERS.values())[number % len(STRANGERS)])
+            if number % 20 == 0:
+                began = time.monotonic()
+                assert call.json("GET", "/grpo-dist/status")[0] == 200
+                longest = max(longest, time.monotonic() - began)
+        assert call.generate(n=1, seed=1)[2][0] in (STOP, LENGTH)
+    finally:
+        for one in held:
+            one.close()
+    assert longest < 5
+
+
+@pytest.mark.parametrize("path", ["/grpo-dist/generate", "/grpo-dist/adapters/x", "/v1/completions"])
+def test_deep_json_with_the_key_is_one_refusal(call, path):
+    for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"prompt_token_ids": ' + b"[" * 100_000):
+        assert 400 <= call("POST", path, text, **{"Content-Type": "application/json"})[0] < 500
+    assert call.json("GET", "/grpo-dist/status")[0] == 200
 
 
 def test_more_prompts_than_a_step_of_the_engine_takes_do_not_end_it(engine):
