@@ -15,7 +15,10 @@ from grpo_dist.run.directory import is_locked, read_as, write_json
 
 State = Literal["starting", "ready", "down", "dropped"]
 KEY = "key"
+STARTING = ".starting"
+"""Exists while servers start on other nodes than training, which starts at the same time and waits for its end."""
 KEY_BYTES = 32
+WAIT_SECONDS = 0.2
 KEY_SECONDS = 10.0
 """For another node to write the key it has begun to write."""
 
@@ -41,9 +44,29 @@ def clear(directory: Path) -> None:
 
     Call it only while no server of the run is running.
     """
-    for path in (directory / KEY, *directory.glob("[!.]*.json")):
+    for path in (directory / KEY, directory / STARTING, *directory.glob("[!.]*.json")):
         with contextlib.suppress(OSError):  # a full disk, or one that went away; both are told elsewhere
             path.unlink()
+
+
+def note_starting(directory: Path) -> None:
+    """Let training wait for the servers that are about to start, until `note_started`."""
+    directory.mkdir(exist_ok=True)
+    (directory / STARTING).touch()
+
+
+def note_started(directory: Path) -> None:
+    """All servers are ready."""
+    (directory / STARTING).unlink(missing_ok=True)
+
+
+def wait_until_started(directory: Path) -> None:
+    """Return when no server is starting. Without a limit: whoever starts them ends training if they do not become
+    ready."""
+    with contextlib.suppress(FileNotFoundError):
+        while True:
+            open(directory / STARTING).close()  # asks the file server, where `exists` may answer from the node's cache
+            time.sleep(WAIT_SECONDS)
 
 
 def make_key(directory: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from grpo_dist.config import load_config
-from grpo_dist.inference.registry import clear, remove_replica
+from grpo_dist.inference.registry import clear, note_started, note_starting, remove_replica
 from grpo_dist.inference.supervisor import replicas_of_node
 from grpo_dist.plan.comparison import comparing_processes
 from grpo_dist.plan.launch import read_plan
@@ -91,6 +91,8 @@ class Coordinator:
         self.shared_fs_problems: dict[int, str | None] = {}
         self.running: set[tuple[int, str]] = set()
         self.ready: set[int] = set()
+        self.awaited: set[int] = set()
+        """Nodes whose servers are starting."""
         self.failures: list[Failure] = []
         self.refusals: list[str] = []
         self.stopping: set[str] = set()
@@ -115,16 +117,19 @@ class Coordinator:
         return AttemptOutcome(code, why, newest_step(self.run.checkpoints))
 
     async def _run_tasks(self) -> None:
-        # Servers load what `prepare` has made, and training reads from the registry which servers there are, so both
-        # wait. The comparison asks the same servers, so they stop after it. An attempt that finds a result starts at
-        # the next task.
+        # Servers and training load what `prepare` has made, so both wait for it. Servers on nodes of their own start
+        # together with training; others first, since their start would take the processors of training's. The
+        # comparison asks the same servers, so they stop after it. An attempt that finds a result starts at the next
+        # task.
         await self._gather()
         await self._preflight()
         self._check_stop("prepare")
         await self._run_task("prepare", [0], self.run.prepared)
         trained, compared = self.run.adapter.exists(), self.run.comparison.exists()
         if not trained or (self.config.evaluation.enabled and not compared):
-            await self._serve()
+            self._serve()
+            if trained or not self._serves_elsewhere():
+                await self._served()
         if not trained:
             await self._train()
         if self.config.evaluation.enabled and not self._is_ending():
@@ -181,20 +186,33 @@ class Coordinator:
         if not result.exists() and name not in self.stopping:
             self._fail(0, name, DONE, f"ended without {result}", ())
 
-    async def _serve(self) -> None:
-        nodes = sorted({replica.node for replica in self.plan.topology.replicas})
-        if not nodes:
+    def _serve(self) -> None:
+        self.awaited = {replica.node for replica in self.plan.topology.replicas}
+        if not self.awaited:
             return
         self._check_stop("serve")
         clear(self.run.replicas)
-        self._start("serve", nodes)
+        note_starting(self.run.replicas)
+        self._start("serve", sorted(self.awaited))
+
+    def _serves_elsewhere(self) -> bool:
+        """Whether no node both serves and trains."""
+        return min(self.awaited, default=0) >= self.plan.topology.trainer_nodes
+
+    async def _served(self) -> None:
+        """Wait until all servers are ready; training may be waiting too."""
+        if not self.awaited:
+            return
         limit = self.config.rollout.timeouts.ready * (1 + self.config.rollout.max_restarts) + SETTLE_SECONDS
-        await self._until(lambda: self.ready >= {*nodes}, limit, lambda: "rollout servers to be ready")
+        await self._until(lambda: self.ready >= self.awaited, limit, lambda: "rollout servers to be ready")
+        note_started(self.run.replicas)
+        self.awaited = set()
 
     async def _train(self) -> None:
         self._check_stop("train")
-        self.watchdog = Watchdog(self.config.cluster.stall_seconds, time.monotonic())
         self._start("train", range(self.plan.topology.trainer_nodes))
+        await self._served()
+        self.watchdog = Watchdog(self.config.cluster.stall_seconds, time.monotonic())
         await self._until(lambda: not self._is_running("train"))
         self.watchdog = None
         if self.run.adapter.exists():
@@ -341,7 +359,7 @@ class Coordinator:
                 await self._stop({"compare"})
         elif not self.running and now - self.began < LATE_SECONDS:
             return
-        elif not self._is_running("train"):
+        elif self.awaited or not self._is_running("train"):  # training that waits for servers has nothing to save
             if not self.running or self._is_running("prepare") or self._is_running("serve"):
                 raise AttemptEnded(TRY_AGAIN, f"stopped: {_describe(why)}")
         elif self.deadline.passed(now, why):

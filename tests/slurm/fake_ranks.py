@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from grpo_dist.errors import RolloutsGone
-from grpo_dist.inference.registry import ReplicaEntry, read_replicas, write_replica
+from grpo_dist.inference.registry import ReplicaEntry, read_replicas, wait_until_started, write_replica
 from grpo_dist.procs.tree import die_with_parent, survive_sigterm
 from grpo_dist.progress import say_error, say_passing
 from grpo_dist.run.checkpoints import discard_after, newest_complete, seal, step_of
@@ -50,6 +50,8 @@ def train(run: RunDirectory, rank: int) -> int:
     step = 0 if checkpoint is None else step_of(checkpoint)
     state = "" if checkpoint is None else (checkpoint / "state").read_text()
     served = config["rollout"]["mode"] == "server"
+    if served:
+        wait_until_started(run.replicas)
     if rank == 0:
         discard_after(run.checkpoints, step)
     while step < max_steps:

@@ -9,12 +9,14 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from grpo_dist.config import RunConfig
 from grpo_dist.errors import LaunchError, PlanError, RunDirectoryError
 from grpo_dist.findings import Finding
+from grpo_dist.inference.registry import STARTING, wait_until_started
 from grpo_dist.launch.open import create_or_resume
 from grpo_dist.plan import plan_run
 from grpo_dist.procs.ports import interface_of, ports_of
@@ -393,6 +395,61 @@ def test_a_variable_that_is_missing_or_odd_is_one_clear_line(tmp_path, monkeypat
         monkeypatch.delenv(variable, raising=False) if text is None else monkeypatch.setenv(variable, text)
     assert node.main(tmp_path, tmp_path) == 1
     assert told in capsys.readouterr().err
+
+
+SERVED = {"backend": "vllm", "mode": "server", "replicas": 1}
+
+
+@pytest.mark.parametrize(("servers_apart", "together"), [(True, True), (False, False)])
+def test_training_starts_with_servers_that_have_nodes_of_their_own(tmp_path, servers_apart, together):
+    rollout = {**SERVED, "nodes": 1} if servers_apart else SERVED
+    run = checkpointed(tmp_path, nodes=2, rollout=rollout)
+    started: list[str] = []
+
+    async def scene() -> None:
+        events: asyncio.Queue = asyncio.Queue()
+        server = SimpleNamespace(events=events, nodes={}, send=lambda message, *_: started.append(message["start"]))
+        found = Coordinator(run, run.new_attempt(), server, ports_of("76"), *SILENT)
+        found.nodes = {0: NODE, 1: OTHER}
+        trains = range(found.plan.topology.trainer_nodes)
+        (serves,) = {replica.node for replica in found.plan.topology.replicas}
+        found._serve()
+        assert started == ["serve"]
+        assert (run.replicas / STARTING).exists()
+        assert found._serves_elsewhere() is together
+        training = asyncio.create_task(found._train())
+        waiting = asyncio.create_task(asyncio.to_thread(wait_until_started, run.replicas))
+        await asyncio.sleep(0)
+        assert started == ["serve", "train"]
+        assert found.watchdog is None, "no step is expected before there are completions"
+        await asyncio.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        events.put_nowait((serves, {"event": "ready"}))
+        await asyncio.wait_for(waiting, 30)
+        assert found.watchdog is not None
+        run.adapter.mkdir()
+        for trainer in trains:
+            events.put_nowait((trainer, {"event": "ended", "part": "train", "code": 0, "reason": "", "tail": []}))
+        await asyncio.wait_for(training, 30)
+
+    asyncio.run(scene())
+
+
+def test_training_that_waits_for_servers_is_not_waited_for(tmp_path):
+    run = checkpointed(tmp_path, nodes=2, rollout={**SERVED, "nodes": 1})
+
+    async def scene() -> None:
+        server = SimpleNamespace(events=asyncio.Queue(), nodes={}, send=lambda *_: None)
+        found = Coordinator(run, run.new_attempt(), server, ports_of("76"), *SILENT)
+        found.nodes = {0: NODE, 1: OTHER}
+        found._serve()
+        training = asyncio.create_task(found._train())
+        await asyncio.sleep(0)
+        request_stop(run, Why.LIMIT)
+        with pytest.raises(coordinator.AttemptEnded, match="stopped: the time limit is near"):
+            await asyncio.wait_for(training, 30)
+
+    asyncio.run(scene())
 
 
 def test_an_attempt_whose_run_directory_goes_away_ends_and_makes_nothing_anew(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 from grpo_dist.errors import RolloutError
 from grpo_dist.inference.client import Policy, Prompt, Sampled
 from grpo_dist.inference.pool import Pool
+from grpo_dist.inference.registry import wait_until_started
 from grpo_dist.training.models.adapter import copy_policies, policies_in
 from grpo_dist.training.models.prompts import end_tokens
 from grpo_dist.training.models.served import MOST_PER_REQUEST, pool_of
@@ -30,6 +31,7 @@ class ServerRollouts(AdapterRollouts):
     """Rollouts of the servers that are registered in the run directory."""
 
     def _init_vllm(self) -> None:
+        wait_until_started(self.run.directory.replicas)
         self.pool = self._pool()
         self.ahead: dict[int, BatchAhead] = {}
         """Optimizer step → its batch, while the servers write it."""
