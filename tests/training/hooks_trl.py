@@ -42,7 +42,7 @@ TRL = (
     ),
     Hook(
         "GRPOTrainer._prepare_inputs",
-        "training/trainer/micro_batches.py",
+        "training/trainer/micro_batches.py, training/trainer/trainer.py",
         [
             Place(
                 GRPO,
@@ -62,7 +62,7 @@ TRL = (
     ),
     Hook(
         "GRPOTrainer._step",
-        "training/trainer/micro_batches.py",
+        "training/trainer/micro_batches.py, training/trainer/trainer.py",
         [
             Place(GRPO, "GRPOTrainer.__init__", says=["self._step = 0"]),
             Place(GRPO, "GRPOTrainer.training_step", says=["self._step += 1"]),
@@ -175,6 +175,29 @@ TRL = (
                     "prompts=prompt_ids, images=images, num_generations=num_generations, profiler=",
                     "[lp[0] for lp in seq]",
                 ],
+            )
+        ],
+    ),
+    Hook(
+        "GRPOTrainer._last_loaded_step",
+        "training/trainer/trainer.py",
+        [
+            Place(
+                GRPO,
+                "GRPOTrainer._generate_single_turn",
+                says=["if self.state.global_step != self._last_loaded_step:"],
+            )
+        ],
+    ),
+    Hook(
+        "GRPOTrainer._tokenize_prompts",
+        "training/trainer/trainer.py",
+        [
+            Place(
+                GRPO,
+                "GRPOTrainer._tokenize_prompts",
+                takes="self, prompts",
+                says=["return (prompt_ids, images, multimodal_fields)"],
             )
         ],
     ),

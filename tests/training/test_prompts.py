@@ -75,7 +75,7 @@ def test_arguments_of_the_tokenizer_are_refused(name):
 
     stated = {
         "model": {"name_or_path": "embedded"},
-        "data": {"name_or_path": "embedded"},
+        "data": {"name_or_path": "embedded", "chat_template": "tokenizer"},
         "rewards": {"functions": ["strict"]},
         "grpo": {"chat_template_kwargs": {name: True}},
     }
