@@ -75,5 +75,5 @@ def set_option(path: str, value: str | Mapping[str, str]) -> str:
 
 def _flow(text: str) -> str:
     """A string as YAML reads it back inside `{…}`: bare when it is a plain word."""
-    plain = re.fullmatch(r"[A-Za-z_./][\w./-]*", text) and text.lower() not in YAML_WORDS
+    plain = re.fullmatch(r"[A-Za-z_./](?:[\w./-]|:(?=\w))*", text) and text.lower() not in YAML_WORDS
     return text if plain else "'" + text.replace("'", "''") + "'"
