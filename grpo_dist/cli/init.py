@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TINY, STARTER = "tiny-cpu.yaml", "starter.yaml"
 MODEL, DATA = "Qwen/Qwen3-0.6B-Base", "openai/gsm8k"
 """Those of the starter."""
+ON_VLLM = {("rollout", "backend"): "vllm"}
+"""It needs far less memory to generate a batch than Transformers does at once."""
 ENOUGH = 0.9
 """Share of the answers in which an extractor finds one."""
 HYBRID = re.compile(r"qwen3-[\d.]+b(-a\d+b)?", re.IGNORECASE)
@@ -62,6 +64,8 @@ def init(
     if not tiny and not path.exists() and (start or stated != (None, None, None) or at_a_terminal()):
         model, data, gpus = _asked(*stated) if at_a_terminal() else (model or MODEL, data or DATA, gpus)
         text = edited(text, {**_of_model(model), **({} if task else _of_data(data)), **start, **_of_gpus(gpus)})
+        if not _fits(text) and _fits(on_vllm := edited(text, ON_VLLM)):
+            text = on_vllm
     _write_new(path, text)
     click.echo(f"{path} written; next: grpo-dist {'run' if tiny else 'plan'} {shlex.quote(str(path))}")
     if not tiny:
@@ -212,6 +216,21 @@ def _extractor(rows: list[dict[str, Any]], path: list[str]) -> str:
         if texts and sum(EXTRACTORS[name](text) is not None for text in texts) >= ENOUGH * len(texts):
             return name
     return "none"
+
+
+def _fits(text: str) -> bool:
+    """Whether the planner finds enough memory for a configuration; it is silent about a model it knows nothing of."""
+    import yaml
+
+    from grpo_dist.config.sections import RunConfig
+    from grpo_dist.errors import PlanError
+    from grpo_dist.plan import plan_run
+
+    try:
+        plan_run(RunConfig.model_validate(yaml.safe_load(text)))
+    except (PlanError, ValueError) as error:
+        return "does not fit" not in str(error)
+    return True
 
 
 def _tell_lacks(path: Path) -> None:

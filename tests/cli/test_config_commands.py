@@ -63,6 +63,18 @@ def test_init_writes_a_configuration_that_plans(arguments, name, follows):
     assert plan_run(load_config(name)).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("model", "gpus", "backend"),
+    [("Qwen3-4B", 1, "vllm"), ("Qwen3-0.6B", 1, "transformers"), ("Qwen3-4B", 0, "transformers")],
+)
+def test_init_generates_with_vllm_where_nothing_else_fits(model, gpus, backend):
+    Path("ours.jsonl").write_text(ROWS["plain.jsonl"])
+    assert run("init", "--model", f"Qwen/{model}", "--data", "ours.jsonl", "--gpus", str(gpus)).exit_code == 0
+    config = load_config("grpo.yaml")
+    assert config.rollout.backend == backend
+    assert plan_run(config)
+
+
 def test_the_tiny_example_needs_no_network():
     run("init", "--tiny", "tiny.yaml")
     config = load_config("tiny.yaml")
