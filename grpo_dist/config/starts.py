@@ -17,7 +17,7 @@ OWN_DATA = dict.fromkeys(("data", name) for name in ("config", "columns", "answe
 
 
 @dataclass(frozen=True)
-class Task:
+class NamedTask:
     """What is trained on, and how it is rewarded."""
 
     about: str
@@ -42,31 +42,31 @@ GYM = "the extra reasoning-gym"
 CODE = f"{HUB}; a sandbox (grpo-dist doctor)"
 GRADED = ("reasoning_gym", "strict_format")
 
-TASKS: Mapping[str, Task] = {
-    "gsm8k": Task("grade-school mathematics, 7,473 problems", "openai/gsm8k", ("strict",), HUB),
-    "math": Task(
+TASKS: Mapping[str, NamedTask] = {
+    "gsm8k": NamedTask("grade-school mathematics, 7,473 problems", "openai/gsm8k", ("strict",), HUB),
+    "math": NamedTask(
         "competition mathematics, 7,500 problems",
         "DigitalLearningGmbH/MATH-lighteval",
         ("strict",),
         HUB,
         {("grpo", "max_completion_length"): 1024},
     ),
-    "dapo-math": Task(
+    "dapo-math": NamedTask(
         "competition mathematics with whole numbers as answers, 14 thousand problems",
         "open-r1/DAPO-Math-17k-Processed",
         ("strict",),
         HUB,
         {("data", "eval_fraction"): 0.02, ("grpo", "max_completion_length"): 1536},
     ),
-    "mbpp": Task("short Python functions, 374 problems", "google-research-datasets/mbpp", ("code",), CODE),
-    "humaneval": Task(
+    "mbpp": NamedTask("short Python functions, 374 problems", "google-research-datasets/mbpp", ("code",), CODE),
+    "humaneval": NamedTask(
         "Python functions from their docstrings, 164 problems",
         "openai/openai_humaneval",
         ("code",),
         CODE,
         {("data", "split"): "test", ("data", "eval_fraction"): 0.3},
     ),
-    "countdown": Task(
+    "countdown": NamedTask(
         "reach a number with given numbers and operators",
         "reasoning_gym/countdown",
         GRADED,
@@ -142,7 +142,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 }
 
 
-def task(name: str) -> Task:
+def task(name: str) -> NamedTask:
     """The task of that name, or that of a generator.
 
     Raises:
@@ -155,7 +155,7 @@ def task(name: str) -> Task:
             raise ConfigError(f"--task {name}: {wrong}", hint="grpo-dist tasks lists them")
         mixed = {"datasets": [{"name": "chain_sum", "weight": 2}, {"name": "leg_counting", "weight": 1}]}
         settings: Changes = {("data", "generator"): mixed if _mixes(name) else {"size": 500}}
-        return Task("made and graded by reasoning-gym", name, GRADED, GYM, settings)
+        return NamedTask("made and graded by reasoning-gym", name, GRADED, GYM, settings)
     known = [*TASKS, *(f"{generators.PREFIX}{one}" for one in generators.generators())]
     close = closest(name, known) or closest(f"{generators.PREFIX}{name}", known)
     raise ConfigError(

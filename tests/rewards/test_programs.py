@@ -17,11 +17,11 @@ from grpo_dist.errors import RewardError
 from grpo_dist.rewards import REWARDS
 from grpo_dist.rewards.names import accepted_kwargs
 from grpo_dist.rewards.programs import judge, sandbox
-from grpo_dist.rewards.programs.confine import landlock_version
-from grpo_dist.rewards.programs.judge import Judge, program_in
+from grpo_dist.rewards.programs.confine import Limits, landlock_version
+from grpo_dist.rewards.programs.judge import ProgramGrader, program_in
 from grpo_dist.rewards.programs.remote import alike
 from grpo_dist.rewards.programs.row_tests import Functions, Scripts, read_tests, same_output
-from grpo_dist.rewards.programs.sandbox import Limits, Sandbox
+from grpo_dist.rewards.programs.sandbox import Sandbox
 
 ADD = "def add(a, b):\n    return a + b\n"
 LIMITS = Limits(seconds=1, memory_bytes=256 << 20, output_bytes=1 << 20)
@@ -39,7 +39,7 @@ def paid(confined):
     judges = []
 
     def pay(program: str, tests: Any, *, share: bool = False, limits: Limits = LIMITS) -> float:
-        judges.append(Judge(confined, limits, share=share))
+        judges.append(ProgramGrader(confined, limits, share=share))
         return judges[-1](program, tests)
 
     yield pay
@@ -235,7 +235,7 @@ def test_each_program_has_a_parent_of_its_own(confined):
     ],
 )
 def test_tests_that_write_verdicts_reach_no_other_row(confined, tests):
-    judged = Judge(confined, LIMITS, share=True)
+    judged = ProgramGrader(confined, LIMITS, share=True)
     try:
         judged(ADD, functions(tests))
         assert (
@@ -338,7 +338,7 @@ def test_harm_fails(confined, name, tmp_path, monkeypatch):
     secret = tmp_path / "secret"
     secret.write_text("kept")
     program = HARM[name].format(home=str(secret), pid=os.getpid()) + "\nprint('done')"
-    with Judge(confined, LIMITS, share=False)._runner() as runner:
+    with ProgramGrader(confined, LIMITS, share=False)._runner() as runner:
         [found] = runner.printed(program, [""], LIMITS)
         assert found["ended"] and "done" not in found["output"], found
         [after] = runner.printed("print('fine')", [""], LIMITS)
@@ -382,7 +382,7 @@ def test_a_bomb_ends_by_itself_with_the_reason(confined, name):
 
 def test_one_that_sleeps_is_ended_and_leaves_nothing(confined, monkeypatch):
     monkeypatch.setattr(sandbox, "SLOWER_BY", 0.5)
-    judged = Judge(confined, LIMITS, share=False)
+    judged = ProgramGrader(confined, LIMITS, share=False)
     assert judged("import time\ntime.sleep(1000)", Scripts((("", ""),))) == 0.0
     assert judged.idle == [], "its runner is not used again"
 
@@ -561,4 +561,4 @@ def test_a_sandbox_that_does_not_start_says_why(monkeypatch):
     monkeypatch.setattr(Sandbox, "_command", lambda self: ["/bin/sh", "-c", "echo it is forbidden >&2; exit 1"])
     assert sandbox._refusal("landlock") == "it does not start: it is forbidden"
     with pytest.raises(RewardError, match="landlock did not start: it is forbidden"):
-        Judge(Sandbox("landlock"), LIMITS, share=False)("1", Scripts((("", ""),)))
+        ProgramGrader(Sandbox("landlock"), LIMITS, share=False)("1", Scripts((("", ""),)))

@@ -14,6 +14,16 @@ import platform
 import resource
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+
+class Limits(NamedTuple):
+    """Of one program: processor time for one input, or for all its assertions."""
+
+    seconds: int = 4
+    memory_bytes: int = 1 << 30
+    output_bytes: int = 1 << 20
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

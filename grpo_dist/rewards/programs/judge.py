@@ -6,13 +6,13 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from grpo_dist.errors import RewardError
 from grpo_dist.rewards.preflight.forms import texts
+from grpo_dist.rewards.programs.confine import Limits
 from grpo_dist.rewards.programs.row_tests import Functions, Tests, read_tests, same_output
-from grpo_dist.rewards.programs.sandbox import Limits, NotStarted, ProgramEnded, Runner, Sandbox, available, workers
+from grpo_dist.rewards.programs.sandbox import NotStarted, ProgramEnded, Runner, Sandbox, available, workers
 
 TOO_LONG = "took too long"
 """What the runner says of a program that sleeps."""
@@ -47,7 +47,7 @@ def paid(
     """The reward of each completion; the columns are those that hold tests."""
     rows = [read_tests({name: values[i] for name, values in columns.items()}) for i in range(len(completions))]
     programs = [program_in(text) for text in texts(completions)]
-    judge = Judge(_sandbox(sandbox), _limits(seconds, memory_mb), share=_is_share(pay))
+    judge = ProgramGrader(_sandbox(sandbox), _limits(seconds, memory_mb), share=_is_share(pay))
     with closing(judge), ThreadPoolExecutor(workers(), thread_name_prefix="code") as pool:
         try:
             return list(pool.map(judge, programs, rows))
@@ -82,7 +82,7 @@ def _is_share(pay: str) -> bool:
     return pay == "share"
 
 
-class Judge:
+class ProgramGrader:
     """Runs programs and pays them. Unless the share counts, a program ends with the first test that it fails."""
 
     def __init__(self, sandbox: Sandbox, limits: Limits, *, share: bool) -> None:
@@ -136,7 +136,7 @@ class Judge:
             yield from (failed is None for failed in failures)
             return
         longest = max(len(expected.encode(errors="replace")) for _, expected in tests.cases)
-        limits = replace(self.limits, output_bytes=max(self.limits.output_bytes, 2 * longest))
+        limits = self.limits._replace(output_bytes=max(self.limits.output_bytes, 2 * longest))
         with closing(runner.printed(program, (given for given, _ in tests.cases), limits)) as found:
             for (_, expected), one in zip(tests.cases, found, strict=False):
                 yield one["ended"] is None and same_output(one["output"], expected)

@@ -52,15 +52,9 @@ READABLE = (
 )
 
 
-class Limits(NamedTuple):
-    seconds: int
-    memory_bytes: int
-    output_bytes: int
-
-
 class Job(NamedTuple):
     program: str
-    limits: Limits
+    limits: confine.Limits
     confined: bool
     """False only if the user accepts it."""
     imports: bool
@@ -91,7 +85,7 @@ def main() -> None:
 
     def keeper() -> None:
         asked = remote.receive(orders)
-        job = Job(asked["program"], Limits(**asked["limits"]), sandbox != "none", asked.get("imports", False))
+        job = Job(asked["program"], confine.Limits(**asked["limits"]), sandbox != "none", asked.get("imports", False))
         {"script": run_scripts, "functions": run_functions}[asked["kind"]](job, orders, replies)
 
     while os.waitpid(fork(keeper, keep=(orders, replies)), 0)[1] == 0:  # it fails at the end of the orders

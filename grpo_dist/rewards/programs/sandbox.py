@@ -14,12 +14,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from grpo_dist.rewards.programs.confine import landlock_version
+from grpo_dist.rewards.programs.confine import Limits, landlock_version
 from grpo_dist.rewards.programs.remote import receive, send
 from grpo_dist.rewards.programs.row_tests import Functions
 
@@ -32,15 +32,6 @@ SLOWER_BY = 12
 """Patience in multiples of a program's processor time; the runner itself ends a program after 10."""
 
 Kind = Literal["bubblewrap", "landlock", "none"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one program: processor time for one input, or for all its assertions."""
-
-    seconds: int = 4
-    memory_bytes: int = 1 << 30
-    output_bytes: int = 1 << 20
 
 
 class NotStarted(Exception):
@@ -160,7 +151,7 @@ class Runner:
 
         ProgramEnded if the runner does not answer; it is of no use then.
         """
-        self.tell({"kind": "script", "program": program, "limits": asdict(limits)})
+        self.tell({"kind": "script", "program": program, "limits": limits._asdict()})
         try:
             for given in inputs:
                 self.tell(given)
@@ -175,7 +166,7 @@ class Runner:
 
         ProgramEnded if the runner does not answer; it is of no use then.
         """
-        self.tell({"kind": "functions", "program": program, "limits": asdict(limits), "imports": tests.imports})
+        self.tell({"kind": "functions", "program": program, "limits": limits._asdict(), "imports": tests.imports})
         self.tell({"setup": tests.setup, "tests": list(tests.tests), "until_failure": until_failure})
         found = self.reply(SLOWER_BY * limits.seconds)
         return found["failures"][: len(tests)], found["ended"]
